@@ -1,0 +1,1 @@
+"""Node classification by a mixture of a weak and a strong expert."""
