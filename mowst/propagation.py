@@ -1,0 +1,277 @@
+"""Message passing as a sparse product that is fast in both directions.
+
+PyG's convolutions take an `edge_index` [2, E] and gather and scatter along it, or a sparse adjacency in its place and
+multiply by it. On a CPU the product is the faster by a factor of several, but torch's CSR tensor multiplies well in one
+direction only: its gradient goes through the transpose, converted anew on every call. An `Adjacency` keeps both
+directions, and looks enough like a CSR tensor for PyG's fused message passing to take it unchanged.
+
+Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is what PyG calls `adj_t`.
+
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    GraphSAGE(...)(x, adjacency)               # mean product
+    GCN(..., normalize=False)(x, normalized(adjacency, x.size(0)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.utils import scatter
+
+from mowst.errors import InputError
+
+
+class Rows:
+    """A sparse matrix by rows (CSR); `value` is None where every entry is 1.
+
+    Args:
+        start: where each row begins in `column`, and where the last one ends, [N + 1].
+        column: the column of each entry, [E].
+        value: the entries, [E].
+    """
+
+    def __init__(self, start: Tensor, column: Tensor, value: Tensor | None = None):
+        self.start, self.column, self.value = start, column, value
+        self._cast: dict[torch.dtype, Tensor] = {}
+
+    @classmethod
+    def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: tuple[int, int]) -> Rows:
+        """Sort the entries (row, column) of a matrix of this shape by row, then by column; duplicates stay apart."""
+        order = torch.argsort(row * shape[1] + column, stable=True)
+        start = F.pad(torch.bincount(row, minlength=shape[0]).cumsum(0), (1, 0))
+        narrow = torch.int32 if max(*shape, len(row)) < 2**31 else torch.int64
+        return cls(start.to(narrow), column[order].to(narrow), None if value is None else value[order])
+
+    def entries(self) -> tuple[Tensor, Tensor]:
+        """Return the row and the column of each entry, [E] and [E]."""
+        row = torch.arange(len(self.start) - 1, device=self.start.device).repeat_interleave(self.start.diff())
+        return row, self.column.long()
+
+    def transposed(self, columns: int) -> Rows:
+        """Return the columns as rows, sharing what is the same: all of it for a symmetric matrix."""
+        row, column = self.entries()
+        other = Rows.from_entries(column, row, self.value, (columns, len(self.start) - 1))
+        if torch.equal(other.start, self.start) and torch.equal(other.column, self.column):
+            same = self.value is None or other.value is None or torch.equal(other.value, self.value)
+            return self if same else Rows(self.start, self.column, other.value)
+        return other
+
+    def times(self, x: Tensor) -> Tensor:
+        """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`."""
+        weight = None if self.value is None else self._cast.get(x.dtype)
+        if weight is None and self.value is not None:
+            weight = self._cast[x.dtype] = self.value.to(x.dtype)
+        if x.device.type == "cpu":
+            return F.embedding_bag(
+                self.column, x.contiguous(), self.start, mode="sum", per_sample_weights=weight, include_last_offset=True
+            )
+        ones = torch.ones_like(self.column, dtype=x.dtype) if weight is None else weight
+        return torch.sparse_csr_tensor(self.start, self.column, ones, (len(self.start) - 1, len(x))) @ x
+
+    def to(self, device: torch.device) -> Rows:
+        """Return the same matrix on another device."""
+        return Rows(
+            self.start.to(device), self.column.to(device), None if self.value is None else self.value.to(device)
+        )
+
+
+class _Product(torch.autograd.Function):
+    """Adjacency times dense, whose gradient is the transposed adjacency times dense."""
+
+    @staticmethod
+    def forward(ctx: Any, adjacency: Adjacency, x: Tensor) -> Tensor:
+        ctx.adjacency = adjacency
+        return adjacency.rows.times(x.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.adjacency.columns.times(gradient)
+
+
+class Adjacency(Tensor):
+    """The prepared adjacency [N, N] of one graph, which PyG's fused message passing takes in place of `edge_index`.
+
+    It never changes: copies of it are itself. Made on a CPU it multiplies by torch's embedding bag; on another device
+    by torch's CSR product, which is PyG's recommended path there and has not been measured by us.
+    """
+
+    rows: Rows
+    _columns: Rows | None
+    _edge_index: Tensor | None
+    _kept: dict[str, Adjacency]
+
+    @staticmethod
+    def __new__(cls, rows: Rows, edge_index: Tensor | None = None) -> Adjacency:
+        """Wrap the rows of a square matrix; `edge_index` [2, E] is what it was made from, if that is to be kept."""
+        size, device = len(rows.start) - 1, rows.start.device
+        dtype = torch.get_default_dtype() if rows.value is None else rows.value.dtype
+        self: Adjacency = Tensor._make_wrapper_subclass(cls, (size, size), dtype=dtype, device=device)
+        self.rows, self._columns, self._edge_index, self._kept = rows, None, edge_index, {}
+        return self
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
+        """Prepare a graph given as source and target of each edge, [2, E], possibly with a weight per edge, [E]."""
+        if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
+            span = f"{int(edge_index.min())} to {int(edge_index.max())}"
+            raise InputError(f"edge_index names nodes {span}, but the graph has nodes 0 to {num_nodes - 1}")
+        source, target = edge_index
+        return cls(Rows.from_entries(target, source, edge_weight, (num_nodes, num_nodes)), edge_index)
+
+    @property
+    def columns(self) -> Rows:
+        """The transpose by rows, made when the first gradient asks for it; `rows` itself for a symmetric graph."""
+        if self._columns is None:
+            self._columns = self.rows.transposed(len(self))
+        return self._columns
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of each edge, [2, E], for modules that cannot multiply."""
+        if self._edge_index is None:
+            target, source = self.rows.entries()
+            self._edge_index = torch.stack([source, target])
+        return self._edge_index
+
+    def gcn(self) -> Adjacency:
+        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), with PyG's treatment of self-loops."""
+
+        def build() -> Adjacency:
+            target, source = self.rows.entries()
+            edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
+            return Adjacency(Rows.from_entries(edges[1], edges[0], weight, (len(self), len(self))))
+
+        return self._keep("gcn", build)
+
+    def mean(self) -> Adjacency:  # type: ignore[override]
+        """Return D^-1 A, D the number of edges into each node: the product that averages over neighbours."""
+
+        def build() -> Adjacency:
+            degree = self.rows.start.diff()
+            share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
+            value = share if self.rows.value is None else share * self.rows.value
+            return Adjacency(Rows(self.rows.start, self.rows.column, value))
+
+        return self._keep("mean", build)
+
+    def _keep(self, name: str, build: Callable[[], Adjacency]) -> Adjacency:
+        if name not in self._kept:
+            self._kept[name] = build()
+        return self._kept[name]
+
+    def product(self, x: Tensor, reduce: str = "sum") -> Tensor:
+        """Aggregate the rows of `x` [N, F] over the edges into each node, [N, F]; fast for sums and means."""
+        if reduce in ("sum", "mean"):
+            return _Product.apply(self if reduce == "sum" else self.mean(), x)  # type: ignore[no-untyped-call]
+        target, source = self.rows.entries()
+        message = x[source] if self.rows.value is None else x[source] * self.rows.value.to(x.dtype)[:, None]
+        return scatter(message, target, dim=0, dim_size=len(self), reduce=reduce)
+
+    def to(self, *args: Any, **kwargs: Any) -> Adjacency:
+        """Return the adjacency on another device; a dtype is ignored, as products follow the dense side."""
+        device = self.rows.start[:0].to(*args, **kwargs).device
+        if device == self.device:
+            return self
+        return Adjacency(self.rows.to(device), None if self._edge_index is None else self._edge_index.to(device))
+
+    def cpu(self, *args: Any) -> Adjacency:
+        """Return the adjacency on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None, *args: Any) -> Adjacency:
+        """Return the adjacency on a CUDA device."""
+        return self.to("cuda" if device is None else device)
+
+    def values(self) -> Tensor:
+        """Return the entries by row, [E]: ones for a graph without weights."""
+        one = torch.ones((), dtype=self.dtype, device=self.device)
+        return one.expand(len(self.rows.column)) if self.rows.value is None else self.rows.value
+
+    def __copy__(self) -> Adjacency:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Adjacency:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        edges = None if self._edge_index is None else self._edge_index
+        return _restored, (self.rows.start, self.rows.column, self.rows.value, edges)
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"Adjacency(num_nodes={len(self)}, num_edges={len(self.rows.column)})"
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Answer what PyG asks of a CSR tensor: its layout, its entries and its products."""
+        if func in _ANSWERS and isinstance(args[0], Adjacency):
+            return _ANSWERS[func](*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Refuse what is no product; a detached or cloned adjacency is itself."""
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default, torch.ops.aten.alias.default):
+            return args[0]
+        raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
+
+
+_PRODUCTS = (
+    torch.sparse.mm,
+    torch.mm,
+    torch.matmul,
+    Tensor.mm,
+    Tensor.matmul,
+    Tensor.__matmul__,
+)
+_ANSWERS: dict[Any, Callable[..., Any]] = {
+    Tensor.layout.__get__: lambda self: torch.sparse_csr,  # type: ignore[attr-defined]
+    Tensor.is_sparse_csr.__get__: lambda self: True,  # type: ignore[attr-defined]
+    Tensor.crow_indices: lambda self: self.rows.start,
+    Tensor.col_indices: lambda self: self.rows.column,
+    **dict.fromkeys(_PRODUCTS, Adjacency.product),
+}
+
+
+def _restored(start: Tensor, column: Tensor, value: Tensor | None, edge_index: Tensor | None) -> Adjacency:
+    return Adjacency(Rows(start, column, value), edge_index)
+
+
+def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Return the GCN-normalised adjacency [N, N]: kept by an `Adjacency`, computed anew for a plain `edge_index`."""
+    if not isinstance(edge_index, Adjacency):
+        edge_index = Adjacency.from_edge_index(edge_index, num_nodes)
+    return edge_index.gcn()
+
+
+def _only_multiplies(conv: nn.Module) -> bool:
+    """Whether a convolution of PyG uses the graph for one product and nothing else.
+
+    One that adds self-loops or normalises by itself would rebuild the adjacency in every call.
+    """
+    rebuilds = getattr(conv, "normalize", False) and hasattr(conv, "add_self_loops")
+    return bool(getattr(conv, "fuse", False)) and conv.flow == "source_to_target" and not rebuilds
+
+
+def suited(module: nn.Module, edge_index: Tensor) -> Tensor:
+    """Return the graph in the form that `module` can take: an `Adjacency` where it multiplies, else the plain edges.
+
+    A module multiplies if it says so (`takes_adjacency = True`), or if it is one of PyG's models all of whose
+    convolutions have a fused path. A plain `edge_index` passes through.
+    """
+    if not isinstance(edge_index, Adjacency) or getattr(module, "takes_adjacency", False):
+        return edge_index
+    multiplies = isinstance(module, BasicGNN) and all(map(_only_multiplies, module.convs))
+    return edge_index if multiplies else edge_index.edge_index
