@@ -1,1 +1,31 @@
-"""Node classification by a mixture of a weak and a strong expert."""
+"""Node classification by a mixture of a weak and a strong expert.
+
+A small MLP sees a node's own features, a GNN its neighbourhood; how peaked the MLP's prediction is says how far to
+trust it (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185).
+"""
+
+from mowst.classifier import MowstClassifier
+from mowst.confidence import LearnedGate, MonotoneGate, PowerGate
+from mowst.config import Config, ExpertConfig, GateConfig
+from mowst.data import from_networkx, load
+from mowst.errors import InputError
+from mowst.experts import expert
+from mowst.inference import predict
+from mowst.mixture import Mixture, Mowst
+
+__all__ = [
+    "Config",
+    "ExpertConfig",
+    "GateConfig",
+    "InputError",
+    "LearnedGate",
+    "Mixture",
+    "MonotoneGate",
+    "Mowst",
+    "MowstClassifier",
+    "PowerGate",
+    "expert",
+    "from_networkx",
+    "load",
+    "predict",
+]

@@ -15,7 +15,7 @@ Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
+
+Shape = tuple[int, int] | torch.Size
 
 
 class Rows:
@@ -39,10 +41,10 @@ class Rows:
 
     def __init__(self, start: Tensor, column: Tensor, value: Tensor | None = None):
         self.start, self.column, self.value = start, column, value
-        self._cast: dict[torch.dtype, Tensor] = {}
+        self._operands: dict[torch.dtype, Tensor | None] = {}
 
     @classmethod
-    def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: tuple[int, int]) -> Rows:
+    def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: Shape) -> Rows:
         """Sort the entries (row, column) of a matrix of this shape by row, then by column; duplicates stay apart."""
         order = torch.argsort(row * shape[1] + column, stable=True)
         start = F.pad(torch.bincount(row, minlength=shape[0]).cumsum(0), (1, 0))
@@ -54,10 +56,10 @@ class Rows:
         row = torch.arange(len(self.start) - 1, device=self.start.device).repeat_interleave(self.start.diff())
         return row, self.column.long()
 
-    def transposed(self, columns: int) -> Rows:
-        """Return the columns as rows, sharing what is the same: all of it for a symmetric matrix."""
+    def transposed(self, width: int) -> Rows:
+        """Return the `width` columns as rows, sharing what is the same: all of it for a symmetric matrix."""
         row, column = self.entries()
-        other = Rows.from_entries(column, row, self.value, (columns, len(self.start) - 1))
+        other = Rows.from_entries(column, row, self.value, (width, len(self.start) - 1))
         if torch.equal(other.start, self.start) and torch.equal(other.column, self.column):
             same = self.value is None or other.value is None or torch.equal(other.value, self.value)
             return self if same else Rows(self.start, self.column, other.value)
@@ -65,57 +67,112 @@ class Rows:
 
     def times(self, x: Tensor) -> Tensor:
         """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`."""
-        weight = None if self.value is None else self._cast.get(x.dtype)
-        if weight is None and self.value is not None:
-            weight = self._cast[x.dtype] = self.value.to(x.dtype)
+        if x.dtype not in self._operands:
+            self._operands[x.dtype] = self._operand(x)
+        operand = self._operands[x.dtype]
+        if x.device.type != "cpu":
+            return operand @ x
+        options: Any = {"mode": "sum", "per_sample_weights": operand, "include_last_offset": True}
+        return F.embedding_bag(self.column, x.contiguous(), self.start, **options)
+
+    def _operand(self, x: Tensor) -> Tensor | None:
+        """Return what `times` needs in the precision of `x`: the entries on a CPU, a CSR tensor elsewhere."""
+        value = None if self.value is None else self.value.to(x.dtype)
         if x.device.type == "cpu":
-            return F.embedding_bag(
-                self.column, x.contiguous(), self.start, mode="sum", per_sample_weights=weight, include_last_offset=True
-            )
-        ones = torch.ones_like(self.column, dtype=x.dtype) if weight is None else weight
-        return torch.sparse_csr_tensor(self.start, self.column, ones, (len(self.start) - 1, len(x))) @ x
+            return value
+        value = torch.ones_like(self.column, dtype=x.dtype) if value is None else value
+        return torch.sparse_csr_tensor(self.start, self.column, value, (len(self.start) - 1, len(x)))
 
     def to(self, device: torch.device) -> Rows:
         """Return the same matrix on another device."""
-        return Rows(
-            self.start.to(device), self.column.to(device), None if self.value is None else self.value.to(device)
-        )
+        value = None if self.value is None else self.value.to(device)
+        return Rows(self.start.to(device), self.column.to(device), value)
 
 
 class _Product(torch.autograd.Function):
-    """Adjacency times dense, whose gradient is the transposed adjacency times dense."""
+    """Sparse times dense, whose gradient is the transpose times dense."""
 
     @staticmethod
-    def forward(ctx: Any, adjacency: Adjacency, x: Tensor) -> Tensor:
-        ctx.adjacency = adjacency
-        return adjacency.rows.times(x.detach())
+    def forward(ctx: Any, matrix: SparseMatrix, x: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix.rows.times(x.detach())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.adjacency.columns.times(gradient)
+        return None, ctx.matrix.columns.times(gradient)
 
 
-class Adjacency(Tensor):
-    """The prepared adjacency [N, N] of one graph, which PyG's fused message passing takes in place of `edge_index`.
+class SparseMatrix(Tensor):
+    """A constant sparse matrix [N, M] that multiplies dense ones, fast forward and backward.
 
-    It never changes: copies of it are itself. Made on a CPU it multiplies by torch's embedding bag; on another device
-    by torch's CSR product, which is PyG's recommended path there and has not been measured by us.
+    It never changes, so copies of it are itself. On a CPU it multiplies by torch's embedding bag; on another device by
+    torch's CSR product, which is what PyG recommends there and has not been measured by us.
     """
 
     rows: Rows
     _columns: Rows | None
-    _edge_index: Tensor | None
-    _kept: dict[str, Adjacency]
 
     @staticmethod
-    def __new__(cls, rows: Rows, edge_index: Tensor | None = None) -> Adjacency:
-        """Wrap the rows of a square matrix; `edge_index` [2, E] is what it was made from, if that is to be kept."""
-        size, device = len(rows.start) - 1, rows.start.device
+    def __new__(cls, rows: Rows, width: int) -> Self:
+        """Wrap the rows of a matrix with `width` columns."""
         dtype = torch.get_default_dtype() if rows.value is None else rows.value.dtype
-        self: Adjacency = Tensor._make_wrapper_subclass(cls, (size, size), dtype=dtype, device=device)
-        self.rows, self._columns, self._edge_index, self._kept = rows, None, edge_index, {}
+        shape = (len(rows.start) - 1, width)
+        self: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=rows.start.device)
+        self.rows, self._columns = rows, None
         return self
+
+    @property
+    def columns(self) -> Rows:
+        """The transpose by rows, made when the first gradient asks for it; `rows` itself if symmetric."""
+        if self._columns is None:
+            self._columns = self.rows.transposed(self.size(1))
+        return self._columns
+
+    def times(self, x: Tensor) -> Tensor:
+        """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast."""
+        product: Tensor = _Product.apply(self, x)  # type: ignore[no-untyped-call]
+        return product
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Return the matrix on another device; a dtype is ignored, as products follow the dense side."""
+        device = self.rows.start[:0].to(*args, **kwargs).device
+        return self if device == self.device else type(self)(self.rows.to(device), self.size(1))
+
+    def cpu(self, *args: Any) -> Self:
+        """Return the matrix on the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = "cuda", *args: Any) -> Self:
+        """Return the matrix on a CUDA device."""
+        return self.to(device)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        rows = self.rows
+        return _restored, (type(self), rows.start, rows.column, rows.value, self.size(1))
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"{type(self).__name__}({self.size(0)} x {self.size(1)}, {len(self.rows.column)} entries)"
+
+
+def _restored(
+    kind: type[SparseMatrix], start: Tensor, column: Tensor, value: Tensor | None, width: int
+) -> SparseMatrix:
+    return kind(Rows(start, column, value), width)
+
+
+class Adjacency(SparseMatrix):
+    """The prepared adjacency [N, N] of one graph, which PyG's fused message passing takes in place of `edge_index`."""
+
+    _edge_index: Tensor | None = None
+    _gcn: Adjacency | None = None
+    _mean: Adjacency | None = None
 
     @classmethod
     def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
@@ -124,94 +181,50 @@ class Adjacency(Tensor):
             span = f"{int(edge_index.min())} to {int(edge_index.max())}"
             raise InputError(f"edge_index names nodes {span}, but the graph has nodes 0 to {num_nodes - 1}")
         source, target = edge_index
-        return cls(Rows.from_entries(target, source, edge_weight, (num_nodes, num_nodes)), edge_index)
-
-    @property
-    def columns(self) -> Rows:
-        """The transpose by rows, made when the first gradient asks for it; `rows` itself for a symmetric graph."""
-        if self._columns is None:
-            self._columns = self.rows.transposed(len(self))
-        return self._columns
+        adjacency = cls(Rows.from_entries(target, source, edge_weight, (num_nodes, num_nodes)), num_nodes)
+        adjacency._edge_index = edge_index
+        return adjacency
 
     @property
     def edge_index(self) -> Tensor:
-        """Source and target of each edge, [2, E], for modules that cannot multiply."""
+        """Source and target of each edge, [2, E]: what it was made from, or, once moved or restored, by target."""
         if self._edge_index is None:
             target, source = self.rows.entries()
             self._edge_index = torch.stack([source, target])
         return self._edge_index
 
     def gcn(self) -> Adjacency:
-        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), with PyG's treatment of self-loops."""
-
-        def build() -> Adjacency:
+        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), self-loops as PyG treats them; kept."""
+        if self._gcn is None:
             target, source = self.rows.entries()
             edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
-            return Adjacency(Rows.from_entries(edges[1], edges[0], weight, (len(self), len(self))))
+            self._gcn = Adjacency(Rows.from_entries(edges[1], edges[0], weight, self.shape), len(self))
+        return self._gcn
 
-        return self._keep("gcn", build)
-
-    def mean(self) -> Adjacency:  # type: ignore[override]
-        """Return D^-1 A, D the number of edges into each node: the product that averages over neighbours."""
-
-        def build() -> Adjacency:
+    def averaging(self) -> Adjacency:
+        """Return D^-1 A, D the number of edges into each node: its product is a mean over neighbours; kept."""
+        if self._mean is None:
             degree = self.rows.start.diff()
             share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
             value = share if self.rows.value is None else share * self.rows.value
-            return Adjacency(Rows(self.rows.start, self.rows.column, value))
+            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, value), len(self))
+        return self._mean
 
-        return self._keep("mean", build)
-
-    def _keep(self, name: str, build: Callable[[], Adjacency]) -> Adjacency:
-        if name not in self._kept:
-            self._kept[name] = build()
-        return self._kept[name]
-
-    def product(self, x: Tensor, reduce: str = "sum") -> Tensor:
-        """Aggregate the rows of `x` [N, F] over the edges into each node, [N, F]; fast for sums and means."""
+    def aggregate(self, x: Tensor, reduce: str = "sum") -> Tensor:
+        """Reduce the rows of `x` [N, F] over the edges into each node, [N, F]; fast for `sum` and `mean`."""
         if reduce in ("sum", "mean"):
-            return _Product.apply(self if reduce == "sum" else self.mean(), x)  # type: ignore[no-untyped-call]
+            return (self if reduce == "sum" else self.averaging()).times(x)
         target, source = self.rows.entries()
         message = x[source] if self.rows.value is None else x[source] * self.rows.value.to(x.dtype)[:, None]
         return scatter(message, target, dim=0, dim_size=len(self), reduce=reduce)
-
-    def to(self, *args: Any, **kwargs: Any) -> Adjacency:
-        """Return the adjacency on another device; a dtype is ignored, as products follow the dense side."""
-        device = self.rows.start[:0].to(*args, **kwargs).device
-        if device == self.device:
-            return self
-        return Adjacency(self.rows.to(device), None if self._edge_index is None else self._edge_index.to(device))
-
-    def cpu(self, *args: Any) -> Adjacency:
-        """Return the adjacency on the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, device: Any = None, *args: Any) -> Adjacency:
-        """Return the adjacency on a CUDA device."""
-        return self.to("cuda" if device is None else device)
 
     def values(self) -> Tensor:
         """Return the entries by row, [E]: ones for a graph without weights."""
         one = torch.ones((), dtype=self.dtype, device=self.device)
         return one.expand(len(self.rows.column)) if self.rows.value is None else self.rows.value
 
-    def __copy__(self) -> Adjacency:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Adjacency:
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        edges = None if self._edge_index is None else self._edge_index
-        return _restored, (self.rows.start, self.rows.column, self.rows.value, edges)
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Adjacency(num_nodes={len(self)}, num_edges={len(self.rows.column)})"
-
     @classmethod
-    def __torch_function__(
-        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer what PyG asks of a CSR tensor: its layout, its entries and its products."""
         if func in _ANSWERS and isinstance(args[0], Adjacency):
             return _ANSWERS[func](*args, **(kwargs or {}))
@@ -219,34 +232,21 @@ class Adjacency(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Refuse what is no product; a detached or cloned adjacency is itself."""
-        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default, torch.ops.aten.alias.default):
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
             return args[0]
         raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
 
 
-_PRODUCTS = (
-    torch.sparse.mm,
-    torch.mm,
-    torch.matmul,
-    Tensor.mm,
-    Tensor.matmul,
-    Tensor.__matmul__,
-)
+PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.layout.__get__: lambda self: torch.sparse_csr,  # type: ignore[attr-defined]
     Tensor.is_sparse_csr.__get__: lambda self: True,  # type: ignore[attr-defined]
     Tensor.crow_indices: lambda self: self.rows.start,
     Tensor.col_indices: lambda self: self.rows.column,
-    **dict.fromkeys(_PRODUCTS, Adjacency.product),
+    **dict.fromkeys(PRODUCTS, Adjacency.aggregate),
 }
-
-
-def _restored(start: Tensor, column: Tensor, value: Tensor | None, edge_index: Tensor | None) -> Adjacency:
-    return Adjacency(Rows(start, column, value), edge_index)
 
 
 def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -1,0 +1,68 @@
+"""`MowstClassifier`: fit and predict on a PyG `Data`, in the manner of scikit-learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from mowst.config import Config
+from mowst.data import check
+from mowst.errors import InputError
+from mowst.experiment import fabric_of, fit, prepare
+from mowst.inference import predict
+from mowst.mixture import Mowst
+
+
+class MowstClassifier:
+    """A mixture of a weak and a strong expert as an estimator.
+
+        classifier = MowstClassifier(strong="sage", epochs=200).fit(data)
+        classifier.predict(data)            # [N] class of every node
+
+    Args:
+        config: a whole configuration; its dataset and seeds are not looked at.
+        seed: of initial weights and dropout.
+        options: fields of `Config` to change; `weak`, `strong` and `gate` may be names.
+    """
+
+    def __init__(self, config: Config | None = None, *, seed: int = 0, **options: Any):
+        config = config or Config()
+        for name in ("weak", "strong", "gate"):
+            if isinstance(options.get(name), str):
+                options[name] = dataclasses.replace(getattr(config, name), kind=options[name])
+        try:
+            self.config = dataclasses.replace(config, **options)
+        except TypeError as error:
+            raise InputError(f"MowstClassifier: {error}") from None
+        self.seed = seed
+        self.model: Mowst | None = None
+        self.history: list[dict[str, Any]] = []
+
+    def fit(self, data: Data) -> Self:
+        """Train on `data.train_mask`, select on `data.val_mask`; labels elsewhere are not looked at.
+
+        Raises:
+            InputError: the graph is not fit for it (`mowst.data.check`).
+        """
+        check(data)
+        fabric = fabric_of(self.config)
+        fitted = fit("mixture", self.config, prepare(data, self.config, fabric.device), self.seed, fabric)
+        self.model, self.history = fitted.model, fitted.history  # type: ignore[assignment]
+        return self
+
+    def predict_proba(self, data: Data, nodes: Tensor | None = None, **options: Any) -> Tensor:
+        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.predict`."""
+        if self.model is None:
+            raise RuntimeError("fit the classifier first")
+        fabric = fabric_of(self.config)
+        ready = prepare(data, self.config, fabric.device)
+        with torch.no_grad(), fabric.autocast():
+            return predict(self.model, ready.x, ready.adj_t, nodes=nodes, **options).cpu()
+
+    def predict(self, data: Data, nodes: Tensor | None = None, **options: Any) -> Tensor:
+        """Class of every node, `[N]`, or of the given ones, `[n]`."""
+        return self.predict_proba(data, nodes, **options).argmax(dim=-1)

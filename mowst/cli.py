@@ -1,0 +1,84 @@
+"""What the commands share: a parser over typed configurations, and one line with exit code 2 for what is wrong."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from mowst.config import Config
+from mowst.errors import InputError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def parser(command: str, purpose: str, *, config: bool = True) -> ArgumentParser:
+    """Return a parser for `python -m mowst.<command>`, with every field of `Config` as a flag if asked for."""
+    made = ArgumentParser(prog=f"python -m mowst.{command}", description=purpose, exit_on_error=False)
+    if config:
+        made.add_argument("--config", action="config", help="YAML file with any of the fields below.")
+        made.add_class_arguments(Config)
+    return made
+
+
+def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
+    """Parse a command line; raise `InputError` with one line where it is wrong."""
+    words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    try:
+        return made.instantiate(made.parse_args(short_kinds(words)))
+    except (ArgumentError, TypeError) as error:
+        raise InputError(flattened(str(error))) from None
+
+
+def spelled(argument: str) -> list[str]:
+    """Let `--data-root` be `--data_root`, and `--no-x` be `--x false`."""
+    if not argument.startswith("--") or argument == "--":
+        return [argument]
+    flag, equals, value = argument.partition("=")
+    flag = "--" + flag[2:].replace("-", "_")
+    return [f"--{flag[5:]}", "false"] if flag.startswith("--no_") else [flag + equals + value]
+
+
+def short_kinds(words: Sequence[str]) -> list[str]:
+    """Let `--strong gcn` be `--strong.kind gcn`, for every configuration with a kind; files stay files."""
+    kinds = {f"--{name}" for name, hint in get_type_hints(Config).items() if is_dataclass(hint) and has_kind(hint)}
+    short = []
+    for position, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        value = value if equals else (words[position + 1] if position + 1 < len(words) else "")
+        is_kind = flag in kinds and not value.endswith((".yaml", ".yml", ".json"))
+        short.append(f"{flag}.kind{equals}{value if equals else ''}" if is_kind else word)
+    return short
+
+
+def has_kind(configuration: Any) -> bool:
+    """Tell whether a configuration chooses among kinds."""
+    return any(entry.name == "kind" for entry in fields(configuration))
+
+
+def flattened(message: str) -> str:
+    """Put an argument parser's paragraph on one line, without its indentation."""
+    return " ".join(message.replace("Parser key ", "").split())
+
+
+def config_of(parsed: Namespace) -> Config:
+    """Pick the configuration out of parsed arguments."""
+    return Config(**{entry.name: getattr(parsed, entry.name) for entry in fields(Config)})
+
+
+def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
+    """Run a command as a program: input errors become one line on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
+    try:
+        sys.exit(command(arguments))
+    except InputError as error:
+        print(f"error: {flattened(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,156 @@
+"""The configuration of one experiment: frozen, typed, every field explained; nothing below the commands sees it whole.
+
+The same types serve the library, the command line (`--strong gcn --strong.hidden_channels 256`), YAML files and
+studies; the range a study may search stands beside the field (`metadata={"search": ...}`): a list of choices, or
+`(low, high)` with `"log"` as third entry for a logarithmic scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from mowst.confidence import DISPERSIONS, GATES
+from mowst.errors import InputError
+from mowst.experts import EXPERTS
+from mowst.metrics import SIGNALS
+from mowst.objectives import OBJECTIVES
+from mowst.regimes import REGIMES, Schedule, pretrained_parts
+
+
+def setting(default: Any, search: Any = None, **limits: float) -> Any:
+    """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation."""
+    return field(default=default, metadata={"search": search, **limits})
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Checks the limits of every field when an instance is made."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            for limit, (holds, words) in LIMITS.items():
+                bound = entry.metadata.get(limit)
+                if bound is not None and not holds(value, bound):
+                    raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
+
+
+LIMITS: dict[str, tuple[Any, str]] = {
+    "at_least": (lambda value, bound: value >= bound, "at least"),
+    "above": (lambda value, bound: value > bound, "above"),
+    "below": (lambda value, bound: value < bound, "below"),
+}
+
+
+@dataclass(frozen=True)
+class ExpertConfig(Checked):
+    """One expert."""
+
+    kind: str = "gcn"
+    """Expert by short name, or the dotted path of any PyG model (package.module:name)."""
+    hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1)
+    """Width of the hidden layers."""
+    num_layers: int = setting(2, [2, 3, 4], at_least=1)
+    """Number of layers."""
+    dropout: float = setting(0.5, (0.0, 0.7), at_least=0, below=1)
+    """Probability of dropping a hidden activation in training."""
+    norm: str = setting("batch_norm", ["none", "batch_norm", "layer_norm"])
+    """Normalisation after each hidden layer, by PyG's name, or none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the model's constructor."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        EXPERTS.lookup(self.kind)
+
+
+@dataclass(frozen=True)
+class GateConfig(Checked):
+    """The gate that turns the weak expert's dispersion into its confidence."""
+
+    kind: str = setting("learned", ["learned", "monotone", "power"])
+    """Gate by short name, or a dotted path."""
+    dispersions: list[str] = field(default_factory=lambda: ["variance", "negentropy"])
+    """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
+    features: bool = setting(False, [False, True])
+    """Whether a learned gate sees the node features too."""
+    detach: bool = setting(False, [False, True])
+    """Whether to stop the gradient of the confidence at the weak expert (as the authors' code does)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the gate's constructor (hidden_channels, num_layers, dropout, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        GATES.lookup(self.kind)
+        for name in self.dispersions:
+            DISPERSIONS.lookup(name)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """One experiment."""
+
+    dataset: str = "digits"
+    """Name of a card in datasets/, path of a card, or dotted path of a function that returns a PyG Data."""
+    data_root: str = "data"
+    """Folder that holds the graphs."""
+    split: str | None = None
+    """Split protocol, one of the card's; by default the card's first."""
+    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"))
+    """The weak expert."""
+    strong: ExpertConfig = field(default_factory=ExpertConfig)
+    """The strong expert."""
+    gate: GateConfig = field(default_factory=GateConfig)
+    """The gate between them."""
+    regime: str = setting("joint", ["joint", "alternate"])
+    """How the parts are trained: joint (Mowst*), alternate (Mowst), or a dotted path."""
+    objective: str | None = setting(None, [None, "separate", "joint"])
+    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
+    pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
+    """Experts trained alone first: none, weak, strong, both."""
+    lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
+    """Learning rate of the experts."""
+    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
+    """Learning rate of the gate."""
+    weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
+    """Weight decay of AdamW."""
+    epochs: int = setting(500, at_least=1)
+    """Most epochs a phase may take."""
+    patience: int = setting(100, at_least=1)
+    """Epochs without a better validation score after which a phase ends."""
+    rounds: int = setting(10, at_least=1)
+    """Most rounds of turns of the alternate regime."""
+    eval_every: int = setting(1, at_least=1)
+    """Epochs between two validations."""
+    signal: str = "metric"
+    """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
+    normalize_features: bool = False
+    """Whether every node's features are scaled to sum to one first (PyG's NormalizeFeatures)."""
+    mixture: bool = True
+    """Whether the mixture is trained; without it only the experts alone are."""
+    baselines: bool = True
+    """Whether each expert is also trained alone, with the same budget, to compare with."""
+    seeds: int = setting(3, at_least=1)
+    """Number of runs; the k-th uses seed first_seed + k and, where there are several, mask k."""
+    first_seed: int = setting(0, at_least=0)
+    """Seed of the first run."""
+    device: str = "auto"
+    """auto, cpu, cuda, or mps."""
+    precision: str = "32-true"
+    """Lightning Fabric's name of a precision: 32-true, bf16-mixed, 16-mixed, 64-true."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        REGIMES.lookup(self.regime)
+        SIGNALS.lookup(self.signal)
+        if not (self.mixture or self.baselines):
+            raise InputError("mixture and baselines: both are off, so there is nothing to train")
+        pretrained_parts(self.pretrain)
+        if self.objective is not None:
+            OBJECTIVES.lookup(self.objective)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The pace that the regimes share."""
+        return Schedule(**{entry.name: getattr(self, entry.name) for entry in fields(Schedule)})

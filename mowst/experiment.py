@@ -1,0 +1,201 @@
+"""One experiment, top to bottom: data, experts, regime, scores.
+
+`run_seed` does one seed and returns everything there is to know of it; writing it down is `mowst.record`'s part. The
+test labels are taken away before training starts and looked at once, when everything is trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.transforms import NormalizeFeatures
+
+from mowst.confidence import GATES, LearnedGate
+from mowst.config import Config
+from mowst.data import load
+from mowst.errors import InputError
+from mowst.experts import expert
+from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
+from mowst.mixture import Mixture, Mowst
+from mowst.objectives import OBJECTIVES
+from mowst.propagation import Adjacency
+from mowst.regimes import REGIMES, pretrain, pretrained_parts, solo
+from mowst.sparse_features import dense, prepare_features
+from mowst.trainer import HIDDEN, Trainer
+
+Hook = Callable[[dict[str, Any]], None]
+
+
+class Fitted(NamedTuple):
+    """One trained model, with its weights as validation chose them."""
+
+    model: nn.Module
+    output: Output
+    """What it says of every node, in evaluation mode."""
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """What one seed gave."""
+
+    seed: int
+    data: Data
+    fitted: dict[str, Fitted]
+    """`weak` and `strong`, each trained alone, and `mixture`; what the configuration leaves out is not there."""
+    scores: dict[str, dict[str, float]]
+    """In percent, by predictor and split."""
+
+
+def fabric_of(config: Config) -> Fabric:
+    """Return the device and precision of a configuration, on one device."""
+    try:
+        return Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
+
+
+def prepare(data: Data, config: Config, device: torch.device) -> Data:
+    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
+    data = copy.copy(data)
+    if config.normalize_features:
+        data.x = dense(data.x)
+        data = NormalizeFeatures()(data)
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    x = prepare_features(data.x)
+    data = data.to(device)
+    data.x, data.adj_t = x.to(device), adjacency.to(device)
+    return data
+
+
+def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
+    """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
+    weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
+    gate_class: Any = GATES.lookup(config.gate.kind)
+    options = dict(config.gate.options)
+    if config.gate.features:
+        if gate_class is not LearnedGate and "in_channels" not in options:
+            raise InputError(f"gate {config.gate.kind}: only the learned gate sees features; use --gate learned")
+        options["in_channels"] = in_channels
+    try:
+        gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"gate {config.gate.kind}: {error}") from None
+    return Mowst(weak, strong, gate)
+
+
+def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
+    """Build one expert from its configuration."""
+    return expert(
+        part.kind,
+        in_channels,
+        num_classes,
+        norm=part.norm,
+        hidden_channels=part.hidden_channels,
+        num_layers=part.num_layers,
+        dropout=part.dropout,
+        **part.options,
+    )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch inside, and leave its generators outside as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
+    """Train and score the mixture, and each expert alone, for one seed.
+
+    Args:
+        config: the experiment.
+        seed: chooses initial weights, dropout and, by the split's protocol, the masks.
+        hook: called with the record of every validation, with its seed and model.
+
+    Raises:
+        InputError: the configuration or the data does not allow it.
+        FloatingPointError: training diverged.
+    """
+    fabric = fabric_of(config)
+    data = load(config.dataset, config.data_root, split=config.split, seed=seed)
+    ready = prepare(data, config, fabric.device)
+    wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
+    fitted = {name: fit(name, config, ready, seed, fabric, hook) for name in wanted}
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready))
+
+
+def fit(name: str, config: Config, ready: Data, seed: int, fabric: Fabric, hook: Hook | None = None) -> Fitted:
+    """Train one model on a prepared graph: the `weak` or the `strong` expert alone, or the `mixture`.
+
+    Only training and validation labels are seen.
+    """
+    start = time.perf_counter()
+    seen = copy.copy(ready)
+    seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
+    signal = partial(SIGNALS.lookup(config.signal), metric=metric_of(ready))
+    told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
+    shape = ready.num_features, ready.num_classes
+    with seeded(seed, fabric.device):
+        model = build(config, *shape) if name == "mixture" else build_expert(getattr(config, name), *shape)
+        trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told)
+        if name == "mixture":
+            train_mixture(trainer, config)
+        else:
+            solo(trainer, config.schedule)
+    return Fitted(model, trainer.output(), trainer.history, time.perf_counter() - start)
+
+
+def metric_of(data: Data) -> Metric:
+    """Return the metric that a graph names; accuracy if it names none."""
+    return METRICS.lookup(getattr(data, "metric", "accuracy"))
+
+
+def train_mixture(trainer: Trainer, config: Config) -> None:
+    """Pre-train what is to be pre-trained, then follow the regime."""
+    pretrain(trainer, config.schedule, pretrained_parts(config.pretrain))
+    objective = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
+    REGIMES.lookup(config.regime)(trainer, config.schedule, **objective)
+
+
+def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
+    """Score each expert alone, their plain average, and the mixture pooled, routed and sampled, in percent."""
+    metric = metric_of(data)
+    outputs = {name: each.output for name, each in fitted.items()}
+    if {"weak", "strong"} <= outputs.keys():
+        outputs["average"] = average(outputs["weak"], outputs["strong"])  # type: ignore[arg-type]
+    scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
+    mixture = outputs.get("mixture")
+    if isinstance(mixture, Mixture):
+        scores["routed"] = score(hard(mixture), data, metric, pooled)
+        scores["sampled"] = score(mixture, data, metric, expected)
+    return scores
+
+
+def average(weak: Tensor, strong: Tensor) -> Mixture:
+    """Mix two experts' logits [N, C] with equal shares."""
+    return Mixture(weak, strong, torch.full_like(weak[:, 0], 0.5))
+
+
+def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
+    """Round the confidence: each node goes to one expert."""
+    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
+
+
+def score(out: Output, data: Data, metric: Metric, how: Callable[[Output, Tensor, Metric], float]) -> dict[str, float]:
+    """Score an output on validation and test nodes, in percent."""
+    masks = {"val": data.val_mask, "test": data.test_mask}
+    return {split: 100 * how(rows(out, mask), data.y[mask], metric) for split, mask in masks.items()}

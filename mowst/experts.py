@@ -1,0 +1,159 @@
+"""Weak and strong experts by name: modules `(x [N, F], edge_index) -> logits [N, C]`.
+
+PyG's models are used as they are where they can be. Ours differ in one thing: GCN layers expect an adjacency that is
+normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
+once per layer.
+
+| name     | model                                                                           |
+|----------|---------------------------------------------------------------------------------|
+| mlp      | PyG's MLP, which sees a node's own features only                                |
+| gcn      | PyG's GCN (Kipf & Welling, 2017, arXiv 1609.02907)                              |
+| sage     | PyG's GraphSAGE, mean aggregation (Hamilton et al., 2017, arXiv 1706.02216)     |
+| gin      | PyG's GIN (Xu et al., 2019, arXiv 1810.00826)                                   |
+| gat      | PyG's GAT (Veličković et al., 2018, arXiv 1710.10903)                           |
+| gin-skip | GIN layers with skip connections, as in the Mowst paper                         |
+| gcn-res, sage-res | layers with skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, GINConv, MessagePassing, SAGEConv
+from torch_geometric.nn.models import GAT, GIN, MLP, GraphSAGE
+from torch_geometric.nn.models import GCN as PyGCN
+from torch_geometric.nn.resolver import normalization_resolver
+
+from mowst.errors import InputError
+from mowst.names import Names
+from mowst.propagation import normalized
+
+
+class EdgelessMLP(MLP):
+    """PyG's MLP called like a GNN; its own second argument would take the edges for a batch vector."""
+
+    def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
+        """[N, F] -> [N, C]; the edges are not looked at."""
+        return super().forward(x)
+
+
+class GCN(PyGCN):
+    """PyG's GCN on an adjacency that is normalised once per call, not once per layer; plain edges or an `Adjacency`."""
+
+    takes_adjacency = True
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs, normalize=False)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """[N, F], [2, E] -> [N, C]."""
+        return super().forward(x, normalized(edge_index, x.size(0)))
+
+
+class Residual(nn.Module):
+    """Graph convolutions with skip connections between a linear layer in front (if asked for) and one behind.
+
+    Each layer is dropout(relu(norm(conv(h) + W h))), the skip optional; the layout of Luo et al., 2024
+    (arXiv 2406.08993), with which plain GNNs reach what is published for them.
+
+    Args:
+        conv: `(in_channels, out_channels) -> MessagePassing`.
+        in_channels, hidden_channels, out_channels, num_layers, dropout, norm: as in PyG's models; `num_layers` counts
+            convolutions.
+        pre_linear: a linear layer in front of the first convolution.
+        residual: the skip connection W h.
+        normalize: whether the convolutions expect a GCN-normalised adjacency.
+    """
+
+    takes_adjacency = True
+
+    def __init__(
+        self,
+        conv: Callable[[int, int], MessagePassing],
+        in_channels: int,
+        hidden_channels: int,
+        num_layers: int,
+        out_channels: int,
+        dropout: float = 0.5,
+        norm: str | None = "layer_norm",
+        *,
+        pre_linear: bool = False,
+        residual: bool = True,
+        normalize: bool = False,
+    ):
+        super().__init__()
+        self.normalize = normalize
+        self.lin_in = nn.Linear(in_channels, hidden_channels) if pre_linear else None
+        first = hidden_channels if pre_linear else in_channels
+        widths = [first, *[hidden_channels] * (num_layers - 1)]
+        self.convs = nn.ModuleList(conv(width, hidden_channels) for width in widths)
+        self.skips = nn.ModuleList(nn.Linear(width, hidden_channels) for width in widths) if residual else None
+        norms = (normalization_resolver(norm, hidden_channels, **node_wise(norm)) for _ in widths)
+        self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
+        self.dropout = nn.Dropout(dropout)
+        self.lin_out = nn.Linear(hidden_channels, out_channels)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """[N, F], [2, E] -> [N, C]."""
+        if self.normalize:
+            edge_index = normalized(edge_index, x.size(0))
+        if self.lin_in is not None:
+            x = self.dropout(self.lin_in(x))
+        for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            passed = conv(x, edge_index)
+            x = passed if self.skips is None else passed + self.skips[layer](x)
+            x = self.dropout(norm(x).relu())
+        return self.lin_out(x)
+
+
+def gin_conv(in_channels: int, out_channels: int) -> GINConv:
+    """GIN layer with the two-layer MLP that PyG's GIN uses."""
+    return GINConv(MLP([in_channels, out_channels, out_channels], norm="batch_norm"))
+
+
+def node_wise(norm: str | None) -> dict[str, Any]:
+    """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
+    return {"mode": "node"} if norm == "layer_norm" else {}
+
+
+EXPERTS = Names(
+    "experts",
+    {
+        "mlp": EdgelessMLP,
+        "gcn": GCN,
+        "sage": GraphSAGE,
+        "gin": GIN,
+        "gat": GAT,
+        "gin-skip": partial(Residual, gin_conv),
+        "gcn-res": partial(Residual, partial(GCNConv, normalize=False), normalize=True),
+        "sage-res": partial(Residual, SAGEConv),
+    },
+)
+
+
+def expert(kind: str, in_channels: int, out_channels: int, *, norm: str = "none", **options: Any) -> nn.Module:
+    """Build an expert by name.
+
+    Args:
+        kind: a name of `EXPERTS`, or the dotted path of a class or function that takes PyG's argument names.
+        in_channels, out_channels: features F and classes C.
+        norm: PyG's name of a normalisation, or "none".
+        options: `hidden_channels`, `num_layers`, `dropout` and whatever else the constructor takes.
+
+    Raises:
+        InputError: the name is unknown, or the constructor refuses an argument.
+    """
+    factory = EXPERTS.lookup(kind)
+    parameters = inspect.signature(factory).parameters
+    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": node_wise(norm)}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}
+        options = {name: value for name, value in options.items() if name in parameters or name not in optional}
+    try:
+        return factory(in_channels=in_channels, out_channels=out_channels, **options)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"expert {kind}: {error}") from None

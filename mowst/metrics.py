@@ -1,0 +1,75 @@
+"""What is reported: a metric `(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1], higher is better.
+
+`expected` turns any such metric into its value under the paper's random routing (weak with probability c), in closed
+form: the two experts' predictions are one sample of 2n rows, weighted c and 1 - c. For accuracy that is the mean of
+c [weak right] + (1 - c) [strong right].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from mowst.confidence import probabilities
+from mowst.mixture import Mixture, log_pool, log_probs
+from mowst.names import Names
+
+Metric = Callable[..., float]
+
+
+def accuracy(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+    """Share of rows whose largest entry is the label, in [0, 1]."""
+    right = (probs.argmax(dim=-1) == y).float()
+    return float(right.mean() if weight is None else (weight * right).sum() / weight.sum())
+
+
+def rocauc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+    """Area under the ROC curve of class 1; with more classes the mean of each against the rest; NaN without a class."""
+    if len(torch.unique(y)) < probs.size(-1):
+        return float("nan")
+    scores = probs[:, 1] if probs.size(-1) == 2 else probs
+    sample_weight = None if weight is None else weight.cpu().numpy()
+    return float(roc_auc_score(y.cpu().numpy(), scores.cpu().numpy(), sample_weight=sample_weight, multi_class="ovr"))
+
+
+METRICS = Names("metric", {"accuracy": accuracy, "rocauc": rocauc})
+
+Output = Mixture | Tensor
+"""What a model gives: a mixture, or the logits `[N, C]` of an expert on its own."""
+
+
+def predicted(out: Output) -> Tensor:
+    """Probabilities of the pooled prediction, [N, C]."""
+    return log_pool(out).exp() if isinstance(out, Mixture) else probabilities(out)
+
+
+def rows(out: Output, index: Tensor) -> Output:
+    """Return the output for the nodes in `index` only."""
+    if isinstance(out, Mixture):
+        return Mixture(*(None if part is None else part[index] for part in out))  # type: ignore[arg-type]
+    return out[index]
+
+
+def pooled(out: Output, y: Tensor, metric: Metric) -> float:
+    """Metric of the pooled prediction."""
+    return metric(predicted(out), y)
+
+
+def expected(out: Output, y: Tensor, metric: Metric) -> float:
+    """Metric under random routing, weak with probability c, exactly."""
+    if not isinstance(out, Mixture):
+        return metric(probabilities(out), y)
+    both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
+    return metric(both, torch.cat([y, y]), torch.cat([out.confidence, 1 - out.confidence]))
+
+
+def likelihood(out: Output, y: Tensor, metric: Metric) -> float:
+    """Mean log-probability of the labels under the pooled prediction, in nats (at most 0)."""
+    logs = log_pool(out) if isinstance(out, Mixture) else log_probs(out)
+    return float(logs.gather(-1, y.unsqueeze(-1)).mean())
+
+
+SIGNALS = Names("signal", {"metric": pooled, "expected": expected, "loss": likelihood})

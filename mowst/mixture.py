@@ -1,0 +1,99 @@
+"""The mixture of a weak and a strong expert (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185).
+
+Notation: p, q the two experts' probabilities `[N, C]`, c the confidence `[N]`, s the scale `[N]`.
+Without a scale the mixture is the linear pool c p + (1 - c) q. With one it is the logarithmic pool
+softmax(s (c log p + (1 - c) log q)): s = 1 is a weighted geometric mean, s = 2 at c = 1/2 the product p q, which is
+Bayes' rule for independent evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mowst.confidence import Gated
+from mowst.propagation import suited
+from mowst.sparse_features import suited_features
+
+
+class Mixture(NamedTuple):
+    """The one output of the model; loss, metric, routing and report are plain functions of it."""
+
+    weak: Tensor
+    """[N, C] logits of the weak expert."""
+    strong: Tensor
+    """[N, C] logits of the strong expert."""
+    confidence: Tensor
+    """[N] in [0, 1]: the weak expert's share of the weight."""
+    scale: Tensor | None = None
+    """[N] > 0: total weight of a logarithmic pool; none: linear pool."""
+
+
+def log_probs(logits: Tensor) -> Tensor:
+    """Log-softmax over the classes in at least float32, [N, C] -> [N, C] in nats."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+
+
+def log_pool(out: Mixture) -> Tensor:
+    """Log-probabilities of the pool, [N, C] in nats; value and gradient are finite for confidences of 0 and 1."""
+    weak, strong = log_probs(out.weak), log_probs(out.strong)
+    c = out.confidence.to(weak.dtype).unsqueeze(-1)
+    if out.scale is not None:
+        return (out.scale.unsqueeze(-1) * (c * weak + (1 - c) * strong)).log_softmax(dim=-1)
+    tiny = torch.finfo(weak.dtype).tiny
+    return torch.logaddexp(c.clamp_min(tiny).log() + weak, (1 - c).clamp_min(tiny).log() + strong)
+
+
+def weigh(gate: nn.Module, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
+    """Ask the gate; one that says nothing of `needs_strong` sees the weak expert alone."""
+    return gate(weak, x, strong) if getattr(gate, "needs_strong", False) else gate(weak, x)
+
+
+class Mowst(nn.Module):
+    """A weak expert, a strong expert, and a gate that says how far to trust the weak one at each node.
+
+    Args:
+        weak, strong: modules `(x, edge_index) -> logits [N, C]`.
+        gate: module `(weak_logits, x, strong_logits=None) -> Gated` (`mowst.confidence`).
+    """
+
+    def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module):
+        super().__init__()
+        self.weak, self.strong, self.gate = weak, strong, gate
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        *,
+        weak: Tensor | None = None,
+        strong: Tensor | None = None,
+        gated: Gated | None = None,
+    ) -> Mixture:
+        """[N, F], [2, E] -> `Mixture`. Logits `[N, C]` or a `Gated` handed in are taken, not computed again."""
+        if weak is None:
+            weak = expert_logits(self.weak, x, edge_index)
+        if strong is None:
+            strong = expert_logits(self.strong, x, edge_index)
+        if gated is None:
+            gated = weigh(self.gate, weak, x, strong)
+        return Mixture(weak, strong, *gated)
+
+    @torch.no_grad()
+    def constants(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> dict[str, Tensor | Gated]:
+        """Return what cannot change while only the parts named in `trains` do: keyword arguments for `forward`."""
+        frozen: dict[str, Tensor | Gated] = {
+            name: expert_logits(getattr(self, name), x, edge_index) for name in ("weak", "strong") if name not in trains
+        }
+        sees = {"weak", "gate", "strong"} if getattr(self.gate, "needs_strong", False) else {"weak", "gate"}
+        if not sees & set(trains):
+            frozen["gated"] = weigh(self.gate, frozen["weak"], x, frozen.get("strong"))  # type: ignore[arg-type]
+        return frozen
+
+
+def expert_logits(expert: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
+    """Run an expert on the features and the adjacency in the fastest form that it can take, -> [N, C]."""
+    return expert(suited_features(expert, x), suited(expert, edge_index))

@@ -1,0 +1,36 @@
+"""From a short name, a dotted path or an entry point to the object it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pkgutil import resolve_name
+from typing import Any
+
+from class_resolver import FunctionResolver
+
+from mowst.errors import InputError
+
+
+class Names(FunctionResolver[..., Any]):
+    """The variants of one kind by short name; `package.module:name` reaches one that lives elsewhere.
+
+    Upper and lower case, dashes and underscores do not matter. Packages that declare an entry point in the group
+    `mowst.<kind>` add their names by being installed.
+    """
+
+    def __init__(self, kind: str, variants: Mapping[str, Callable[..., Any]]):
+        super().__init__([], synonyms=variants)
+        self.kind, self.names = kind, tuple(variants)
+        self.register_entrypoint(f"mowst.{kind}")
+
+    def lookup(self, query: Any, default: Callable[..., Any] | None = None) -> Callable[..., Any]:
+        """Return the variant called `query`; raise `InputError` naming the choices when there is none."""
+        dotted = isinstance(query, str) and ("." in query or ":" in query)
+        try:
+            return resolve_name(query) if dotted else super().lookup(query, default)
+        except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+            reason = f" ({error})" if dotted else ""
+            choices = ", ".join(sorted({*self.names, *self.lookup_dict}))
+            raise InputError(
+                f"{self.kind}: unknown {query!r}{reason}; choose from {choices}, or give package.module:name"
+            ) from None

@@ -1,0 +1,124 @@
+"""`python -m mowst.run`: train a mixture of a weak and a strong expert, and each alone, on a graph by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from mowst import cli
+from mowst.config import Config
+from mowst.data import load
+from mowst.errors import InputError
+from mowst.experiment import Hook, run_seed
+from mowst.record import dump, seed_record, summary, write_seed, write_text
+from mowst.table import catalogue_table, confidence_line, scores_table
+
+PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
+leave a folder with scores, predictions and weights."""
+
+
+def run(config: Config, out: str | Path | None = None, *, hook: Hook | None = None) -> dict[str, Any]:
+    """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
+
+    Args:
+        config: the experiment.
+        out: folder to write; none: nothing is written.
+        hook: called with the record of every validation, with its seed and model.
+
+    Raises:
+        InputError: the configuration or the data does not allow the run.
+        FloatingPointError: training diverged.
+    """
+    records = []
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
+        done = run_seed(config, seed, hook)
+        records.append(write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done))
+    result = summary(records)
+    if out:
+        write_text(Path(out) / "config.yaml", dump(config))
+        write_text(Path(out) / "result.json", json.dumps(result, indent=2) + "\n")
+    return result
+
+
+class Display:
+    """Shows where training is: a bar on a terminal, a line per finished phase elsewhere. It is a trainer's hook."""
+
+    def __init__(self, console: Console, epochs: int):
+        self.console, self.epochs, self.last = console, epochs, dict[str, Any]()
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.task = self.bar.add_task("loading", total=epochs)
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Take the record of one validation."""
+        if self.last and self.name(line) != self.name(self.last):
+            self.phase_ended()
+        self.last = line
+        words = f"{self.name(line)}, validation {line['val']:.4f}, best {line['best']:.4f}"
+        self.bar.update(self.task, description=words, completed=line["epoch"])
+
+    def name(self, line: dict[str, Any]) -> str:
+        """Name a phase for people."""
+        return f"seed {line['seed']}, {line['model']}, {line['phase']}"
+
+    def phase_ended(self) -> None:
+        """Print what the last phase came to."""
+        if self.last:
+            self.console.print(f"{self.name(self.last)}: {self.last['epoch']} epochs, best {self.last['best']:.4f}")
+            self.last = {}
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.phase_ended()
+        self.bar.stop()
+
+
+def free_folder(out: str | None, config: Config, *, overwrite: bool) -> Path:
+    """Return the folder to write, which must not hold a run already unless it may be overwritten."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(out or f"runs/{Path(config.dataset).stem.lower()}-{stamp}")
+    if folder.is_file():
+        raise InputError(f"--out {folder}: is a file; give a folder")
+    held = [*folder.glob("seed-*"), *folder.glob("result.json")]
+    if held and not overwrite:
+        raise InputError(f"--out {folder}: holds a run already; give another folder, or --overwrite true to replace it")
+    for old in held:
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    return folder
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, run, print the table."""
+    parser = cli.parser("run", PURPOSE)
+    parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
+    parser.add_argument("--overwrite", type=bool, default=False, help="Whether to replace a run that OUT holds.")
+    parser.add_argument("--quiet", action="store_true", help="Print nothing but the table.")
+    parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
+    parsed = cli.parse(parser, arguments)
+    config = cli.config_of(parsed)
+    console = Console()
+    if parsed.list:
+        console.print(catalogue_table(config.data_root))
+        return 0
+    load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
+    out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
+    with Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
+        result = run(config, out, hook=display)
+    console.print(scores_table(result))
+    console.print(confidence_line(result))
+    console.print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(command)

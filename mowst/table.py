@@ -1,0 +1,60 @@
+"""What a person reads at the end of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from mowst.data import catalogue
+
+ROWS = {
+    "weak": "weak expert alone",
+    "strong": "strong expert alone",
+    "average": "plain average of both",
+    "mixture": "mixture",
+    "routed": "mixture, routed at 0.5",
+    "sampled": "mixture, random routing (exact)",
+}
+
+
+def scores_table(result: dict[str, Any]) -> Table:
+    """Return the scores of a `result.json`, in percent, mean and standard deviation over its seeds."""
+    seeds = len(result["seeds"])
+    title = f"{result['dataset']}, {result['metric']} in %, {seeds} seed{'s' if seeds > 1 else ''}"
+    table = Table("", "validation", "test", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, label in ROWS.items():
+        if name in result["scores"]:
+            cells = (result["scores"][name][split] for split in ("val", "test"))
+            table.add_row(label, *(percent(*cell, alone=seeds == 1) for cell in cells))
+    return table
+
+
+def percent(mean: float, deviation: float, *, alone: bool) -> str:
+    """Write a mean and its deviation, which a single run does not have."""
+    return f"{mean:.2f}" if alone else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def confidence_line(result: dict[str, Any]) -> str:
+    """Say how much the mixture trusts the weak expert, and what the run took."""
+    words = f"{result['seconds']:.1f} s of training"
+    if "confidence" in result:
+        mean, share = result["confidence"]["mean"], 100 * result["confidence"]["share_weak"]
+        words = f"mean confidence in the weak expert {mean:.2f}, above one half on {share:.1f} % of test nodes; {words}"
+    return words
+
+
+def catalogue_table(root: str) -> Table:
+    """Return every graph by name: size, metric, splits, whether it is on disk under `root`, what was run of it."""
+    numbers = ("nodes", "edges", "features", "classes")
+    table = Table("name", *numbers, "metric", "splits", "on disk", "run", title=f"graphs, data root {root}", box=SIMPLE)
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for row in catalogue(root):
+        sizes = ("?" if value is None else f"{value:,}" for value in row[1:5])
+        splits = ", ".join((row.split, *row.splits))
+        table.add_row(row.name, *sizes, row.metric, splits, "yes" if row.on_disk else "no", row.exercised)
+    return table

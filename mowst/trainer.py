@@ -1,0 +1,195 @@
+"""Training, one phase at a time.
+
+A `Phase` names the parts of the model that train and the terms of the loss. `Trainer.fit` runs it from the best weights
+so far: frozen parts are in evaluation mode without gradients, and what they say is computed once. Losses see a copy of
+the data in which every label outside the training mask is -100, and test labels never reach this file at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from mowst.metrics import Output, rows
+from mowst.objectives import Loss
+
+HIDDEN = -100
+"""The label of a node whose label is not to be seen."""
+
+
+class Term(NamedTuple):
+    """One summand of the training loss."""
+
+    loss: Loss
+    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other."""
+    weight: float = 1.0
+    on: str = "train"
+    """The nodes it is averaged over: "train" or "all"."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is trained, on what, for how long."""
+
+    name: str
+    trains: tuple[str, ...]
+    """Submodules by attribute name; `("",)` is the whole model."""
+    terms: tuple[Term, ...]
+    lr: float = 0.01
+    lrs: Mapping[str, float] = field(default_factory=dict)
+    """Learning rates of single submodules where they differ from `lr`."""
+    weight_decay: float = 5e-4
+    epochs: int = 500
+    patience: int = 100
+    """Epochs without a better validation score after which the phase ends."""
+    eval_every: int = 1
+
+
+class Trainer:
+    """Fits phases one after another and keeps the weights that are best on validation.
+
+    Args:
+        model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. If it has a method
+            `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments.
+        data: graph with `x, edge_index, y, train_mask, val_mask`.
+        score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
+        fabric: device and precision; a CPU in float32 by default.
+        hook: called after each evaluation with the record of the epoch; what it raises ends the training.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Data,
+        score: Callable[[Output, Tensor], float],
+        *,
+        fabric: Fabric | None = None,
+        hook: Callable[[dict[str, Any]], None] | None = None,
+    ):
+        self.model, self.score, self.hook = model, score, hook
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.batch = copy.copy(data)
+        self.batch.y = data.y.masked_fill(~data.train_mask, HIDDEN)
+        self.val = data.val_mask.nonzero().squeeze(-1)
+        self.val_y = data.y[self.val]
+        self.on = {"train": data.train_mask.nonzero().squeeze(-1), "all": None}
+        self.restart()
+        self.history: list[dict[str, Any]] = []
+
+    def sub(self, part: str) -> Trainer:
+        """Return a trainer of one part on its own, with the same data, score, history and hook."""
+        trainer = copy.copy(self)
+        trainer.model = self.model.get_submodule(part)
+        trainer.restart()
+        return trainer
+
+    def restart(self) -> None:
+        """Take the model's present weights as the starting point, whatever was best before."""
+        self.best_score, self.best_state = -math.inf, snapshot(self.model)
+
+    def fit(self, phase: Phase) -> bool:
+        """Run one phase from the best weights so far; true when the validation score improved.
+
+        Raises:
+            FloatingPointError: the loss stopped being a finite number; the best weights so far are in place.
+        """
+        self.model.load_state_dict(self.best_state)
+        parts = self._thaw(phase)
+        constants = self._constants(phase)
+        optimizer = self._optimizer(phase, parts)
+        if self.best_score == -math.inf:
+            self._keep(self._evaluate(constants))
+        before, waited = self.best_score, 0
+        try:
+            for epoch in range(1, phase.epochs + 1):
+                start = time.perf_counter()
+                loss = self._step(phase, parts, optimizer, constants)
+                if epoch % phase.eval_every and epoch < phase.epochs:
+                    continue
+                score = self._evaluate(constants)
+                waited = 0 if self._keep(score) else waited + phase.eval_every
+                self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
+                if waited >= phase.patience:
+                    break
+        finally:
+            self.model.load_state_dict(self.best_state)
+            self.model.eval().requires_grad_(True)
+        return self.best_score > before
+
+    @torch.no_grad()
+    def output(self) -> Output:
+        """Run the model with its present weights on all nodes, in evaluation mode."""
+        return self._forward({})
+
+    def _thaw(self, phase: Phase) -> list[nn.Module]:
+        self.model.eval().requires_grad_(False)
+        return [self.model.get_submodule(name).requires_grad_(True) for name in phase.trains]
+
+    def _constants(self, phase: Phase) -> dict[str, Any]:
+        constants = getattr(self.model, "constants", None)
+        if constants is None or "" in phase.trains:
+            return {}
+        with self.fabric.autocast():
+            return constants(self.batch.x, self.batch.edge_index, phase.trains)
+
+    def _optimizer(self, phase: Phase, parts: list[nn.Module]) -> torch.optim.Optimizer:
+        groups = [
+            {"params": list(part.parameters()), "lr": phase.lrs.get(name, phase.lr)}
+            for name, part in zip(phase.trains, parts, strict=True)
+        ]
+        groups += [{"params": list(t.loss.parameters())} for t in phase.terms if isinstance(t.loss, nn.Module)]
+        return torch.optim.AdamW(groups, lr=phase.lr, weight_decay=phase.weight_decay)
+
+    def _step(
+        self, phase: Phase, parts: list[nn.Module], optimizer: torch.optim.Optimizer, constants: dict[str, Any]
+    ) -> Tensor:
+        for part in parts:
+            part.train()
+        optimizer.zero_grad(set_to_none=True)
+        with self.fabric.autocast():
+            out = self.model(self.batch.x, self.batch.edge_index, **constants)
+        loss = torch.stack([term.weight * self._reduce(term, out) for term in phase.terms]).sum()
+        if not loss.isfinite():
+            raise FloatingPointError(f"the loss of phase {phase.name!r} is {float(loss)}; a smaller lr may help")
+        self.fabric.backward(loss)
+        optimizer.step()
+        return loss.detach()
+
+    def _reduce(self, term: Term, out: Output) -> Tensor:
+        values, index = term.loss(out, self.batch), self.on[term.on]
+        return values.mean() if index is None or values.dim() == 0 else values[index].mean()
+
+    def _forward(self, constants: dict[str, Any]) -> Output:
+        self.model.eval()
+        with self.fabric.autocast():
+            return self.model(self.batch.x, self.batch.edge_index, **constants)
+
+    @torch.no_grad()
+    def _evaluate(self, constants: dict[str, Any]) -> float:
+        return self.score(rows(self._forward(constants), self.val), self.val_y)
+
+    def _keep(self, score: float) -> bool:
+        if not score > self.best_score:
+            return False
+        self.best_score, self.best_state = score, snapshot(self.model)
+        return True
+
+    def _record(self, phase: Phase, **values: Any) -> None:
+        record = {"phase": phase.name, **values, "best": self.best_score}
+        self.history.append(record)
+        if self.hook is not None:
+            self.hook(record)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the whole state of a module: parameters and buffers."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
