@@ -1,0 +1,65 @@
+"""Distillation losses on logits for node classification.
+
+Notation. N nodes, E edges, C classes. s, t: logits of student and teacher [N, C]; q, p: their softmax; y: the target
+class, p_y its probability; p̂: the softmax over the C - 1 other classes; T a temperature, p_T = softmax(t / T). A loss
+is given `Signals` of both models and returns one number per node, [N], which the caller masks and averages; a loss
+whose rows depend on each other says `coupled` and returns a scalar over the rows it is given.
+
+    student, teacher = Signals(model(x, edge_index)), Signals(teacher_logits)
+    loss = F.cross_entropy(student.logits[train], y[train]) + NKD()(student, teacher, target=y_train).mean()
+
+A target is -100 where training may not see a label; there the teacher's argmax stands in. The teacher is detached,
+half precision becomes float32, and logits of ±1e4 are finite with a finite gradient in every loss.
+
+Losses on a row of logits (`graphkd.logit`)
+    KD            T² KL(p_T ‖ q_T). As T grows: (1 / 2C) Σ_c (d_c - mean d)², d = s - t.       Hinton 2015, 1503.02531
+    GLNN          KD at T = 1 on all nodes; the authors' default adds no label term. They step
+                  on labels and on soft labels in turn, in batches of 512.                        Zhang 2022, 2110.08727
+    DKD           T² (α KL(b^t ‖ b^s) + β KL(p̂_T ‖ q̂_T)), b = (p_y, 1 - p_y) at T. KD is α = 1,
+                  β = 1 - p_y. The authors warm the weight up over 20 epochs (`warmup=19`).       Zhao 2022, 2203.08679
+    NKD           -p_y log q_y - γ T² Σ_{c≠y} p̂_c log q̂_c = p_y CE + γ T² (NCKD + H(p̂)): DKD's
+                  second part by gradient, another first; not zero at s = t.                      Yang 2023, 2303.13005
+    Standardized  a loss on (z - mean z) / std z of both rows: blind to scale and offset. Unbiased
+                  std as in the authors' code; the paper divides by C.                            Sun 2024, 2403.01427
+
+Losses with heads of their own on hidden layers (`graphkd.feature`)
+    OFA           -Σ_c w_c log q_c, w_c = (p_c + [c = y])^γ - [c = y], on the output and on a linear
+                  exit at each layer; cross-entropy at γ = 1. The paper leaves w_c = p_c off the
+                  target: `gamma_on="target"`.                                                    Hao 2023, 2310.19444
+    DualHead      T² Σ_c log cosh((z_c - t_c) / 2T), z from an auxiliary head. The authors' clamped
+                  form overflows where z is far above t.                                          Yang 2024, 2411.08937
+    USKD          no teacher: α P CE + β CE(Zipf ranks, q̂) + μ CE(weak head). Coupled, labelled
+                  rows only; `author_code` ranks as their code does.                              Yang 2023, 2303.13005
+
+Graphs of classes (`graphkd.graph`)
+    GLD           W₁ between node features of two co-activation graphs of top-k probabilities, a lower
+                  bound of their Gromov-Wasserstein distance; global, per class or per neighbourhood,
+                  with a certificate. Our reading: no code was published.                         Wang 2025, 2505.13893
+
+Relations between nodes (`graphkd.relation`)
+    LSP           KL of softmax_i exp(-‖h_i - h_j‖₁ / width) over incoming edges. The authors use it
+                  for the first 30 epochs only.                                                   Yang 2020, 2003.10477
+    RKD           smooth-L1 of relative distances and of angles, over samples or edges.           Park 2019, 1904.05068
+    KRD           KL to the teacher's rows of reliable neighbours, weighted instead of sampled.   Wu 2023, 2306.05628
+
+Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
+(Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
+
+What cannot work is said: two classes leave NKD's, DKD's and USKD's non-target parts and all of Standardized empty;
+GLD of all classes is nothing but their marginals, and of standardized rows it is 0.
+"""
+
+from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
+from graphkd.contract import DistillationLoss, Signals, fill_target, on_rows, take
+from graphkd.feature import OFA, USKD, DualHead, binary_kl, ofa, uskd
+from graphkd.graph import GLD, Certificate, certificate
+from graphkd.logit import DKD, GLNN, KD, NKD, Standardized, dkd, kd, nkd, standardize
+from graphkd.relation import KRD, LSP, RKD, krd, lsp, rkd_angle, rkd_distance
+from graphkd.teacher import Extrapolated, Extrapolation, extrapolate, reliability
+
+__all__ = [
+    "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
+    "DualHead", "Extrapolated", "Extrapolation", "Signals", "Standardized", "Weighted", "binary_kl", "build",
+    "certificate", "dkd", "extrapolate", "fill_target", "find", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows",
+    "parse", "reliability", "rkd_angle", "rkd_distance", "standardize", "take", "uskd",
+]  # fmt: skip

@@ -1,0 +1,205 @@
+"""Losses on relations between nodes: along edges (LSP, KRD) and between sampled or linked pairs (RKD).
+
+`edge_index` [2, E] carries messages from row 0 (source) to row 1 (sink). Sums and softmaxes over edges are PyG's
+`scatter` and `softmax`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.utils import remove_self_loops, scatter, softmax
+
+from graphkd.contract import DistillationLoss, Signals, choose, full, positive
+from graphkd.logit import TEMPERATURE, log_probs
+
+
+def local_structure(h: Tensor, edge_index: Tensor, width: float = 100.0) -> Tensor:
+    """Return how a node's similarity is spread over its incoming edges, [E]: sums to 1 at each sink.
+
+    A softmax of exp(-‖h_i - h_j‖₁ / width), itself an exponential: in (0, 1], so no weight is ever tiny.
+    """
+    source, sink = edge_index
+    similarity = (-(h.index_select(0, source) - h.index_select(0, sink)).abs().sum(-1) / width).exp()
+    return softmax(similarity, sink, num_nodes=h.size(0))
+
+
+def lsp(student: Tensor, teacher: Tensor, edge_index: Tensor, width: float = 100.0) -> Tensor:
+    """Preserve local structure (Yang et al., 2020, arXiv:2003.10477): KL of the `local_structure` of each node, [N].
+
+    `student` [N, H] and `teacher` [N, H'] need not be equally wide. A node with fewer than two incoming edges gives 0.
+    """
+    p = local_structure(full(teacher.detach()), edge_index, width)
+    q = local_structure(full(student), edge_index, width)
+    return scatter(p * (p.log() - q.log()), edge_index[1], dim_size=student.size(0), reduce="sum")
+
+
+def krd(student: Tensor, teacher: Tensor, edge_index: Tensor, reliability: Tensor, temperature: float = 1.0) -> Tensor:
+    """Learn also from what the teacher says of reliable neighbours (KRD; Wu et al., 2023, arXiv:2306.05628), [N].
+
+    (KL(t_i ‖ s_i) + Σ_j r_j KL(t_j ‖ s_i)) / (1 + Σ_j r_j) over in-neighbours j; no T². The authors draw edges with
+    probability r_j and average over edges, where hubs rule: this is the expectation, averaged per node. KL is linear
+    in t apart from the entropy, so the neighbours' rows are summed first, once, and cost no gradient.
+    """
+    with torch.no_grad():
+        log_t = log_probs(teacher, temperature)
+        entropy = -(log_t.exp() * log_t).sum(-1, keepdim=True)
+        own = torch.cat([log_t.exp(), entropy, torch.ones_like(entropy)], dim=-1)  # [N, C + 2]
+        source, sink = remove_self_loops(edge_index)[0]
+        shared = (own * full(reliability).to(own.dtype).unsqueeze(-1)).index_select(0, source)
+        total = own + scatter(shared, sink, dim=0, dim_size=own.size(0), reduce="sum")
+        total = total / total[:, -1:]
+    return -(total[:, :-2] * log_probs(student, temperature)).sum(-1) - total[:, -2]
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """Return 1 - H(p) / log C, [N] in [0, 1]: a stand-in for reliability where only a teacher's logits are known."""
+    log_p = log_probs(logits.detach())
+    return (1 + (log_p.exp() * log_p).sum(-1) / math.log(max(2, logits.size(-1)))).clamp(0, 1)
+
+
+def rkd_distance(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
+    """Match distances relative to their mean (RKD; Park et al., 2019, arXiv:1904.05068) over pairs [2, P], a scalar."""
+    if pairs.size(1) == 0:
+        return student.sum() * 0
+    wanted, got = (_relative_distances(full(h), pairs) for h in (teacher.detach(), student))
+    return F.smooth_l1_loss(got, wanted)
+
+
+def rkd_angle(student: Tensor, teacher: Tensor, triples: Tensor) -> Tensor:
+    """Match the cosine at the middle node j of triples (i, j, k) [3, P] (RKD, as above), a scalar."""
+    if triples.size(1) == 0:
+        return student.sum() * 0
+    wanted, got = (_cosines(full(h), triples) for h in (teacher.detach(), student))
+    return F.smooth_l1_loss(got, wanted)
+
+
+def all_or_sampled(N: int, size: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    """Return node pairs (size 2) or triples (size 3) [size, P]: all where they are at most `samples`, else drawn.
+
+    Each unordered pair occurs once, each triple once for every choice of its middle; no node is paired with itself.
+    """
+    if math.comb(N, size) * (1 if size == 2 else 3) <= samples:
+        every = torch.combinations(torch.arange(N), r=size).t()
+        return every if size == 2 else torch.cat([every, every.roll(1, 0), every.roll(2, 0)], dim=1)
+    drawn = torch.randint(N, (size, samples), generator=generator)
+    return drawn[:, (drawn != drawn.roll(1, 0)).all(0)]
+
+
+def wedges(edge_index: Tensor) -> Tensor:
+    """Return paths (i, j, k) of two edges that meet in j, [3, P < E]: each incoming edge of j with the next one."""
+    source, sink = edge_index[:, edge_index[1].argsort(stable=True)]
+    meet = (sink[1:] == sink[:-1]) & (source[1:] != source[:-1])
+    return torch.stack([source[:-1], sink[1:], source[1:]])[:, meet]
+
+
+def _relative_distances(h: Tensor, pairs: Tensor) -> Tensor:
+    distances = _lengths(h.index_select(0, pairs[0]) - h.index_select(0, pairs[1]))
+    return distances / distances.mean()
+
+
+def _cosines(h: Tensor, triples: Tensor) -> Tensor:
+    i, j, k = (h.index_select(0, nodes) for nodes in triples)
+    first, second = i - j, k - j
+    return (first / _lengths(first).unsqueeze(-1) * (second / _lengths(second).unsqueeze(-1))).sum(-1)
+
+
+def _lengths(difference: Tensor) -> Tensor:
+    return difference.square().sum(-1).clamp(min=1e-12).sqrt()
+
+
+class _Relation(DistillationLoss):
+    """A loss on representations: the logits, or the last hidden layers of both models (`of`)."""
+
+    def __init__(self, of: str):
+        super().__init__()
+        choose("of", of, ("logits", "hidden"))
+        self.of = of
+        if of == "hidden":
+            self.needs = self.needs | {"hidden", "teacher_hidden"}
+
+    def views(self, student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
+        """Return both models' representations, [N, H] and [N, H']."""
+        return (student.logits, teacher.logits) if self.of == "logits" else (student.hidden[-1], teacher.hidden[-1])
+
+
+class LSP(_Relation):
+    """Local-structure preserving distillation, see `lsp`. `width` belongs to the scale of the representation."""
+
+    needs = frozenset({"teacher", "edge_index"})
+    search: ClassVar[dict[str, Any]] = {"width": (0.5, 100.0, "log"), "of": ["logits", "hidden"]}
+
+    def __init__(self, width: float = 100.0, of: str = "logits"):
+        super().__init__(of)
+        positive(width=width)
+        self.width = width
+
+    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
+        """Return nats per node, [N]."""
+        return lsp(*self.views(student, teacher), edge_index, self.width)
+
+
+class RKD(_Relation):
+    """Relational KD, see `rkd_distance` and `rkd_angle`, over sampled pairs and triples or over edges and wedges.
+
+    At most `samples` of each are drawn a call, from torch's global generator, or always the same ones with a `seed`;
+    a set that is smaller than that is taken whole. `pairs` "edges" is the graph's own choice, O(E).
+    """
+
+    coupled = True
+    search: ClassVar[dict[str, Any]] = {"distance": (0.0, 2.0), "angle": (0.0, 4.0), "pairs": ["sampled", "edges"]}
+
+    def __init__(
+        self,
+        distance: float = 1.0,
+        angle: float = 2.0,
+        *,
+        pairs: str = "sampled",
+        samples: int = 4096,
+        seed: int | None = None,
+        of: str = "logits",
+    ):
+        super().__init__(of)
+        choose("pairs", pairs, ("sampled", "edges"))
+        positive(samples=samples)
+        self.distance, self.angle, self.pairs, self.samples, self.seed = distance, angle, pairs, samples, seed
+        if pairs == "edges":
+            self.needs = self.needs | {"edge_index"}
+
+    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
+        """Return a scalar."""
+        s, t = self.views(student, teacher)
+        if self.pairs == "edges":
+            linked = remove_self_loops(edge_index)[0]
+            pairs, triples = linked, wedges(linked)
+        else:
+            generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+            sets = (all_or_sampled(s.size(0), size, self.samples, generator) for size in (2, 3))
+            pairs, triples = (nodes.to(s.device) for nodes in sets)
+        return self.distance * rkd_distance(s, t, pairs) + self.angle * rkd_angle(s, t, triples)
+
+
+class KRD(DistillationLoss):
+    """Knowledge from reliable neighbours, see `krd`.
+
+    Reliabilities ride on the teacher's signals (`teacher.reliability` computes them, once); where they are not
+    given, each node counts by the teacher's `certainty` (ours).
+    """
+
+    needs = frozenset({"teacher", "edge_index"})
+    wants = frozenset({"reliability"})
+    search: ClassVar[dict[str, Any]] = {"temperature": TEMPERATURE}
+
+    def __init__(self, temperature: float = 1.0):
+        super().__init__()
+        positive(temperature=temperature)
+        self.temperature = temperature
+
+    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
+        """Return nats per node, [N]."""
+        weight = certainty(teacher.logits) if teacher.reliability is None else teacher.reliability
+        return krd(student.logits, teacher.logits, edge_index, weight, self.temperature)
