@@ -1,0 +1,153 @@
+"""Cards: what is known of a dataset, one YAML file each, and the catalogue of them all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mowst.data.fetch import IndexFile, resolve, stored
+from mowst.data.splits import SPLITS
+from mowst.errors import InputError, unknown
+from mowst.resources import folder
+
+METRICS = ("accuracy", "rocauc")
+COUNTS = ("nodes", "edges", "features", "classes")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One protocol of a card: a key of `SPLITS`, what it is told, and what the loader is told for its sake."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    file: IndexFile | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    """A dataset. The first of `splits` is the default; of `counts` the first is the official copy."""
+
+    name: str  # the file's name without .yaml
+    loader: str  # "package.module:name", a PyG dataset class or a function that returns a Data
+    metric: str  # accuracy or rocauc
+    splits: Mapping[str, Split]
+    licence: str
+    homepage: str
+    source: str = ""  # paper, and what is worth knowing about the copies
+    folder: str = ""  # under the data root; what PyG calls `root`
+    raw: str = ""  # only where the loader is a function: a file, relative to `folder`, that is there if the data is
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    undirected: bool = True  # symmetrise
+    simple: bool = True  # drop self-loops and repeated edges
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # stand-in transform where x is missing
+    transforms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of torch_geometric.transforms
+    counts: tuple[Mapping[str, int], ...] = ()  # distinct edges without self-loops; one count a pair if undirected
+    exercised: str = "never"  # "real": these very files were loaded; "fixture": only a small file of the same layout
+
+
+class Row(NamedTuple):
+    """A line of the catalogue; a count that no card states is None."""
+
+    name: str
+    nodes: int | None
+    edges: int | None
+    features: int | None
+    classes: int | None
+    metric: str
+    split: str
+    splits: tuple[str, ...]
+    on_disk: bool
+    exercised: str
+
+
+def names() -> list[str]:
+    """Return the names of all cards that come with the package."""
+    return sorted((path.stem for path in folder("datasets").glob("*.yaml")), key=str.lower)
+
+
+def card(name: str) -> Card:
+    """Return the card of a name, in any case, or of a path to a card's file."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_card(Path(name))
+    spelling = {known.lower(): known for known in names()}
+    if name.lower() not in spelling:
+        raise unknown("dataset", name, names())
+    return read_card(folder("datasets") / f"{spelling[name.lower()]}.yaml")
+
+
+def read_card(path: Path) -> Card:
+    """Read one card, refusing what it must not hold."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"dataset: cannot read card {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"card {path}: not YAML: {' '.join(str(error).split())}") from error
+    what = f"card {path.name}"
+    if not isinstance(entries, dict):
+        raise InputError(f"{what}: must be a mapping of keys, is {type(entries).__name__}")
+    known = {entry.name: entry for entry in fields(Card) if entry.name != "name"}
+    _refuse_unknown(f"{what}: key", entries, known)
+    absent = [key for key, entry in known.items() if key not in entries and _required(entry)]
+    if absent:
+        raise InputError(f"{what}: missing {', '.join(absent)}")
+    if entries["metric"] not in METRICS:
+        raise unknown(f"{what}: metric", entries["metric"], METRICS)
+    if not isinstance(entries["splits"], dict) or not entries["splits"]:
+        raise InputError(f"{what}: splits must name at least one protocol, the default first")
+    entries["splits"] = {
+        name: _split(f"{what}: split {name}", dict(split)) for name, split in entries["splits"].items()
+    }
+    entries["counts"] = tuple(entries.get("counts", ()))
+    for counts in entries["counts"]:
+        _refuse_unknown(f"{what}: count", counts, COUNTS)
+    return Card(name=path.stem, **entries)
+
+
+def catalogue(root: str | Path = "data") -> list[Row]:
+    """Return a row for every card, in order of name, saying which are on disk under `root`; loads nothing."""
+    return [_row(card(name), Path(root)) for name in names()]
+
+
+def on_disk(entry: Card, root: Path) -> bool:
+    """Say whether the files of a dataset are there, or none are needed."""
+    if entry.raw:
+        return any((root / place / entry.raw).exists() for place in (entry.folder, "."))
+    return stored(resolve(entry.loader), root / entry.folder, entry.arguments)
+
+
+def _row(entry: Card, root: Path) -> Row:
+    nodes, edges, features, classes = ((entry.counts or ({},))[0].get(key) for key in COUNTS)
+    default, *others = entry.splits
+    there = on_disk(entry, root)
+    return Row(
+        entry.name, nodes, edges, features, classes, entry.metric, default, tuple(others), there, entry.exercised
+    )
+
+
+def _split(what: str, entries: dict[str, Any]) -> Split:
+    kind = entries.pop("kind", None)
+    if kind not in SPLITS:
+        raise unknown(f"{what}: kind", kind, SPLITS)
+    arguments = entries.pop("arguments", {})
+    if kind == "file":
+        _refuse_unknown(f"{what}: key", entries, [entry.name for entry in fields(IndexFile)])
+        return Split(kind, {}, arguments, IndexFile(**entries))
+    _refuse_unknown(f"{what}: key", entries, list(inspect.signature(SPLITS[kind]).parameters)[2:])
+    return Split(kind, entries, arguments)
+
+
+def _refuse_unknown(what: str, entries: Any, known: Any) -> None:
+    for key in entries:
+        if key not in known:
+            raise unknown(what, key, known)
+
+
+def _required(entry: Any) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING

@@ -1,0 +1,172 @@
+"""Getting files: from the data root, or by a download that either completes or leaves nothing behind.
+
+PyG's datasets make their folders before they download, in place. `Sheltered` puts the same classes on top of a
+scratch folder for that one step, and moves the files home when all of them have come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import io
+import pkgutil
+import shutil
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.data import Dataset
+
+from mowst.errors import InputError
+
+TIMEOUT = 30.0  # seconds without an answer; PyG and ogb set none
+INSTEAD = "or run --dataset digits, which needs no network"
+
+
+@dataclass(frozen=True)
+class IndexFile:
+    """A split's node ids in one .npz file, and where they were published."""
+
+    path: str  # under the data root
+    sha256: str
+    repository: str
+    commit: str
+    origin: str  # path in that repository
+    fetch: bool = True  # false where `path` is a conversion of `origin`, so that no download would match the hash
+
+
+class _AnswerError(Exception):
+    """Carries the answer to `stored` out of a constructor."""
+
+
+def resolve(name: str) -> Any:
+    """Return the object of "package.module:name"."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"loader: cannot import {name!r}: {error}") from error
+
+
+def stored(loader: Any, root: Path, arguments: Mapping[str, Any]) -> bool:
+    """Say whether every raw file of a PyG dataset class is under `root`; true for what needs none."""
+    if not (isinstance(loader, type) and issubclass(loader, Dataset)) or "root" not in parameters(loader):
+        return True
+
+    class Probe(loader):
+        def _download(self) -> None:
+            raise _AnswerError(not _absent(self))
+
+    try:
+        Probe(root=str(root), **arguments)
+    except _AnswerError as answer:
+        return bool(answer.args[0])
+    return True
+
+
+def parameters(loader: Any) -> tuple[str, ...]:
+    """Return the names of what a class or function takes."""
+    if not callable(loader):
+        raise InputError(f"loader: {loader!r} is no class and no function")
+    return tuple(inspect.signature(loader).parameters)
+
+
+def sheltered(loader: type[Dataset], name: str, download: bool) -> type[Dataset]:
+    """Return the same dataset class, whose download completes or raises an InputError and leaves nothing behind."""
+
+    class Sheltered(loader):
+        root: str
+
+        def _download(self) -> None:
+            _borrow(self)
+            absent = _absent(self)
+            if not absent:
+                return
+            home, target = self.root, Path(self.raw_dir)
+            missing = f"{name}: {absent[0].name}{f' and {len(absent) - 1} more' if absent[1:] else ''} not in {target}"
+            if not download:
+                raise InputError(f"{missing}: put the files there, {INSTEAD}")
+            with scratch(target) as folder, unreachable(missing), redirect_stderr(io.StringIO()):
+                self.root = str(folder)
+                try:
+                    Path(self.raw_dir).mkdir(parents=True)
+                    self.download()
+                    shutil.copytree(self.raw_dir, target, dirs_exist_ok=True)
+                finally:
+                    self.root = home
+
+    Sheltered.__name__ = loader.__name__
+    return Sheltered
+
+
+@contextmanager
+def scratch(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target` (in its nearest parent that exists), gone afterwards."""
+    parent = next(place for place in target.absolute().parents if place.is_dir())
+    try:
+        folder = tempfile.TemporaryDirectory(dir=parent, prefix=".download-")
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {parent}: {error.strerror}; name a writable folder by --data-root"
+        ) from error
+    with folder as path:
+        yield Path(path)
+
+
+@contextmanager
+def unreachable(missing: str) -> Iterator[None]:
+    """Turn whatever a transport raises into one line, and let no connection wait for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # urllib, fsspec, aiohttp, zipfile: each has its own family
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{missing}, and the download failed ({reason}): put the files there, {INSTEAD}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def index_file(file: IndexFile, root: Path, download: bool) -> Path:
+    """Return where a split's file is, downloaded and checked if need be."""
+    path = root / file.path
+    source = f"{file.repository} at {file.commit}, {file.origin}"
+    missing = f"split: {path} is missing (from {source}); run with --split random, or put it there"
+    if not path.exists():
+        if not (download and file.fetch):
+            raise InputError(missing)
+        url = f"https://raw.githubusercontent.com/{file.repository.removeprefix('github.com/')}/{file.commit}/{file.origin}"
+        with scratch(path) as folder, unreachable(missing):
+            copy = folder / path.name
+            with urllib.request.urlopen(url) as answer, copy.open("wb") as out:
+                shutil.copyfileobj(answer, out)
+            _check_hash(copy, file, source)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(copy, path)
+    _check_hash(path, file, source)
+    return path
+
+
+def _check_hash(path: Path, file: IndexFile, source: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != file.sha256:
+        raise InputError(f"split: {path} is not the file of {source} (SHA-256 {found[:12]}…); run with --split random")
+
+
+def _absent(dataset: Any) -> list[Path]:
+    return [path for path in map(Path, dataset.raw_paths) if not path.exists()]
+
+
+def _borrow(dataset: Any) -> None:
+    """Copy files that a variant in `<dataset>/<variant>/raw` shares with `<dataset>/raw` (Planetoid's geom-gcn)."""
+    shared = Path(dataset.raw_dir).parent.parent / "raw"
+    for path in _absent(dataset):
+        if (shared / path.name).is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(shared / path.name, path)

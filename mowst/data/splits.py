@@ -1,0 +1,107 @@
+"""Split protocols: functions `(data, seed, **options) -> Masks`. Nodes without a label are in no mask.
+
+The protocols that draw (`random`, `per-class`) draw from a generator of their own, so equal seeds give equal masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.utils import index_to_mask
+
+from mowst.errors import InputError
+
+
+class Masks(NamedTuple):
+    """Three disjoint masks, [N] bool each."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor
+
+
+Protocol = Callable[..., Masks]
+MASKS = ("train_mask", "val_mask", "test_mask")
+
+
+def shipped_masks(data: Data, seed: int) -> Masks:
+    """Take the masks that come with the data; of several, [N, K], those in column `seed` modulo K."""
+    absent = [name for name in MASKS if data.get(name) is None]
+    if absent:
+        raise InputError(f"split: the data has no {' and no '.join(absent)}; use a random or per-class split")
+    columns = (data[name] if data[name].dim() == 1 else data[name][:, seed % data[name].size(1)] for name in MASKS)
+    return Masks(*(column.bool().clone() for column in columns))
+
+
+def random(data: Data, seed: int, *, train: float = 0.5, val: float = 0.25) -> Masks:
+    """Split the labelled nodes at random into fractions, the rest is test; not stratified, as in LINKX (2110.14446)."""
+    if not (0 < train < 1 and 0 <= val < 1 and train + val <= 1):
+        raise InputError(f"split: train={train} and val={val} must be fractions whose sum is at most 1")
+    nodes = _shuffled(data.y >= 0, seed)
+    first, second = round(train * len(nodes)), round((train + val) * len(nodes))
+    return _masks(data, nodes[:first], nodes[first:second], nodes[second:])
+
+
+def per_class(
+    data: Data, seed: int, *, train: int = 20, val: int | None = 500, val_per_class: int | None = None
+) -> Masks:
+    """Draw `train` nodes of each class, then `val` in all or `val_per_class` of each; the rest is test.
+
+    Source: Shchur et al. 2018, arXiv 1811.05868 (20 and 30 per class); Planetoid's counts are 20 per class and 500.
+    A class with fewer labelled nodes gives what it has.
+    """
+    nodes = _shuffled(data.y >= 0, seed)
+    place = torch.empty_like(nodes)  # how many nodes of its own class come before each
+    for label in data.y[nodes].unique():
+        of_class = data.y[nodes] == label
+        place[of_class] = torch.arange(int(of_class.sum()))
+    rest = nodes[place >= train]
+    if val_per_class is None:
+        chosen, left = rest[: val or 0], rest[val or 0 :]
+    else:
+        late = place[place >= train] >= train + val_per_class
+        chosen, left = rest[~late], rest[late]
+    return _masks(data, nodes[place < train], chosen, left)
+
+
+def index_file(data: Data, seed: int, *, path: Path) -> Masks:
+    """Read node ids from the arrays `train`, `valid`, `test` of an .npz file; of several rows, row `seed` modulo K."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            rows = [np.atleast_2d(arrays[name]) for name in ("train", "valid", "test")]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"split: {path} is no .npz file with train, valid and test: {error}") from error
+    indices = [torch.from_numpy(row[seed % len(row)].astype(np.int64)) for row in rows]
+    worst = max((int(index.max()) for index in indices if len(index)), default=0)
+    if worst >= len(data.y):
+        raise InputError(f"split: {path} names node {worst}, but the graph has {len(data.y)} nodes")
+    return _masks(data, *(index[data.y[index] >= 0] for index in indices))
+
+
+def label(data: Data, *, name: str, metric: str, split: str, count_mismatch: str | None = None) -> None:
+    """Write on a graph what it is called, how it is scored and how it was split."""
+    data.name, data.metric, data.split = name, metric, split
+    vars(data)["count_mismatch"] = count_mismatch  # not as an attribute: PyG drops those that are None
+
+
+def _shuffled(mask: Tensor, seed: int) -> Tensor:
+    nodes = mask.nonzero().view(-1)
+    return nodes[torch.randperm(len(nodes), generator=torch.Generator().manual_seed(seed))]
+
+
+def _masks(data: Data, train: Tensor, val: Tensor, test: Tensor) -> Masks:
+    return Masks(*(index_to_mask(index, size=len(data.y)) for index in (train, val, test)))
+
+
+SPLITS: dict[str, Protocol] = {
+    "masks": shipped_masks,
+    "random": random,
+    "per-class": per_class,
+    "file": index_file,
+}
