@@ -70,7 +70,7 @@ class Rows:
         if x.dtype not in self._operands:
             self._operands[x.dtype] = self._operand(x)
         operand = self._operands[x.dtype]
-        if x.device.type != "cpu":
+        if operand is not None and operand.layout == torch.sparse_csr:
             return operand @ x
         options: Any = {"mode": "sum", "per_sample_weights": operand, "include_last_offset": True}
         return F.embedding_bag(self.column, x.contiguous(), self.start, **options)
@@ -194,7 +194,7 @@ class Adjacency(SparseMatrix):
         return self._edge_index
 
     def gcn(self) -> Adjacency:
-        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), self-loops as PyG treats them; kept."""
+        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), kept; self-loops as in PyG."""
         if self._gcn is None:
             target, source = self.rows.entries()
             edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
@@ -232,7 +232,7 @@ class Adjacency(SparseMatrix):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Refuse what is no product; a detached or cloned adjacency is itself."""
         if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
             return args[0]

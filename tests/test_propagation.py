@@ -1,0 +1,191 @@
+"""An adjacency gives what PyG gives on the plain edges: outputs and gradients, whatever the graph."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
+from torch_geometric.utils import to_undirected
+
+from mowst.errors import InputError
+from mowst.propagation import Adjacency, normalized, suited
+
+N = 40
+
+
+def edges(directed: bool = True) -> torch.Tensor:
+    """Random edges with duplicates and self-loops; the last five nodes are isolated, node 0 has no edge in."""
+    edge_index = torch.randint(0, N - 5, (2, 6 * N), generator=torch.Generator().manual_seed(0))
+    edge_index = torch.cat([edge_index[:, edge_index[1] != 0], torch.tensor([[3, 3, 4, 4], [3, 3, 5, 5]])], dim=1)
+    return edge_index if directed else to_undirected(edge_index)
+
+
+GRAPHS = {
+    "directed, duplicates, self-loops, isolated nodes": edges(),
+    "symmetric": edges(directed=False),
+    "one edge": torch.tensor([[1], [2]]),
+    "no edge": torch.empty(2, 0, dtype=torch.long),
+}
+MODELS = {
+    "gcn": (GCN, {}),
+    "sage mean": (GraphSAGE, {}),
+    "sage max": (GraphSAGE, {"aggr": "max"}),
+    "sage two aggregations": (GraphSAGE, {"aggr": ["mean", "max"]}),
+    "gin": (GIN, {"train_eps": True}),
+    "gat": (GAT, {}),
+}
+
+
+class NormalisedGCN(GCN):
+    """PyG's GCN on a normalised adjacency that is handed in."""
+
+    takes_adjacency = True
+
+    def forward(self, x, edge_index):
+        return super().forward(x, normalized(edge_index, x.size(0)))
+
+
+def run(model: nn.Module, x: torch.Tensor, graph: torch.Tensor) -> list[torch.Tensor]:
+    """Output, gradient of x and of every parameter, for a loss that weighs all entries differently."""
+    x = x.clone().requires_grad_()
+    out = model(x, graph)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), [x, *model.parameters()])]
+
+
+def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    return float((got.double() - want.double()).norm() / want.double().norm().clamp(min=1e-12))
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+@pytest.mark.parametrize("name", MODELS)
+def test_outputs_and_gradients_equal_pyg_on_plain_edges_in_float64(name, graph):
+    torch.manual_seed(0)
+    model, options = MODELS[name]
+    plain = model(7, 16, num_layers=3, out_channels=4, norm="batch_norm", **options)
+    ours = (
+        NormalisedGCN(7, 16, num_layers=3, out_channels=4, norm="batch_norm", normalize=False)
+        if name == "gcn"
+        else plain
+    )
+    ours.load_state_dict(plain.state_dict())
+    x = torch.randn(N, 7)
+    adjacency = Adjacency.from_edge_index(graph, N)
+    got = run(ours.float(), x, suited(ours, adjacency))
+    want = run(plain.double(), x.double(), graph)
+    # A bias before batch norm has gradient zero up to rounding: compare against the largest gradient there is.
+    size = max(float(gradient.norm()) for gradient in want[1:])
+    for value, oracle in zip(got, want, strict=True):
+        assert float((value.double() - oracle).norm()) < 1e-5 * max(float(oracle.norm()), 1e-2 * size)
+
+
+@pytest.mark.parametrize("graph", GRAPHS.values(), ids=GRAPHS)
+def test_normalised_entries_equal_gcn_norm(graph):
+    weight = torch.rand(graph.size(1)) + 0.1
+    for weights in (None, weight):
+        dense = torch.zeros(N, N)
+        edge_index, entries = gcn_norm(graph, weights, N)
+        dense.index_put_((edge_index[1], edge_index[0]), entries, accumulate=True)
+        adjacency = Adjacency.from_edge_index(graph, N, weights).gcn()
+        torch.testing.assert_close(adjacency @ torch.eye(N), dense)
+        torch.testing.assert_close(torch.sparse.mm(adjacency, torch.eye(N)), dense)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "min"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_weighted_products_equal_a_loop_over_edges(reduce, weighted):
+    edge_index, x = edges(), torch.randn(N, 3, dtype=torch.float64)
+    weight = torch.rand(edge_index.size(1), dtype=torch.float64) if weighted else None
+    adjacency = Adjacency.from_edge_index(edge_index, N, weight)
+    got = torch.sparse.mm(adjacency, x, reduce) if reduce != "sum" else adjacency @ x
+    for node in range(N):
+        into = edge_index[1] == node
+        messages = x[edge_index[0, into]] * (1 if weight is None else weight[into, None])
+        if len(messages) == 0:
+            want = torch.zeros(3, dtype=torch.float64)
+        else:
+            want = {"sum": messages.sum(0), "mean": messages.mean(0), "max": messages.amax(0), "min": messages.amin(0)}[
+                reduce
+            ]
+        torch.testing.assert_close(got[node], want)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_gradient_equals_finite_differences(reduce):
+    edge_index = edges()[:, :60]
+    adjacency = Adjacency.from_edge_index(edge_index, N, torch.rand(60, dtype=torch.float64))
+    x = torch.randn(N, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: adjacency.aggregate(x, reduce), x)
+
+
+def test_symmetric_graph_keeps_one_copy_and_directed_graph_two():
+    symmetric = Adjacency.from_edge_index(edges(directed=False), N)
+    assert symmetric.columns is symmetric.rows
+    assert symmetric.gcn().columns is symmetric.gcn().rows
+    assert symmetric.averaging().columns.column is symmetric.averaging().rows.column
+    directed = Adjacency.from_edge_index(edges(), N)
+    assert not torch.equal(directed.columns.column, directed.rows.column)
+
+
+def test_normalisation_is_computed_once_per_graph_and_for_every_batch_of_plain_edges():
+    adjacency = Adjacency.from_edge_index(edges(), N)
+    assert normalized(adjacency, N) is normalized(adjacency, N) is adjacency.gcn()
+    x = torch.randn(N, 3)
+    torch.testing.assert_close(normalized(edges(), N) @ x, adjacency.gcn() @ x)
+
+
+def test_who_takes_an_adjacency_is_decided_by_what_it_does():
+    adjacency, edge_index = Adjacency.from_edge_index(edges(), N), edges()
+    takes = [
+        GraphSAGE(3, 4, 2),
+        GraphSAGE(3, 4, 2, aggr="max"),
+        GIN(3, 4, 2),
+        GCN(3, 4, 2, normalize=False),
+        NormalisedGCN(3, 4, 2),
+    ]
+    plain = [GCN(3, 4, 2), GCN(3, 4, 2, add_self_loops=False), GAT(3, 4, 2), GraphSAGE(3, 4, 2, aggr="lstm")]
+    plain += [PNA(3, 4, 2, aggregators=["mean"], scalers=["identity"], deg=torch.ones(3)), nn.Linear(3, 4)]
+    plain += [GraphSAGE(3, 4, 2, flow="target_to_source")]
+    for module in takes:
+        assert suited(module, adjacency) is adjacency
+        assert suited(module, edge_index) is edge_index
+    for module in plain:
+        assert torch.equal(suited(module, adjacency), edge_index)
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
+def test_data_with_an_adjacency_can_be_copied_and_pickled(make):
+    adjacency, x = Adjacency.from_edge_index(edges(), N), torch.randn(N, 2)
+    data = make(Data(x=x, edge_index=edges(), adjacency=adjacency))
+    assert torch.equal(data.adjacency @ x, adjacency @ x)
+    order = (edges()[1] * N + edges()[0]).argsort(stable=True)
+    assert torch.equal(data.adjacency.edge_index.sort(dim=1)[0], edges()[:, order].sort(dim=1)[0])
+    assert data.to("cpu").adjacency is data.adjacency.cpu()
+
+
+def test_bfloat16_under_autocast_stays_near_float32():
+    torch.manual_seed(0)
+    model = NormalisedGCN(7, 16, num_layers=2, out_channels=4, normalize=False)
+    adjacency, x = Adjacency.from_edge_index(edges(), N), torch.randn(N, 7)
+    want = run(model, x, adjacency)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = run(model, x, adjacency)
+        assert (adjacency @ x.bfloat16()).dtype == torch.bfloat16
+    for value, oracle in zip(got, want, strict=True):
+        assert value.dtype == oracle.dtype
+        assert relative_error(value, oracle) < 2e-2
+
+
+def test_what_is_no_product_is_refused_in_one_line():
+    adjacency = Adjacency.from_edge_index(edges(), N)
+    with pytest.raises(InputError, match="can only be multiplied"):
+        adjacency + 1
+    with pytest.raises(InputError, match="nodes 0 to 9"):
+        Adjacency.from_edge_index(torch.tensor([[0], [10]]), 10)
+    assert repr(adjacency) == f"Adjacency({N} x {N}, {edges().size(1)} entries)"
+    assert adjacency.layout == torch.sparse_csr
+    assert adjacency.shape == (N, N)

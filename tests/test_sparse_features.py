@@ -1,0 +1,137 @@
+"""Sparse features give every module what dense ones give, and reach it as a sparse product where that pays."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
+
+from mowst.propagation import Adjacency, Rows, suited
+from mowst.sparse_features import DENSEST, SparseFeatures, dense, prepare_features, suited_features
+
+N, WIDTH = 30, 50
+
+
+def features(density: float = 0.05, ones: bool = False, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(N, WIDTH, generator=generator)
+    mask = x < density
+    mask[3] = False
+    return mask.to(dtype) if ones else (mask * torch.randn(N, WIDTH, generator=generator)).to(dtype)
+
+
+def run(module: nn.Module, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Output and parameter gradients."""
+    torch.manual_seed(1)
+    out = module(*inputs)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2))
+    return [out.detach(), *torch.autograd.grad((out.float() * weight).sum(), list(module.parameters()))]
+
+
+MODELS = {
+    "mlp": lambda: MLP([WIDTH, 16, 4], dropout=0.5),
+    "gcn": lambda: GCN(WIDTH, 16, 2, 4, normalize=False, dropout=0.5),
+    "sage": lambda: GraphSAGE(WIDTH, 16, 2, 4),
+    "gin": lambda: GIN(WIDTH, 16, 2, 4, train_eps=True),
+    "gat": lambda: GAT(WIDTH, 16, 2, 4),
+    "unknown": lambda: nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5), nn.Linear(WIDTH, 4)),
+}
+
+
+@pytest.mark.parametrize("ones", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_what_it_gives_on_dense_features(name, ones):
+    torch.manual_seed(0)
+    model, x = MODELS[name](), features(ones=ones)
+    adjacency = Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
+    inputs = () if name in ("mlp", "unknown") else (suited(model, adjacency),)
+    prepared = prepare_features(x)
+    assert isinstance(prepared, SparseFeatures)
+    want, got = run(model, x, *inputs), run(model, prepared, *inputs)
+    size = max(float(gradient.norm()) for gradient in want[1:])
+    for value, oracle in zip(got, want, strict=True):
+        assert float((value - oracle).norm()) < 1e-5 * max(float(oracle.norm()), 1e-2 * size)
+
+
+@pytest.mark.parametrize("name", ["mlp", "gcn", "gat"])
+def test_first_layer_never_makes_the_dense_matrix(name, monkeypatch):
+    monkeypatch.setattr(SparseFeatures, "dense", lambda self: pytest.fail("dense matrix made"))
+    model, x = MODELS[name](), prepare_features(features())
+    inputs = () if name == "mlp" else (suited(model, Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)),)
+    run(model, suited_features(model, x), *inputs)
+
+
+def test_dense_matrix_is_made_once():
+    x = prepare_features(features())
+    assert x.dense() is x.dense()
+    torch.testing.assert_close(x.dense(), features())
+    torch.testing.assert_close(x + 1, features() + 1)
+    torch.testing.assert_close(F.dropout(x, 0.0), features())
+    torch.testing.assert_close(x[torch.tensor([3, 4])], features()[[3, 4]])
+    assert (x.shape, x.dtype, x.size(0), x.is_sparse) == ((N, WIDTH), torch.float32, N, False)
+
+
+@pytest.mark.parametrize("product", [torch.matmul, torch.mm, lambda x, w: x @ w, lambda x, w: F.linear(x, w.t())])
+def test_products_and_their_gradients_equal_the_dense_ones_in_float64(product):
+    x, weight = features(dtype=torch.float64), torch.randn(WIDTH, 3, dtype=torch.float64, requires_grad=True)
+    prepared = prepare_features(x)
+    torch.testing.assert_close(product(prepared, weight), x @ weight)
+    assert torch.autograd.gradcheck(lambda weight: product(prepared, weight), weight)
+    torch.testing.assert_close(prepared @ torch.ones(WIDTH, dtype=torch.float64), x.sum(1))
+
+
+def test_sparse_layouts_of_torch_are_taken_and_duplicates_add_up():
+    x = features()
+    for layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc):
+        torch.testing.assert_close(dense(prepare_features(x.to_sparse(layout=layout))), x)
+        torch.testing.assert_close(dense(x.to_sparse(layout=layout)), x)
+    twice = torch.sparse_coo_tensor([[0, 0], [1, 1]], [1.0, 1.0], (2, 3))
+    assert dense(prepare_features(twice))[0, 1] == 2
+
+
+def test_features_that_would_not_gain_stay_as_they_are():
+    for x in (features(DENSEST * 2.0), torch.randn(N, 4), torch.zeros(N, 4, dtype=torch.long), torch.zeros(N)):
+        assert prepare_features(x) is x
+        assert dense(x) is x
+    prepared = prepare_features(features())
+    assert prepare_features(prepared) is prepared
+
+
+def test_unknown_modules_get_plain_features():
+    class Declares(nn.Module):
+        takes_sparse_features = True
+
+    x = prepare_features(features())
+    assert type(suited_features(nn.Linear(3, 4), x)) is torch.Tensor
+    assert suited_features(Declares(), x) is x
+    assert suited_features(MODELS["mlp"](), x) is x
+
+
+def test_autocast_computes_and_returns_bfloat16():
+    torch.manual_seed(0)
+    linear, x = nn.Linear(WIDTH, 8), features()
+    with torch.autocast("cpu", torch.bfloat16):
+        want, got = run(linear, x), run(linear, prepare_features(x))
+    for value, oracle in zip(got, want, strict=True):
+        assert value.dtype == oracle.dtype
+        torch.testing.assert_close(value, oracle, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
+def test_data_with_sparse_features_can_be_copied_and_pickled(make):
+    data = make(Data(x=prepare_features(features())))
+    torch.testing.assert_close(data.x @ torch.eye(WIDTH), features())
+    assert data.num_nodes == N
+    assert data.num_features == WIDTH
+    assert data.to("cpu").x is data.x
+
+
+def test_transpose_of_a_wide_matrix_shares_nothing_by_mistake():
+    square = Rows.from_entries(torch.tensor([0, 1]), torch.tensor([1, 0]), torch.tensor([1.0, 2.0]), (2, 2))
+    assert square.transposed(2).value.tolist() == [2.0, 1.0]
+    wide = Rows.from_entries(torch.tensor([0, 1]), torch.tensor([2, 0]), None, (2, 3))
+    assert wide.transposed(3).entries()[0].tolist() == [0, 2]
