@@ -98,9 +98,9 @@ def _block_edges(model: BlockModel, y: Tensor, useless: Tensor, draw: torch.Gene
     same = torch.rand(sources.shape, generator=draw) < model.homophily
     wanted = torch.where(same, y[sources], (y[sources] + shift) % model.num_classes)
     targets = torch.randint(model.num_nodes, sources.shape, generator=draw)
-    for label in range(model.num_classes):
-        pool = ((y == label) & ~useless).nonzero().view(-1)
-        choosing = ((wanted == label) & ~useless[sources]).nonzero().view(-1)
+    for block in range(model.num_classes):
+        pool = ((y == block) & ~useless).nonzero().view(-1)
+        choosing = ((wanted == block) & ~useless[sources]).nonzero().view(-1)
         if len(pool):
             targets[choosing] = pool[torch.randint(len(pool), choosing.shape, generator=draw)]
     edge_index = remove_self_loops(torch.stack([sources, targets]))[0]

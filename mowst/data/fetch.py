@@ -72,7 +72,10 @@ def parameters(loader: Any) -> tuple[str, ...]:
     """Return the names of what a class or function takes."""
     if not callable(loader):
         raise InputError(f"loader: {loader!r} is no class and no function")
-    return tuple(inspect.signature(loader).parameters)
+    try:
+        return tuple(inspect.signature(loader).parameters)
+    except ValueError:  # some built-in types have no signature
+        return ()
 
 
 def sheltered(loader: type[Dataset], name: str, download: bool) -> type[Dataset]:

@@ -35,7 +35,8 @@ def load(
     if chosen not in entry.splits:
         raise unknown(f"{entry.name}: split", chosen, entry.splits)
     protocol = entry.splits[chosen]
-    data = tidy(_read(entry, Path(root), protocol, download), entry)
+    loaded = _read(entry, Path(root), protocol, download)
+    data = tidy(loaded.clone() if outside else loaded, entry)
     if outside and split is None and any(data.get(mask) is None for mask in MASKS):
         chosen, protocol = "random", entry.splits["random"]
     _apply_split(data, protocol, Path(root), seed, bool(download))
@@ -108,10 +109,8 @@ def _require(data: Data, name: str) -> None:
 
 
 def _features(x: Tensor | None) -> Tensor | None:
-    """Return float32 features of memory of their own, dense or CSR."""
-    if x is None:
-        return None
-    return x.clone() if x.dtype == torch.float32 else x.to(torch.float32)
+    """Return float32 features, dense or CSR; the same tensor where it is that already, for it may be large."""
+    return None if x is None else x.to(torch.float32)
 
 
 def _labels(y: Tensor) -> Tensor:
