@@ -133,7 +133,8 @@ class LearnedGate(DispersionGate):
         signals = self.measure(weak_logits)
         if self.in_channels:
             signals = torch.cat([signals, dense(x).to(signals.dtype)], dim=-1)
-        return Gated(self.mlp(signals).squeeze(-1).float().sigmoid())
+        confidence: Tensor = self.mlp(signals).squeeze(-1).to(signals.dtype).sigmoid()
+        return Gated(confidence)
 
 
 class PowerGate(DispersionGate):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mowst.confidence import DISPERSIONS, GATES
-from mowst.errors import InputError
+from mowst.errors import InputError, unknown
 from mowst.experts import EXPERTS
 from mowst.metrics import SIGNALS
 from mowst.objectives import OBJECTIVES
@@ -35,6 +35,8 @@ class Checked:
                 if bound is not None and not holds(value, bound):
                     raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
 
+
+PRECISIONS = ("32-true", "bf16-mixed")
 
 LIMITS: dict[str, tuple[Any, str]] = {
     "at_least": (lambda value, bound: value >= bound, "at least"),
@@ -138,12 +140,14 @@ class Config(Checked):
     device: str = "auto"
     """auto, cpu, cuda, or mps."""
     precision: str = "32-true"
-    """Lightning Fabric's name of a precision: 32-true, bf16-mixed, 16-mixed, 64-true."""
+    """32-true, or bf16-mixed (Lightning Fabric's names)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         REGIMES.lookup(self.regime)
         SIGNALS.lookup(self.signal)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
         pretrained_parts(self.pretrain)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mowst import objectives
-from mowst.errors import InputError
+from mowst.errors import unknown
 from mowst.names import Names
 from mowst.objectives import Loss
 from mowst.trainer import Phase, Term, Trainer
@@ -82,5 +82,5 @@ PRETRAIN = {"none": (), "weak": ("weak",), "strong": ("strong",), "both": ("weak
 def pretrained_parts(choice: str) -> tuple[str, ...]:
     """Return the experts that `none`, `weak`, `strong` or `both` names."""
     if choice not in PRETRAIN:
-        raise InputError(f"pretrain: unknown {choice!r}; choose from {', '.join(PRETRAIN)}")
+        raise unknown("pretrain", choice, PRETRAIN)
     return PRETRAIN[choice]

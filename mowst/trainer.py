@@ -159,7 +159,7 @@ class Trainer:
             out = self.model(self.batch.x, self.batch.edge_index, **constants)
         loss = torch.stack([term.weight * self._reduce(term, out) for term in phase.terms]).sum()
         if not loss.isfinite():
-            raise FloatingPointError(f"the loss of phase {phase.name!r} is {float(loss)}; a smaller lr may help")
+            raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
         self.fabric.backward(loss)
         optimizer.step()
         return loss.detach()

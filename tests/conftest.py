@@ -1,0 +1,27 @@
+"""Small graphs that many tests share."""
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from mowst.data import load
+
+
+@pytest.fixture
+def tiny() -> Data:
+    """Sixty nodes in three classes, a ring with chords, features that say something of the class."""
+    generator = torch.Generator().manual_seed(0)
+    N, C = 60, 3
+    y = torch.arange(N) % C
+    ring = torch.stack([torch.arange(N), (torch.arange(N) + 3) % N])
+    chords = torch.randint(N, (2, 40), generator=generator)
+    edge_index = torch.cat([ring, chords, ring.flip(0), chords.flip(0)], dim=1).unique(dim=1)
+    x = torch.randn(N, 8, generator=generator) + 1.5 * torch.eye(C, 8)[y]
+    fold = torch.randperm(N, generator=generator) % 4
+    return Data(x=x, y=y, edge_index=edge_index, train_mask=fold < 2, val_mask=fold == 2, test_mask=fold == 3)
+
+
+@pytest.fixture(scope="session")
+def blocks() -> Data:
+    """The stochastic block model by its name."""
+    return load("sbm")

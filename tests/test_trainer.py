@@ -1,0 +1,193 @@
+import copy
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from mowst.confidence import LearnedGate
+from mowst.experts import expert
+from mowst.metrics import accuracy, pooled
+from mowst.mixture import Mowst
+from mowst.objectives import cross_entropy, joint, separate
+from mowst.regimes import Schedule, alternate, pretrain, solo
+from mowst.regimes import joint as joint_regime
+from mowst.trainer import HIDDEN, Phase, Term, Trainer, snapshot
+
+
+def score(out, y):
+    return pooled(out, y, accuracy)
+
+
+def fresh(seed=0, **options) -> Mowst:
+    torch.manual_seed(seed)
+    options = {"hidden_channels": 16, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm", **options}
+    return Mowst(expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options), LearnedGate())
+
+
+def phase(trains, epochs=5, objective=separate, **options) -> Phase:
+    return Phase("test", trains, (Term(objective),), epochs=epochs, **options)
+
+
+def equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize(("trains", "frozen"), [(("weak", "gate"), "strong"), (("strong",), "weak")])
+def test_frozen_expert_is_bit_identical_buffers_included(tiny, trains, frozen):
+    model = fresh()
+    trainer = Trainer(model, tiny, score)
+    before = snapshot(model.get_submodule(frozen))
+    trainer._keep = lambda value: setattr(trainer, "best_state", snapshot(model)) or True  # keep every epoch
+    trainer.fit(phase(trains, epochs=8))
+    assert equal(before, snapshot(model.get_submodule(frozen)))
+    assert not equal(snapshot(fresh().get_submodule(trains[0])), snapshot(model.get_submodule(trains[0])))
+
+
+class Counted(torch.nn.Module):
+    """Counts how often an expert runs."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.calls = inner, 0
+
+    def forward(self, x, edge_index):
+        self.calls += 1
+        return self.inner(x, edge_index)
+
+
+def test_a_weak_turn_runs_the_strong_expert_once_and_a_strong_turn_the_weak_one(tiny):
+    model = fresh()
+    model.weak, model.strong = Counted(model.weak), Counted(model.strong)
+    trainer = Trainer(model, tiny, score)
+    trainer.fit(phase(("weak", "gate"), epochs=7))
+    assert model.strong.calls == 1
+    assert model.weak.calls == 1 + 2 * 7  # where it started, then a training and an evaluation forward an epoch
+    model.weak.calls = model.strong.calls = 0
+    trainer.fit(phase(("strong",), epochs=7))
+    assert model.weak.calls == 1
+    assert model.strong.calls == 2 * 7
+
+
+def test_after_fit_the_whole_state_is_the_best_state(tiny):
+    model = fresh()
+    trainer = Trainer(model, tiny, score)
+    seen = {}
+    trainer.hook = lambda record: seen.setdefault(record["val"], snapshot(model))
+    trainer.fit(phase(("weak", "strong", "gate"), epochs=40))
+    assert equal(snapshot(model), trainer.best_state)
+    assert trainer.best_score == max([record["val"] for record in trainer.history] + [trainer.best_score])
+    if trainer.best_score in seen:
+        assert equal(seen[trainer.best_score], snapshot(model))
+    assert score(trainer.output(), tiny.y) >= 0
+    val = tiny.val_mask
+    assert (trainer.output().weak[val].shape[0]) == int(val.sum())
+    assert score(type(trainer.output())(*(p[val] for p in trainer.output()[:3])), tiny.y[val]) == trainer.best_score
+
+
+def test_fit_answers_whether_validation_improved(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    assert trainer.fit(phase(("weak", "strong", "gate"), epochs=60, lr=0.02))
+    best = trainer.best_score
+    assert not trainer.fit(phase(("weak",), epochs=3, lr=1e-12))
+    assert trainer.best_score == best
+
+
+def test_labels_outside_the_training_mask_change_no_gradient(tiny):
+    def gradients(data: Data):
+        model = fresh(dropout=0.0)
+        trainer = Trainer(model, data, score)
+        torch.manual_seed(1)
+        out = model(trainer.batch.x, trainer.batch.edge_index)
+        terms = [Term(joint), Term(separate), Term(joint, on="all"), Term(lambda o, b: cross_entropy(o.weak, b))]
+        sum(term.weight * trainer._reduce(term, out) for term in terms).backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    other = copy.copy(tiny)
+    other.y = torch.where(tiny.train_mask, tiny.y, (tiny.y + 1) % 3)
+    assert all(torch.equal(one, two) for one, two in zip(gradients(tiny), gradients(other), strict=True))
+    assert (Trainer(fresh(), tiny, score).batch.y[~tiny.train_mask] == HIDDEN).all()
+
+
+def test_same_seed_same_history(tiny):
+    def history():
+        torch.manual_seed(5)
+        trainer = Trainer(fresh(3), tiny, score)
+        joint_regime(trainer, Schedule(epochs=10))
+        return [(record["loss"], record["val"]) for record in trainer.history]
+
+    assert history() == history()
+
+
+def test_patience_ends_a_phase_in_every_regime(tiny):
+    for regime in (joint_regime, alternate):
+        trainer = Trainer(fresh(), tiny, lambda out, y: 0.0)  # nothing ever improves
+        regime(trainer, Schedule(epochs=1000, patience=4, rounds=50))
+        phases = {}
+        for record in trainer.history:
+            phases.setdefault(record["phase"], []).append(record["epoch"])
+        assert all(max(epochs) == 4 for epochs in phases.values())
+        assert len(phases) <= 2
+
+
+def test_evaluating_every_kth_epoch_evaluates_that_often(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    trainer.fit(phase(("strong",), epochs=11, eval_every=4))
+    assert [record["epoch"] for record in trainer.history] == [4, 8, 11]
+
+
+def test_pretraining_selects_on_validation_nodes_and_touches_one_expert(tiny):
+    model = fresh()
+    before = snapshot(model.weak)
+    trainer = Trainer(model, tiny, score)
+    pretrain(trainer, Schedule(epochs=30), ("strong",))
+    assert equal(before, snapshot(model.weak))
+    alone = score(model.strong.eval()(tiny.x, tiny.edge_index)[tiny.val_mask], tiny.y[tiny.val_mask])
+    assert alone == max(record["val"] for record in trainer.history)
+
+
+def test_divergence_is_said_and_the_best_weights_stay(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    start = snapshot(trainer.model)
+    with pytest.raises(FloatingPointError, match="smaller lr"):
+        trainer.fit(phase(("weak", "strong", "gate"), objective=lambda out, batch: out.weak.sum(-1) * float("nan")))
+    assert equal(start, snapshot(trainer.model))
+
+
+def test_weights_of_terms_scale_their_gradients(tiny):
+    model = fresh(dropout=0.0).eval()
+    trainer = Trainer(model, tiny, score)
+    out = model(tiny.x, tiny.edge_index)
+    mean = separate(out, trainer.batch)[tiny.train_mask].mean()
+    torch.testing.assert_close(trainer._reduce(Term(separate), out), mean)
+    everywhere = Term(lambda o, b: o.confidence, on="all")
+    torch.testing.assert_close(trainer._reduce(everywhere, out), out.confidence.mean())
+
+
+def test_a_scalar_loss_is_taken_as_it_is(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    out = trainer.output()
+    assert trainer._reduce(Term(lambda o, b: o.confidence.max()), out) == out.confidence.max()
+
+
+def test_parameters_of_a_loss_are_trained(tiny):
+    class Projected(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, out, batch):
+            return cross_entropy(self.scale * out, batch)
+
+    loss = Projected()
+    trainer = Trainer(fresh().weak, tiny, score)
+    solo(trainer, Schedule(epochs=3), objective=loss)
+    assert loss.scale != 1
+
+
+def test_the_gate_has_a_learning_rate_of_its_own(tiny):
+    model = fresh()
+    before = snapshot(model.gate)
+    trainer = Trainer(model, tiny, score)
+    trainer._keep = lambda value: setattr(trainer, "best_state", snapshot(model)) or True
+    trainer.fit(phase(("weak", "strong", "gate"), lrs={"gate": 0.0}, weight_decay=0.0))
+    assert equal(before, snapshot(model.gate))
