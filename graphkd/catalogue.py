@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import ast
 import inspect
+import keyword
 import pkgutil
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from graphkd.graph import GLD
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.relation import KRD, LSP, RKD
 
+BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
 Entry = str | Mapping[str, Any]
 
 LOSSES: ClassResolver[DistillationLoss] = ClassResolver(
@@ -69,9 +72,12 @@ def find(name: str) -> type[DistillationLoss]:
 def make(name: str, **options: Any) -> DistillationLoss:
     """Return the loss of that name with these options; `inner` may be a name or a mapping itself."""
     cls = find(name)
-    known = list(inspect.signature(cls).parameters)
+    known = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items()}
     if unknown := [key for key in options if key not in known]:
         raise ValueError(f"{name}: unknown option {unknown[0]!r}; choose from {', '.join(known) or 'none'}")
+    for key, value in options.items():
+        if not _alike(value, known[key]):
+            raise ValueError(f"{name}: {key} must be like {known[key]!r}, got {value!r}")
     if isinstance(options.get("inner"), str | Mapping):
         options["inner"] = _inner(name, options["inner"])
     try:
@@ -92,10 +98,15 @@ def build(losses: str | Entry | Sequence[Entry]) -> tuple[Weighted, ...]:
 def parse(line: str) -> list[dict[str, Any]]:
     """Return a line's losses as mappings: `parse("gld(k=5)+nkd")` is `[{"name": "gld", "k": 5}, {"name": "nkd"}]`."""
     try:
-        tree = ast.parse(line.strip(), mode="eval").body
+        tree = ast.parse(BARE_WORD.sub(_quoted, line.strip()), mode="eval").body
     except (SyntaxError, ValueError):
         raise ValueError(f"losses: cannot read {line!r}; write e.g. gld(k=5,weight=0.5)+nkd") from None
     return [_entry(term) for term in _terms(tree)]
+
+
+def _quoted(match: re.Match[str]) -> str:
+    word = match[1]  # such as `global` and `class`, which Python would not read as names
+    return f"={word!r}" if keyword.iskeyword(word) else match[0]
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
@@ -128,6 +139,11 @@ def _value(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError:
         raise ValueError(f"losses: {ast.unparse(node)!r} is no literal value") from None
+
+
+def _alike(value: Any, default: Any) -> bool:
+    kind = {bool: bool, int: int, float: (int, float), str: str}.get(type(default), object)
+    return isinstance(value, kind) and (kind is object or isinstance(value, bool) == (kind is bool))  # type: ignore[arg-type]
 
 
 def _weighted(entry: Mapping[str, Any]) -> Weighted:

@@ -22,7 +22,7 @@ def extrapolate(strong: Tensor, weak: Tensor, beta: float = 1.0, max_step: float
     """Go on from the weak expert through the strong one (after AlignDistil, Zhang et al., 2025, arXiv:2503.02832).
 
     z* = z⁺ + a (z⁺ - z⁻), and a = min(β ‖p⁺ - p⁻‖₁, max_step): further where the graph changed the prediction more.
-    Both are centred first, which changes no probability and keeps large common offsets from being multiplied.
+    Both are normalised first, which changes no probability and keeps a common offset from being multiplied.
     """
     log_strong, log_weak = log_probs(strong.detach()), log_probs(weak.detach())
     distance = (log_strong.exp() - log_weak.exp()).abs().sum(-1)  # [N] in [0, 2]

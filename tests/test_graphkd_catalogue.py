@@ -1,0 +1,115 @@
+"""Losses by name, and several in one line."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+
+import class_resolver.base
+import pytest
+import yaml
+from graphkd_contract import SPECS, Outside
+
+import graphkd
+from graphkd import GLD, KD, LOSSES, NKD, Standardized
+from graphkd.catalogue import Weighted
+
+
+def test_a_line_and_the_same_in_yaml_give_the_same_losses():
+    line = graphkd.build("gld(k=5, weight=0.5) + nkd + standardized(nkd(gamma=1.0), temperature=1, warmup=20)")
+    listed = graphkd.build(
+        yaml.safe_load("""
+        - {name: gld, k: 5, weight: 0.5}
+        - nkd
+        - {name: standardized, inner: {name: nkd, gamma: 1.0}, temperature: 1, warmup: 20}
+        """)
+    )
+    assert [str(w) for w in line] == [str(w) for w in listed]
+    gld, nkd, standardized = line
+    assert isinstance(gld.loss, GLD)
+    assert (gld.loss.k, gld.weight) == (5, 0.5)
+    assert isinstance(nkd.loss, NKD)
+    assert nkd.weight == 1
+    assert isinstance(standardized.loss, Standardized)
+    assert standardized.loss.inner.gamma == 1.0
+    assert standardized.loss.inner.temperature == 1
+    assert standardized.warmup == 20
+
+
+def test_words_need_no_quotes_not_even_those_that_python_keeps():
+    for form in ("global", "class", "neighbourhood", "'class'"):
+        assert graphkd.build(f"gld(form={form})")[0].loss.form == form.strip("'")
+    assert graphkd.build("standardized(inner=dkd)")[0].loss.inner.beta == 8
+    assert graphkd.build("rkd(seed=None)+dualhead(center=True)")[1].loss.center is True
+
+
+def test_names_have_synonyms_and_options_are_shown():
+    assert isinstance(graphkd.make("DHKD"), graphkd.DualHead)
+    assert isinstance(graphkd.make("lskd", inner="kd"), Standardized)
+    assert str(graphkd.make("kd", temperature=2)) == "KD(temperature=2, direction=forward)"
+
+
+def test_a_weight_rises_over_its_warm_up():
+    weighted = Weighted(KD(), weight=2.0, warmup=3)
+    assert [weighted.weight_at(epoch) for epoch in (0, 1, 3, 9)] == [0.5, 1.0, 2.0, 2.0]
+    assert Weighted(KD()).weight_at(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("nonsense", "unknown loss 'nonsense'; choose from dkd, dualhead, gld"),
+        ("kd(tau=1)", "kd: unknown option 'tau'; choose from temperature, direction"),
+        ("kd(temperature=0)", "temperature must be above 0, got 0"),
+        ("kd(temperature=hot)", "kd: temperature must be like 4.0, got 'hot'"),
+        ("kd(temperature=True)", "kd: temperature must be like 4.0, got True"),
+        ("rkd(samples=1.5)", "rkd: samples must be like 4096, got 1.5"),
+        ("gld(k=many)", "gld: '>' not supported"),
+        ("kd(direction=up)", "direction: unknown 'up'; choose from forward, reverse"),
+        ("kd(weight=-1)", "kd: weight must be a number from 0, got -1"),
+        ("kd(warmup=0.5)", "kd: warmup must be a whole number of epochs"),
+        ("kd(on=test)", "kd: on: unknown 'test'; choose from all, train"),
+        ("no.such.module.Loss", "cannot be imported"),
+        ("torch.nn.Linear", "'torch.nn.Linear' is no graphkd.DistillationLoss"),
+        ("kd(", "cannot read 'kd('"),
+        ("", "cannot read ''"),
+        ("kd - nkd", "cannot read 'kd - nkd'"),
+        ("kd(temperature=2)(3)", "cannot read"),
+        ("kd(**{'temperature': 2})", "cannot be read"),
+        ("kd(temperature=[].append)", "no literal value"),
+        ("standardized(gld)", "GLD is no loss on logits alone; choose kd, dkd or nkd"),
+        ("standardized(kd+nkd)", "cannot read"),
+        ("standardized(inner='kd+nkd')", "inner must be one loss"),
+        ("ofa(num_classes=3)", "give both hidden_channels and num_classes, or neither"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(line, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
+        graphkd.build(line)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_in_a_line_is_executed():
+    with pytest.raises(ValueError, match="temperature must be like"):
+        graphkd.build("kd(temperature=__import__('os').getpid())")
+
+
+def test_a_loss_from_outside_is_found_by_its_path():
+    for path in ("graphkd_contract.Outside", "graphkd_contract:Outside"):
+        assert type(graphkd.make(path, power=3)) is Outside
+    assert graphkd.build([{"name": "graphkd_contract:Outside", "weight": 2}])[0].weight == 2
+
+
+def test_a_loss_from_outside_is_found_by_its_entry_point(monkeypatch):
+    entry = EntryPoint("outside", "graphkd_contract:Outside", "graphkd.losses")
+    monkeypatch.setattr(class_resolver.base, "entry_points", lambda group: [entry] * (group == "graphkd.losses"))
+    monkeypatch.setattr(LOSSES, "lookup_dict", dict(LOSSES.lookup_dict))
+    LOSSES.register_entrypoint("graphkd.losses")
+    assert type(graphkd.make("outside")) is Outside
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_loss_says_what_it_computes_and_where_it_is_from(spec):
+    cls = graphkd.find(graphkd.parse(spec)[0]["name"])
+    assert cls.__doc__
+    assert cls is Outside or cls.__name__ in graphkd.__doc__
