@@ -91,8 +91,7 @@ def _read(package: Any, name: str, home: Path) -> Data:
         data = dataset[0]
         split = dataset.get_idx_split()
     for ours, theirs in (("train_mask", "train"), ("val_mask", "valid"), ("test_mask", "test")):
-        # a copy: pandas 3 hands out read-only arrays
-        data[ours] = index_to_mask(torch.as_tensor(split[theirs]).clone().long(), size=data.num_nodes)
+        data[ours] = index_to_mask(torch.as_tensor(split[theirs]).long(), size=data.num_nodes)
     data.num_classes = int(dataset.num_classes)
     return data
 
