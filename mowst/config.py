@@ -15,7 +15,7 @@ from mowst.errors import InputError, unknown
 from mowst.experts import EXPERTS
 from mowst.metrics import SIGNALS
 from mowst.objectives import OBJECTIVES
-from mowst.regimes import REGIMES, Schedule, pretrained_parts
+from mowst.regimes import OPTIMIZERS, REGIMES, Schedule, pretrained_parts
 
 
 def setting(default: Any, search: Any = None, **limits: float) -> Any:
@@ -111,12 +111,14 @@ class Config(Checked):
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
     """Experts trained alone first: none, weak, strong, both."""
+    optimizer: str = "adamw"
+    """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
     """Learning rate of the experts."""
     gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
     """Learning rate of the gate."""
     weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
-    """Weight decay of AdamW."""
+    """Weight decay, or L2 penalty, as the optimiser means it."""
     epochs: int = setting(500, at_least=1)
     """Most epochs a phase may take."""
     patience: int = setting(100, at_least=1)
@@ -146,6 +148,7 @@ class Config(Checked):
         super().__post_init__()
         REGIMES.lookup(self.regime)
         SIGNALS.lookup(self.signal)
+        OPTIMIZERS.lookup(self.optimizer)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):

@@ -135,21 +135,24 @@ EXPERTS = Names(
 )
 
 
-def expert(kind: str, in_channels: int, out_channels: int, *, norm: str = "none", **options: Any) -> nn.Module:
+def expert(
+    kind: str, in_channels: int, out_channels: int, *, norm: str = "none", dropout: float = 0.0, **options: Any
+) -> nn.Module:
     """Build an expert by name.
 
     Args:
         kind: a name of `EXPERTS`, or the dotted path of a class or function that takes PyG's argument names.
         in_channels, out_channels: features F and classes C.
         norm: PyG's name of a normalisation, or "none".
-        options: `hidden_channels`, `num_layers`, `dropout` and whatever else the constructor takes.
+        dropout: probability of dropping a hidden activation in training.
+        options: `hidden_channels`, `num_layers` and whatever else the constructor takes.
 
     Raises:
         InputError: the name is unknown, or the constructor refuses an argument.
     """
     factory = EXPERTS.lookup(kind)
     parameters = inspect.signature(factory).parameters
-    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": node_wise(norm)}
+    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": node_wise(norm), "dropout": float(dropout)}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}
         options = {name: value for name, value in options.items() if name in parameters or name not in optional}

@@ -19,7 +19,8 @@ class Names(FunctionResolver[..., Any]):
     """
 
     def __init__(self, kind: str, variants: Mapping[str, Callable[..., Any]]):
-        super().__init__([], synonyms=variants)
+        super().__init__([])
+        self.synonyms = {self.normalize(name): variant for name, variant in variants.items()}
         self.kind, self.names = kind, tuple(variants)
         self.register_entrypoint(f"mowst.{kind}")
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from mowst import objectives
 from mowst.errors import unknown
 from mowst.names import Names
@@ -16,10 +18,14 @@ from mowst.objectives import Loss
 from mowst.trainer import Phase, Term, Trainer
 
 
+OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
+
+
 @dataclass(frozen=True)
 class Schedule:
     """How long and how fast: what every phase of a regime shares."""
 
+    optimizer: str = "adamw"
     lr: float = 0.01
     gate_lr: float = 0.01
     weight_decay: float = 5e-4
@@ -31,6 +37,7 @@ class Schedule:
     def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
         """Return a phase with this schedule's pace."""
         pace: dict[str, Any] = {
+            "optimizer": OPTIMIZERS.lookup(self.optimizer),
             "lr": self.lr,
             "lrs": {"gate": self.gate_lr},
             "weight_decay": self.weight_decay,

@@ -44,6 +44,7 @@ class Phase:
     trains: tuple[str, ...]
     """Submodules by attribute name; `("",)` is the whole model."""
     terms: tuple[Term, ...]
+    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
     lr: float = 0.01
     lrs: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of single submodules where they differ from `lr`."""
@@ -147,7 +148,7 @@ class Trainer:
             for name, part in zip(phase.trains, parts, strict=True)
         ]
         groups += [{"params": list(t.loss.parameters())} for t in phase.terms if isinstance(t.loss, nn.Module)]
-        return torch.optim.AdamW(groups, lr=phase.lr, weight_decay=phase.weight_decay)
+        return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)  # type: ignore[call-arg]
 
     def _step(
         self, phase: Phase, parts: list[nn.Module], optimizer: torch.optim.Optimizer, constants: dict[str, Any]

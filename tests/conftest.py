@@ -6,6 +6,7 @@ from torch_geometric.data import Data
 
 from mowst.data import load
 
+torch.set_num_threads(1)  # the graphs are tiny: threads would only wait for one another
 
 @pytest.fixture
 def tiny() -> Data:

@@ -1,0 +1,133 @@
+import pytest
+import torch
+from torch_geometric.nn import models
+from torch_geometric.utils import to_torch_csr_tensor
+
+from mowst.errors import InputError
+from mowst.experts import EXPERTS, GCN, Residual, expert
+from mowst.mixture import expert_logits
+from mowst.propagation import Adjacency
+
+NAMES = EXPERTS.names
+GNNS = [name for name in NAMES if name != "mlp"]
+
+
+def build(name, **options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    options = {"hidden_channels": 16, "num_layers": 2, "dropout": 0.0, "norm": "batch_norm", **options}
+    return expert(name, 8, 3, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("norm", ["none", "batch_norm", "layer_norm"])
+def test_every_expert_gives_logits(tiny, name, num_layers, norm):
+    logits = build(name, num_layers=num_layers, norm=norm, dropout=0.5)(tiny.x, tiny.edge_index)
+    assert logits.shape == (60, 3)
+    logits.sum().backward()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_renumbering_the_nodes_renumbers_the_logits(tiny, name):
+    model = build(name).eval()
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    place = torch.empty_like(order)
+    place[order] = torch.arange(60)
+    for edges in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
+        moved_edges = place[tiny.edge_index]
+        if isinstance(edges, Adjacency):
+            moved_edges = Adjacency.from_edge_index(moved_edges, 60)
+        moved = expert_logits(model, tiny.x[order], moved_edges)
+        torch.testing.assert_close(moved, expert_logits(model, tiny.x, edges)[order], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prepared_adjacency_changes_no_logits_and_no_gradients(tiny, name):
+    results = []
+    for edges in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
+        model = build(name)
+        logits = expert_logits(model, tiny.x, edges)
+        logits.square().sum().backward()
+        results.append([logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for plain, prepared in zip(*results, strict=True):
+        torch.testing.assert_close(prepared, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_gcn_is_pygs_gcn(tiny):
+    options = {"in_channels": 8, "hidden_channels": 16, "num_layers": 3, "out_channels": 3, "norm": "batch_norm"}
+    ours, theirs = GCN(**options), models.GCN(**options)
+    ours.load_state_dict(theirs.state_dict())
+    for edges in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
+        torch.testing.assert_close(ours(tiny.x, edges), theirs(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("sage", models.GraphSAGE), ("gin", models.GIN), ("gat", models.GAT)])
+def test_the_others_are_pygs_classes(name, theirs):
+    assert type(build(name)) is theirs
+
+
+def test_mlp_looks_at_no_edges(tiny):
+    model = build("mlp").eval()
+    assert torch.equal(model(tiny.x, tiny.edge_index), model(tiny.x, tiny.edge_index[:, :1]))
+    assert torch.equal(model(tiny.x, tiny.edge_index), model(tiny.x))
+
+
+def test_an_integer_dropout_is_taken():
+    build("mlp", dropout=0)
+
+
+def test_layer_norm_is_per_node(tiny):
+    for name in ("mlp", "gcn", "gcn-res"):
+        model = build(name, norm="layer_norm").eval()
+        lonely = tiny.edge_index[:, (tiny.edge_index != 5).all(dim=0)]
+        changed = tiny.x.clone()
+        changed[5] *= 100
+        others = torch.arange(60) != 5
+        torch.testing.assert_close(model(changed, lonely)[others], model(tiny.x, lonely)[others])
+
+
+def test_without_skip_and_edges_a_residual_gcn_layer_is_an_mlp_layer(tiny):
+    no_edges = torch.empty(2, 0, dtype=torch.long)
+    model = build("gcn-res", residual=False, num_layers=1, norm="none").eval()
+    conv, out = model.convs[0], model.lin_out
+    torch.testing.assert_close(model(tiny.x, no_edges), out((conv.lin(tiny.x) + conv.bias).relu()))
+
+
+def test_residual_counts_its_options():
+    assert build("gcn-res", pre_linear=True).lin_in is not None
+    assert build("sage-res", residual=False).skips is None
+    assert isinstance(build("gin-skip"), Residual)
+
+
+def test_any_pyg_model_by_dotted_path(tiny):
+    model = expert("torch_geometric.nn.models:GAT", 8, 3, hidden_channels=8, num_layers=2, dropout=0.1, heads=2)
+    assert type(model) is models.GAT
+    linkx = expert("torch_geometric.nn.models:LINKX", 8, 3, num_nodes=60, hidden_channels=8, num_layers=2, dropout=0.1)
+    assert linkx(tiny.x, tiny.edge_index).shape == (60, 3)
+    gcn2 = expert("torch_geometric.nn.models.GraphUNet", 8, 3, hidden_channels=8, depth=2, norm="batch_norm")
+    assert gcn2(tiny.x, tiny.edge_index).shape == (60, 3)
+
+
+def test_plain_pyg_gcn_takes_the_prepared_adjacency(tiny):
+    model = expert("torch_geometric.nn.models:GCN", 8, 3, hidden_channels=8, num_layers=2, dropout=0.0).eval()
+    prepared = expert_logits(model, tiny.x, Adjacency.from_edge_index(tiny.edge_index, 60))
+    torch.testing.assert_close(prepared, model(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)
+    csr = to_torch_csr_tensor(tiny.edge_index.flip(0), size=(60, 60))
+    torch.testing.assert_close(model(tiny.x, csr), model(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("gnn", {}, "choose from gat, gcn"),
+        ("torch_geometric.nn.models:Nothing", {}, "Nothing"),
+        ("gcn", {"flavour": 3}, "flavour"),
+        ("gat", {"heads": 7, "hidden_channels": 16, "num_layers": 2}, "expert gat"),
+        ("gcn", {"norm": "cosmic_norm"}, "cosmic_norm"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_one_line(name, options, words):
+    with pytest.raises(InputError) as caught:
+        expert(name, 8, 3, **{"hidden_channels": 16, "num_layers": 2, "dropout": 0.0, **options})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
