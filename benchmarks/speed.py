@@ -1,0 +1,286 @@
+"""What the fast paths bring, beside a PyG script that does the same.
+
+    python benchmarks/speed.py [--only step product] [--threads 1] [--turns 5]
+
+Every row runs in two processes of its own, one with the settings of the command line programs (`mowst.process`) and one
+without, and all variants of a row take turns, so that a noisy neighbour disturbs all alike. Printed per variant and
+setting: the median time, and the median over the turns of its ratio to the row's first variant without the settings.
+With one thread it is processor time that is measured, which a busy machine hardly changes; with more, the clock on the
+wall. One JSON file per row goes to `benchmarks/results/speed/`.
+
+A row is a function that builds its graph and returns its variants, name -> step; add it to `ROWS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.nn.models import GCN
+from torch_geometric.utils import to_torch_csr_tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.citation_like import ARXIV_NODES, citation_like
+from mowst.process import tune_process
+from mowst.propagation import Adjacency, suited
+from mowst.sparse_features import prepare_features
+
+RESULTS = Path(__file__).parent / "results" / "speed"
+SETTINGS = {"plain": False, "tuned": True}
+Step = Callable[[], object]
+
+
+def training_step(x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true", **options: Any) -> Step:
+    """Return one step of PyG's GCN, 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
+    torch.manual_seed(0)
+    model = GCN(x.size(1), 256, 3, 40, dropout=0.5, norm="batch_norm", **options).to(x.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+
+    def step() -> None:
+        torch.set_float32_matmul_precision("medium" if precision == "32-medium" else "highest")
+        optimizer.zero_grad()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            out = model(x, suited(model, graph))
+        F.cross_entropy(out.float(), y).backward()
+        optimizer.step()
+        torch.set_float32_matmul_precision("highest")
+
+    return step
+
+
+def step_row(num_nodes: int, device: str = "cpu") -> dict[str, Step]:
+    data = citation_like(num_nodes).to(device)
+    x, y = data.x, data.y
+    adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).gcn().to(device)
+    csr = to_torch_csr_tensor(*gcn_norm(data.edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
+    steps = {
+        "PyG, edge_index, cached": training_step(x, y, data.edge_index, cached=True),
+        "PyG, torch CSR, normalised": training_step(x, y, csr, normalize=False),
+        "ours": training_step(x, y, adjacency, normalize=False),
+        "ours, float32 products medium": training_step(x, y, adjacency, "32-medium", normalize=False),
+        "ours, bf16-mixed": training_step(x, y, adjacency, "bf16-mixed", normalize=False),
+    }
+    return {name: _waits(step) for name, step in steps.items()} if device != "cpu" else steps
+
+
+def _waits(step: Step) -> Step:
+    return lambda: (step(), torch.cuda.synchronize())
+
+
+def product_row(num_nodes: int = ARXIV_NODES // 4, width: int = 256) -> dict[str, Step]:
+    """Return products forward and backward: the normalised adjacency times [N, 256]."""
+    edge_index = citation_like(num_nodes).edge_index
+    adjacency = Adjacency.from_edge_index(edge_index, num_nodes).gcn()
+    csr = to_torch_csr_tensor(*gcn_norm(edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
+    x, gradient = torch.randn(num_nodes, width), torch.randn(num_nodes, width)
+
+    def product(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Step:
+        dense, seed = x.to(dtype).requires_grad_(), gradient.to(dtype)
+        return lambda: torch.autograd.grad(torch.sparse.mm(matrix, dense), dense, seed)
+
+    return {
+        "torch CSR, autograd": product(csr),
+        "ours": product(adjacency),
+        "ours, bfloat16": product(adjacency, torch.bfloat16),
+    }
+
+
+def first_layer_row(num_nodes: int, width: int, ones_per_node: int, hidden: int) -> dict[str, Step]:
+    """Return X W and its gradient X^T G for random 0/1 features with as many ones per node as a real graph has."""
+    generator = torch.Generator().manual_seed(0)
+    column = torch.randint(width, (num_nodes, ones_per_node), generator=generator)
+    x = torch.zeros(num_nodes, width).scatter_(1, column, 1.0)
+    weight = torch.randn(hidden, width, generator=generator).requires_grad_()
+    gradient = torch.randn(num_nodes, hidden, generator=generator)
+    prepared = prepare_features(x)
+    return {
+        "dense": lambda: torch.autograd.grad(F.linear(x, weight), weight, gradient),
+        "ours": lambda: torch.autograd.grad(F.linear(prepared, weight), weight, gradient),
+    }
+
+
+def scaling_row(sizes: tuple[float, ...] = (0.25, 0.5, 1, 2)) -> dict[str, Step]:
+    """Return our training step on graphs of growing size; the variant's name is the number of nodes."""
+    steps: dict[str, Step] = {}
+    for size in sizes:
+        num_nodes = int(size * ARXIV_NODES)
+        data = citation_like(num_nodes)
+        adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes).gcn()
+        steps[str(num_nodes)] = training_step(data.x, data.y, adjacency, normalize=False)
+    return steps
+
+
+ROWS: dict[str, Callable[[], dict[str, Step]]] = {
+    "step": lambda: step_row(ARXIV_NODES // 4),
+    "step-full-size": lambda: step_row(ARXIV_NODES),
+    "step-cuda": lambda: step_row(ARXIV_NODES, "cuda"),
+    "product": product_row,
+    "first-layer-cora": lambda: first_layer_row(2_708, 1_433, 18, 64),
+    "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
+    "scaling": scaling_row,
+}
+MEMORY_ROWS = {"step-memory": "step", "step-full-size-memory": "step-full-size"}
+"""Peak memory of a row's variants, each in a fresh process."""
+
+
+class Worker:
+    """A process that has built one row and runs a step whenever a line on its standard input names one."""
+
+    def __init__(self, row: str, setting: str, threads: int):
+        command = [sys.executable, __file__, "--work", row, "--setting", setting, "--threads", str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.variants: list[str] = json.loads(self._read())
+
+    def __call__(self, variant: str) -> dict[str, float]:
+        """Run a step: its milliseconds, and the growth of the process's peak memory in MB since the row was built."""
+        assert self.process.stdin is not None
+        print(variant, file=self.process.stdin, flush=True)
+        return json.loads(self._read())
+
+    def close(self) -> None:
+        self.process.communicate()
+
+    def _read(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker died with code {self.process.wait()}")
+        return line
+
+
+def work(row: str, setting: str, threads: int) -> None:
+    """Serve the steps of one row, in a process of its own."""
+    torch.set_num_threads(threads)
+    warnings.filterwarnings("ignore", message="Sparse")
+    clock = time.process_time if threads == 1 else time.perf_counter
+    with tune_process(SETTINGS[setting]):
+        steps = ROWS[row]()
+        print(json.dumps(list(steps)), flush=True)
+        built = peak_memory()
+        for line in sys.stdin:
+            start = clock()
+            steps[line.strip()]()
+            elapsed = 1e3 * (clock() - start)
+            print(json.dumps({"ms": elapsed, "mb": peak_memory() - built}), flush=True)
+
+
+def peak_memory() -> float:
+    """Return the largest resident size this process ever had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+
+
+def measure_time(row: str, turns: int, threads: int) -> list[dict[str, Any]]:
+    """Run all variants of a row in turns, with and without the process-wide settings; the first turn does not count."""
+    workers = {setting: Worker(row, setting, threads) for setting in SETTINGS}
+    variants = workers["plain"].variants
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(turns + 1):
+        for setting, worker in workers.items():
+            for variant in variants:
+                times.setdefault((variant, setting), []).append(worker(variant)["ms"])
+    for worker in workers.values():
+        worker.close()
+    baseline = times[variants[0], "plain"][1:]
+    return [
+        {
+            "variant": variant,
+            "setting": setting,
+            "ms": median(spent[1:]),
+            "range": [min(spent[1:]), max(spent[1:])],
+            "faster": median(b / s for b, s in zip(baseline, spent[1:], strict=True)),
+        }
+        for (variant, setting), spent in times.items()
+    ]
+
+
+def measure_memory(row: str, threads: int) -> list[dict[str, Any]]:
+    """Return how much two steps of each variant add to the peak memory of a process that has only built the row."""
+    results: list[dict[str, Any]] = []
+    for setting in SETTINGS:
+        for variant in _variants(row, setting, threads):
+            worker = Worker(row, setting, threads)
+            worker(variant)
+            results.append({"variant": variant, "setting": setting, "mb": worker(variant)["mb"]})
+            worker.close()
+    return [{**result, "share": result["mb"] / max(results[0]["mb"], 1e-9)} for result in results]
+
+
+def _variants(row: str, setting: str, threads: int) -> list[str]:
+    worker = Worker(row, setting, threads)
+    worker.close()
+    return worker.variants
+
+
+def report(row: str, results: list[dict[str, Any]], threads: int) -> None:
+    """Print a row and write its JSON file."""
+    print(f"\n{row}")
+    for result in results:
+        cells = [f"{key} {value:,.2f}" for key, value in result.items() if isinstance(value, float)]
+        cells += [
+            f"[{low:,.1f} to {high:,.1f}]" for low, high in [result.get("range", (math.nan, math.nan))] if low == low
+        ]
+        print(f"  {result['setting']:6} {result['variant']:32}", *cells)
+    record: dict[str, Any] = {"row": row, "machine": machine(), "threads": threads, "results": results}
+    if row == "scaling":
+        record["exponent"] = exponent(results)
+        print(f"  time grows as size to the power {record['exponent']:.2f}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{row}-{threads}-threads.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def exponent(results: list[dict[str, Any]]) -> float:
+    """Fit log time to log size over the tuned runs."""
+    points = [(math.log(int(r["variant"])), math.log(r["ms"])) for r in results if r["setting"] == "tuned"]
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+
+
+def machine() -> str:
+    model = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{model[0] if model else platform.processor()}, {os.cpu_count()} cores, {gpu}, torch {torch.__version__}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[*ROWS, *MEMORY_ROWS], default=[*ROWS, *MEMORY_ROWS])
+    parser.add_argument("--turns", type=int, default=5, help="counted steps of each variant")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    parser.add_argument("--setting", choices=SETTINGS, default="plain", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work, options.setting, options.threads)
+        return
+    print(f"{machine()}, {options.threads} threads")
+    for row in options.only:
+        if row.endswith("cuda") and not torch.cuda.is_available():
+            print(f"\n{row}\n  not run: no CUDA device")
+        elif row in MEMORY_ROWS:
+            report(row, measure_memory(MEMORY_ROWS[row], options.threads), options.threads)
+        else:
+            report(row, measure_time(row, options.turns, options.threads), options.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Settings of a whole process, for the command line programs: no library function ever touches them.
+
+What they bring is measured by `benchmarks/speed.py`; results differ from the plain settings by the draw of the
+dropout masks at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory in the process, and answer whether it did; other systems are left as they are.
+
+    A large tensor is otherwise given back to the system when freed, and the next one pays for fresh pages: more than
+    the arithmetic on it costs. The price is that the process stays as large as its largest moment.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, (1 << 31) - 1)])
+
+
+def byte_dropout(x: Tensor, p: float = 0.5) -> Tensor:
+    """Drop entries of `x` with probability `p` rounded to a 256th, and scale the others so that the mean stays.
+
+    It takes a byte per entry, eight from each draw of torch's generator (so a seed fixes them), where `F.dropout` makes
+    a draw per entry, all on one thread.
+    """
+    dropped = round(p * 256)
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.long).random_(-(2**63), None)
+    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+    return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
+
+
+class _ByteDropout(TorchFunctionMode):
+    """Answers `F.dropout` where it is the slow one: in training, on a CPU, out of place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.dropout:
+            return self.dropout(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if training and not inplace and x.device.type == "cpu" and 0.5 <= p * 256 < 255.5:
+            return byte_dropout(x, p)
+        return F.dropout(x, p, training, inplace)
+
+
+@contextlib.contextmanager
+def tune_process(enabled: bool = True) -> Iterator[None]:
+    """Run a command with what makes a CPU fast: freed memory stays in the process, dropout draws bytes."""
+    if not enabled:
+        yield
+        return
+    keep_freed_memory()
+    with _ByteDropout():
+        yield

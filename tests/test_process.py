@@ -1,0 +1,88 @@
+"""The process-wide settings change nothing but speed and the draw of the dropout masks."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch_geometric.nn.models import MLP
+
+from mowst.process import byte_dropout, keep_freed_memory, tune_process
+
+
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(p, dtype):
+    torch.manual_seed(0)
+    out = byte_dropout(torch.ones(1001, 301, dtype=dtype), p)
+    assert out.dtype == dtype
+    exact = round(256 * p) / 256
+    assert abs(float((out == 0).float().mean()) - exact) < 5 * (exact * (1 - exact) / out.numel()) ** 0.5
+    assert abs(exact - p) <= 1 / 512
+    scale = torch.tensor(1 / (1 - exact)).to(dtype)
+    assert out.unique().tolist() == [0, float(scale)]
+
+
+def test_gradient_of_dropout_is_its_own_mask():
+    x = torch.randn(50, 7, requires_grad=True)
+    out = byte_dropout(x, 0.5)
+    out.sum().backward()
+    torch.testing.assert_close(x.grad * x, out)
+
+
+def test_masks_are_fixed_by_the_seed_and_independent_between_neighbours_and_calls():
+    x = torch.ones(512, 512)
+    torch.manual_seed(3)
+    first, second = byte_dropout(x), byte_dropout(x)
+    torch.manual_seed(3)
+    assert torch.equal(byte_dropout(x), first)
+    left, right, below = first[:, :-1] - 1, first[:, 1:] - 1, first[1:] - 1
+    for one, other in ((left, right), (first[:-1] - 1, below), (first - 1, second - 1)):
+        assert abs(float((one * other).mean())) < 5 / 512
+
+
+def test_every_byte_of_a_word_is_a_fair_draw():
+    torch.manual_seed(0)
+    kept = byte_dropout(torch.ones(100_000, 8), 0.5) > 0
+    assert (kept.float().mean(0) - 0.5).abs().max() < 0.01
+
+
+def test_models_are_reached_only_in_training_and_only_inside_the_settings():
+    model, x = MLP([8, 64, 64, 3], dropout=0.5, norm=None), torch.randn(200, 8)
+
+    def output() -> torch.Tensor:
+        torch.manual_seed(0)
+        return model(x)
+
+    plain, evaluated = output(), model.eval()(x)
+    with tune_process():
+        assert torch.equal(output(), evaluated)
+        model.train()
+        assert not torch.equal(output(), plain)
+        assert torch.equal(output(), output())
+    assert torch.equal(output(), plain)
+    with tune_process(enabled=False):
+        assert torch.equal(output(), plain)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.001, 0.999, 1.0])
+def test_probabilities_that_a_byte_cannot_hold_go_to_torch(p):
+    def dropped() -> torch.Tensor:
+        torch.manual_seed(0)
+        return nn.Dropout(p)(torch.ones(10_000))
+
+    plain = dropped()
+    with tune_process():
+        assert torch.equal(dropped(), plain)
+
+
+def test_an_empty_tensor_and_dropout_in_place_work():
+    with tune_process():
+        assert F.dropout(torch.empty(0, 3)).shape == (0, 3)
+        x = torch.ones(100)
+        assert F.dropout(x, 0.5, inplace=True) is x
+
+
+def test_keeping_freed_memory_is_silent_elsewhere(monkeypatch):
+    assert isinstance(keep_freed_memory(), bool)
+    monkeypatch.setattr("sys.platform", "win32")
+    assert keep_freed_memory() is False
