@@ -132,6 +132,8 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
     """
     fabric = fabric_of(config)
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
+    with seeded(seed, fabric.device):
+        build(config, data.num_features, data.num_classes)  # what cannot be built is said before anything is trained
     ready = prepare(data, config, fabric.device)
     wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
     fitted = {name: fit(name, config, ready, seed, fabric, hook) for name in wanted}

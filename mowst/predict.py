@@ -20,7 +20,7 @@ from mowst.errors import InputError
 from mowst.experiment import build, fabric_of, prepare
 from mowst.inference import INFERENCE, predict
 from mowst.mixture import Mowst
-from mowst.record import in_place, read_config, read_json, read_weights, split_hash
+from mowst.record import read_config, read_json, read_weights, split_hash, write_arrays
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict every node of its graph."
 
@@ -83,8 +83,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         json.dumps({"nodes": len(found), "per_class": dict(zip(classes.tolist(), counts.tolist(), strict=True))})
     )
     if save is not None:
-        with in_place(save.with_suffix("")) as whole:
-            np.savez_compressed(whole / save.name, probabilities=found, prediction=found.argmax(axis=1))
+        write_arrays(save, probabilities=found, prediction=found.argmax(axis=1))
     return 0
 
 

@@ -54,10 +54,26 @@ def in_place(folder: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and move it there."""
+    with whole_file(path) as beside:
+        beside.write_text(text)
+
+
+def write_arrays(path: Path, **found: np.ndarray) -> None:
+    """Write a compressed `.npz` beside its place and move it there."""
+    with whole_file(path) as beside, beside.open("wb") as stream:
+        np.savez_compressed(stream, **found)  # type: ignore[arg-type]
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a name beside `path`, and move that file there if nothing went wrong."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as made:
-        made.write(text)
-    os.replace(made.name, path)
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
@@ -73,7 +89,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             for key, value in fitted.model.state_dict().items()
         }
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        np.savez_compressed(whole / "predictions.npz", **arrays(run))  # type: ignore[arg-type]
+        write_arrays(whole / "predictions.npz", **arrays(run))
         (whole / "config.yaml").write_text(dump(config))
     return record
 

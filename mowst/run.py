@@ -108,9 +108,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
     config = cli.config_of(parsed)
     console = Console()
     if parsed.list:
-        console.print(catalogue_table(config.data_root))
+        wide = None if console.is_terminal else 160
+        console.print(catalogue_table(config.data_root), width=wide)
         return 0
-    load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
+    data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
+    if mismatch := getattr(data, "count_mismatch", None):
+        console.print(f"note: {mismatch}")
     out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     with Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
         result = run(config, out, hook=display)

@@ -51,6 +51,7 @@ def catalogue_table(root: str) -> Table:
     """Return every graph by name: size, metric, splits, whether it is on disk under `root`, what was run of it."""
     numbers = ("nodes", "edges", "features", "classes")
     table = Table("name", *numbers, "metric", "splits", "on disk", "run", title=f"graphs, data root {root}", box=SIMPLE)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:5]:
         column.justify = "right"
     for row in catalogue(root):

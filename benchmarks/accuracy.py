@@ -1,0 +1,138 @@
+"""Accuracy of the experts alone, their average, Mowst and Mowst* on real graphs; writes the table of the README.
+
+    python benchmarks/accuracy.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
+
+A cell is one experiment and one JSON file in benchmarks/results/accuracy: what is there is not run again. All plain cells
+share one setting (below); `tuned` cells train the strong expert of configs/tuned-*.yaml alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from mowst.cli import config_of, parse, parser
+from mowst.config import Config, ExpertConfig
+from mowst.data import card
+from mowst.record import write_text
+from mowst.resources import folder
+from mowst.run import run
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "accuracy"
+GRAPHS = (
+    "cora pubmed photo computers cs tolokers github facebook blogcatalog twitch-de amherst41 actor digits sbm"
+).split()
+EXPERT = {"hidden_channels": 64, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
+PLAIN = Config(epochs=300, patience=50, rounds=3, seeds=3, weak=ExpertConfig("mlp", **EXPERT))
+CAPS = "2 layers of 64, at most 300 epochs a phase, patience 50, at most 3 rounds of turns"
+REGIMES = {"mowst-star": {"regime": "joint"}, "mowst": {"regime": "alternate", "baselines": False}}
+
+
+def cells(root: str) -> dict[str, Config]:
+    """Return every experiment by name: GRAPH/STRONG-METHOD, or GRAPH/STRONG-tuned."""
+    found: dict[str, Config] = {}
+    for graph in GRAPHS:
+        for strong in ("gcn", "sage"):
+            for name, options in REGIMES.items():
+                expert = ExpertConfig(strong, **EXPERT)
+                found[f"{graph}/{strong}-{name}"] = dataclasses.replace(PLAIN, dataset=graph, strong=expert, **options)
+    for path in sorted(folder("configs").glob("tuned-*.yaml")):
+        _, graph, strong = path.stem.split("-")
+        tuned = config_of(parse(parser("run", ""), ["--config", str(path)]))
+        found[f"{graph}/{strong}-tuned"] = dataclasses.replace(tuned, mixture=False)
+    return {name: dataclasses.replace(config, data_root=root) for name, config in found.items()}
+
+
+def main() -> None:
+    """Run the cells that are missing, then print the table and put it into the README."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data_root", default="data")
+    arguments.add_argument("--only", nargs="*", default=["*"])
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--table", action="store_true", help="only write the table")
+    given = arguments.parse_args()
+    start = time.perf_counter()
+    for name, config in cells(given.data_root).items():
+        path = RESULTS / f"{name}.json"
+        wanted = any(fnmatch(name, pattern) for pattern in given.only)
+        if given.table or not wanted or path.exists() or time.perf_counter() - start > given.budget:
+            continue
+        print(f"{name} ...", flush=True)
+        result = run(config)
+        settings = dataclasses.asdict(config)
+        del settings["data_root"]
+        write_text(path, json.dumps({**result, "config": settings}, indent=1) + "\n")
+        print(f"{name}: {json.dumps(result['scores'])} {result['seconds']:.0f} s", flush=True)
+    print(table := "\n".join(lines()))
+    put(HERE.parent / "README.md", "accuracy", table)
+
+
+def lines() -> list[str]:
+    """Return the table as Markdown, test scores in percent, best of a row and strong expert in bold."""
+    heads = ["graph", "MLP", "strong", "alone", "average", "Mowst", "Mowst*", "confidence in the MLP (Mowst*)"]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for graph in GRAPHS:
+        for strong in ("gcn", "sage"):
+            star, turns = read(f"{graph}/{strong}-mowst-star"), read(f"{graph}/{strong}-mowst")
+            if star is None:
+                continue
+            shown = [star["scores"]["weak"], star["scores"]["strong"], star["scores"]["average"]]
+            shown += [turns["scores"]["mixture"] if turns else None, star["scores"]["mixture"]]
+            weak, *rest = bold(shown)
+            metric = " (AUC)" if card(graph).metric == "rocauc" else ""
+            row = [f"{graph}{metric}", weak, strong, *rest, f"{star['confidence']['mean']:.2f}"]
+            table.append("| " + " | ".join(row) + " |")
+    table += [
+        "",
+        f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or published splits; {CAPS}.",
+    ]
+    tuned = [f"{name.replace('-tuned', '')} {cell(found['scores']['strong'])}" for name, found in tuned_results()]
+    return [
+        *table,
+        "",
+        f"Strong experts as their sources tune them (`configs/tuned-*.yaml`): {'; '.join(tuned) or 'none yet'}.",
+    ]
+
+
+def tuned_results() -> list[tuple[str, dict[str, Any]]]:
+    """Return the tuned cells that have been run."""
+    names = (str(path.relative_to(RESULTS))[:-5] for path in sorted(RESULTS.glob("*/*-tuned.json")))
+    return [(name, found) for name in names if (found := read(name)) is not None]
+
+
+def read(name: str) -> dict[str, Any] | None:
+    """Return a cell's result, if it has been run."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def bold(scores: list[dict[str, list[float]] | None]) -> list[str]:
+    """Write scores, the highest mean in bold."""
+    best = max(score["test"][0] for score in scores if score)
+    return [cell(score, score is not None and score["test"][0] == best) for score in scores]
+
+
+def cell(score: dict[str, list[float]] | None, best: bool = False) -> str:
+    """Write one score."""
+    if score is None:
+        return "not run"
+    words = f"{score['test'][0]:.2f} ± {score['test'][1]:.2f}"
+    return f"**{words}**" if best else words
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Put a text between the page's marks of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.read_text().partition(begin)
+    if found:
+        write_text(page, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mowst import Config, predict
+from mowst.errors import InputError
+from mowst.predict import command as predict_command
+from mowst.predict import reload
+from mowst.record import read_config
+from mowst.run import command, run
+
+FAST = ["--dataset", "sbm", "--epochs", "4", "--seeds", "2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "sbm"
+    assert command([*FAST, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_leaves_what_the_contract_names(finished):
+    assert sorted(p.name for p in finished.iterdir()) == ["config.yaml", "result.json", "seed-0", "seed-1"]
+    files = ["config.yaml", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
+    assert sorted(p.name for p in (finished / "seed-0").iterdir()) == files
+    result = json.loads((finished / "result.json").read_text())
+    assert {"dataset", "metric", "seeds", "scores", "confidence", "seconds", "versions", "threads"} <= result.keys()
+    assert result["seeds"] == [0, 1]
+    assert {"weak", "strong", "average", "mixture"} <= result["scores"].keys()
+    for split in ("val", "test"):
+        single = [run["scores"]["mixture"][split] for run in result["runs"]]
+        assert result["scores"]["mixture"][split] == pytest.approx([np.mean(single), np.std(single, ddof=1)])
+    assert set(result["confidence"]) == {"mean", "share_weak"}
+
+
+def test_the_test_score_is_that_of_the_predictions(finished, blocks):
+    arrays = np.load(finished / "seed-0" / "predictions.npz")
+    record = json.loads((finished / "seed-0" / "result.json").read_text())
+    for name in ("weak", "strong", "mixture"):
+        right = arrays[name].argmax(1)[blocks.test_mask] == blocks.y[blocks.test_mask].numpy()
+        assert 100 * right.mean() == pytest.approx(record["scores"][name]["test"], abs=1e-4)
+    average = (arrays["weak"] + arrays["strong"]).argmax(1)[blocks.test_mask]
+    right = (average == blocks.y[blocks.test_mask].numpy()).mean()
+    assert 100 * right == pytest.approx(record["scores"]["average"]["test"], abs=0.3)
+    pool = arrays["mixture_confidence"][blocks.test_mask]
+    assert record["confidence"]["mean"] == pytest.approx(pool.mean(), abs=1e-5)
+
+
+def test_the_gate_is_in_the_checkpoint(finished):
+    names = load_file(finished / "seed-0" / "model.safetensors").keys()
+    assert any(name.startswith("mixture.gate.") for name in names)
+
+
+def test_predict_reproduces_the_run_bit_for_bit(finished, capsys, tmp_path):
+    save = tmp_path / "again.npz"
+    assert predict_command([str(finished / "seed-0"), "--save", str(save)]) == 0
+    assert "bit for bit" in capsys.readouterr().out
+    written = np.load(finished / "seed-0" / "predictions.npz")["mixture"]
+    assert np.array_equal(np.load(save)["probabilities"], written)
+
+
+def test_a_reloaded_mixture_predicts_in_every_mode(finished):
+    folder = finished / "seed-0"
+    model, _, ready = reload(folder, read_config(folder))
+    out = model(ready.x, ready.adj_t)
+    nodes = torch.tensor([5, 3, 8])
+    torch.testing.assert_close(
+        predict(model, ready.x, ready.adj_t, nodes=nodes), predict(model, ready.x, ready.adj_t)[nodes]
+    )
+    for threshold, expert in ((0.0, out.weak), (1.1, out.strong)):
+        routed = predict(model, ready.x, ready.adj_t, how="routed", threshold=threshold)
+        torch.testing.assert_close(routed, expert.softmax(-1))
+    drawn = predict(model, ready.x, ready.adj_t, how="sampled", generator=torch.Generator().manual_seed(0))
+    weak = (drawn == out.weak.softmax(-1)).all(-1)
+    strong = (drawn == out.strong.softmax(-1)).all(-1)
+    assert (weak | strong).all()
+    assert weak.float().mean() == pytest.approx(out.confidence.mean().item(), abs=0.05)
+
+
+def test_a_saved_configuration_repeats_the_run(finished, tmp_path):
+    again = tmp_path / "again"
+    command(["--config", str(finished / "config.yaml"), "--quiet", "--out", str(again)])
+    one, two = (json.loads((out / "result.json").read_text())["scores"] for out in (finished, again))
+    assert one == two
+
+
+def test_short_kinds_and_their_options_on_one_command_line(tmp_path):
+    out = tmp_path / "run"
+    line = "--dataset sbm --epochs 2 --seeds 1 --strong sage --strong.hidden_channels 24 --gate=power --no-baselines"
+    command([*line.split(), "--quiet", "--out", str(out)])
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert (config["strong"]["kind"], config["strong"]["hidden_channels"]) == ("sage", 24)
+    assert (config["gate"]["kind"], config["baselines"]) == ("power", False)
+    assert "weak" not in json.loads((out / "result.json").read_text())["scores"]
+
+
+def test_experts_alone_need_no_mixture(tmp_path):
+    result = run(Config(dataset="sbm", epochs=2, seeds=1, mixture=False), tmp_path / "run")
+    assert set(result["scores"]) == {"weak", "strong", "average"}
+    with pytest.raises(InputError, match="without a mixture"):
+        predict_command([str(tmp_path / "run" / "seed-0")])
+
+
+def test_bf16_and_float32_agree_roughly():
+    score = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = Config(dataset="digits", epochs=40, seeds=1, baselines=False, precision=precision)
+        score[precision] = run(config)["scores"]["mixture"]["val"][0]
+    assert abs(score["32-true"] - score["bf16-mixed"]) < 5
+
+
+def test_isolated_nodes_are_fine():
+    result = run(Config(dataset="tests.graphs:isolated", epochs=2, seeds=1))
+    assert result["scores"]["mixture"]["test"][0] >= 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--dataset coral", ["dataset", "'coral'", "cora"]),
+        ("--strong gnc", ["'gnc'", "gcn"]),
+        ("--gate oracle", ["'oracle'", "learned"]),
+        ("--regime turns", ["'turns'", "alternate"]),
+        ("--pretrain all", ["'all'", "both"]),
+        ("--signal val_acc", ["'val_acc'", "expected"]),
+        ("--precision bf16", ["'bf16'", "bf16-mixed"]),
+        ("--split shuffled", ["'shuffled'", "random"]),
+        ("--colour blue", ["--colour"]),
+        ("--strong.colour blue", ["--strong.colour"]),
+        ("--strong.hidden_channels wide", ["strong.hidden_channels", "wide"]),
+        ("--strong.hidden_channels 0", ["hidden_channels", "at least 1", "0"]),
+        ("--lr -1", ["lr", "above 0"]),
+        ("--config nowhere.yaml", ["nowhere.yaml"]),
+        ("--device gpu5", ["gpu5"]),
+        ("--gate.features true --gate power", ["power", "features"]),
+        ('--gate.options {"depth":3}', ["depth"]),
+        ("--no-mixture --no-baselines", ["nothing to train"]),
+        ("--dataset tests.graphs:not_a_number", ["node 7", "nan"]),
+        ("--dataset tests.graphs:infinite", ["inf"]),
+        ("--dataset tests.graphs:missing_node", ["60"]),
+        ("--dataset tests.graphs:overlapping", ["overlap"]),
+        ("--dataset tests.graphs:untrained", ["train"]),
+        ("--dataset tests.graphs:label_out_of_range", ["label"]),
+        ("--dataset tests.graphs:one_class", ["class"]),
+        ("--dataset tests.graphs:no_edges", ["edge"]),
+    ],
+)
+def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_path, capsys):
+    from mowst.cli import main
+
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as left:
+        main(command, ["--dataset", "sbm", "--epochs", "1", "--seeds", "1", "--out", str(out), *flags.split()])
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_a_run_is_refused_unless_told(finished, tmp_path):
+    before = (finished / "result.json").read_bytes()
+    with pytest.raises(InputError, match="holds a run already"):
+        command([*FAST, "--out", str(finished)])
+    assert (finished / "result.json").read_bytes() == before
+    out = tmp_path / "twice"
+    command([*FAST, "--out", str(out)])
+    command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
+    assert not (out / "seed-1").exists()
+
+
+def test_damaged_runs_are_refused_in_a_line(finished, tmp_path):
+    with pytest.raises(InputError, match="not a run of one seed"):
+        predict_command([str(tmp_path)])
+    broken = tmp_path / "seed-0"
+    broken.mkdir()
+    for path in (finished / "seed-0").iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "model.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(InputError, match="cannot be read"):
+        predict_command([str(broken)])
+    (broken / "result.json").write_text("{")
+    with pytest.raises(InputError, match="not the record of a run"):
+        predict_command([str(broken)])
+
+
+def test_list_names_every_graph(capsys):
+    assert command(["--list"]) == 0
+    said = capsys.readouterr().out
+    for name in ("cora", "ogbn-papers100M", "twitch-de", "digits"):
+        assert name in said
+
+
+def test_help_explains_every_field():
+    shown = subprocess.run(
+        [sys.executable, "-m", "mowst.run", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for flag in ("--strong.hidden_channels", "--gate.detach", "--signal", "--overwrite"):
+        words = shown.split(f"  {flag}")[1].split("\n  --")[0].split()
+        assert len(words) > 5, flag
+
+
+def test_the_command_prints_a_table(tmp_path):
+    line = [sys.executable, "-m", "mowst.run", "--dataset", "sbm", "--epochs", "3", "--seeds", "1", "--out"]
+    done = subprocess.run([*line, str(tmp_path / "run")], capture_output=True, text=True, check=True)
+    for words in (
+        "weak expert alone",
+        "strong expert alone",
+        "plain average",
+        "mixture",
+        "confidence",
+        "s of training",
+    ):
+        assert words in done.stdout
+    assert "3 epochs" in done.stderr
+    assert "Warning" not in done.stderr
