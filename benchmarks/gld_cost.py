@@ -1,6 +1,6 @@
 """What GLD costs, forward and backward: against plain KD on the same logits, and as the number of edges grows.
 
-    python benchmarks/gld_cost.py [--nodes 170000] [--classes 40] [--k 10] [--repeats 5]
+python benchmarks/gld_cost.py [--nodes 170000] [--classes 40] [--k 10] [--repeats 5]
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 2.0, center
     difference = full(student) - full(teacher).detach()
     if center:
         difference = difference - difference.mean(-1, keepdim=True)
-    u = (difference / temperature).abs()
+    u = difference / temperature
     return temperature**2 * (u / 2 + F.softplus(-u) - torch.log(u.new_tensor(2.0))).sum(-1)
 
 

@@ -38,7 +38,7 @@ SPECS = [
     "rkd(pairs=edges)",
     "rkd(of=hidden)",
     "krd",
-    "graphkd_contract.Outside(power=3)",  # found by its dotted path
+    "tests.graphkd_contract.Outside(power=3)",  # found by its dotted path
 ]
 
 

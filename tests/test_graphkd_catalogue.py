@@ -7,11 +7,11 @@ from importlib.metadata import EntryPoint
 import class_resolver.base
 import pytest
 import yaml
-from graphkd_contract import SPECS, Outside
 
 import graphkd
 from graphkd import GLD, KD, LOSSES, NKD, Standardized
 from graphkd.catalogue import Weighted
+from tests.graphkd_contract import SPECS, Outside
 
 
 def test_a_line_and_the_same_in_yaml_give_the_same_losses():
@@ -95,13 +95,13 @@ def test_nothing_in_a_line_is_executed():
 
 
 def test_a_loss_from_outside_is_found_by_its_path():
-    for path in ("graphkd_contract.Outside", "graphkd_contract:Outside"):
+    for path in ("tests.graphkd_contract.Outside", "tests.graphkd_contract:Outside"):
         assert type(graphkd.make(path, power=3)) is Outside
-    assert graphkd.build([{"name": "graphkd_contract:Outside", "weight": 2}])[0].weight == 2
+    assert graphkd.build([{"name": "tests.graphkd_contract:Outside", "weight": 2}])[0].weight == 2
 
 
 def test_a_loss_from_outside_is_found_by_its_entry_point(monkeypatch):
-    entry = EntryPoint("outside", "graphkd_contract:Outside", "graphkd.losses")
+    entry = EntryPoint("outside", "tests.graphkd_contract:Outside", "graphkd.losses")
     monkeypatch.setattr(class_resolver.base, "entry_points", lambda group: [entry] * (group == "graphkd.losses"))
     monkeypatch.setattr(LOSSES, "lookup_dict", dict(LOSSES.lookup_dict))
     LOSSES.register_entrypoint("graphkd.losses")

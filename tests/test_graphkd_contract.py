@@ -7,10 +7,10 @@ import warnings
 import pytest
 import torch
 import torch_geometric.typing
-from graphkd_contract import SPECS, Example, call, example, leaves, loss_for, rows
 
 import graphkd
 from graphkd import DistillationLoss, Signals, fill_target
+from tests.graphkd_contract import SPECS, Example, call, example, leaves, loss_for, rows
 
 BLIND = ("uskd", "dualhead", "gld", "lsp", "rkd")  # do not, or not only, pull logits to the teacher's
 every_loss = pytest.mark.parametrize("spec", SPECS)

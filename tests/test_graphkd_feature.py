@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from graphkd_contract import draw, example, gradient, rows, without
 
 import graphkd
 from graphkd import Signals
 from graphkd.feature import zipf_labels
+from tests.graphkd_contract import draw, example, gradient, rows, without
 
 N, C = 16, 6
 close = torch.testing.assert_close

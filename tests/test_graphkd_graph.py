@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from graphkd_contract import call, example, leaves
 from scipy.stats import wasserstein_distance
 
 import graphkd
@@ -19,6 +18,7 @@ from graphkd.graph import (
     node_features,
     top,
 )
+from tests.graphkd_contract import call, example, leaves
 
 close = torch.testing.assert_close
 

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from graphkd_contract import draw, gradient, without
 from torch import Tensor
 
 import graphkd
 from graphkd import Signals
 from graphkd.logit import nckd
+from tests.graphkd_contract import draw, gradient, without
 
 N, C = 16, 6
 close = torch.testing.assert_close
@@ -64,9 +64,9 @@ def test_glnn_is_kd_at_temperature_one():
 # --- DKD and NKD
 
 
-@pytest.mark.parametrize("T", [1.0, 4.0])
-def test_kd_is_tckd_plus_weighted_nckd(T):
-    s, t, y = draw()
+@pytest.mark.parametrize(("T", "scale"), [(1.0, 2.0), (4.0, 2.0), (1.0, 3000.0)])
+def test_kd_is_tckd_plus_weighted_nckd(T, scale):
+    s, t, y = draw(scale=scale)
     p_y = (t / T).softmax(-1).gather(1, y[:, None]).squeeze(1)
     tckd = graphkd.dkd(s, t, y, alpha=1, beta=0, temperature=T) / T**2
     close(graphkd.kd(s, t, T) / T**2, tckd + (1 - p_y) * nckd(s, t, y, T))
@@ -143,3 +143,36 @@ def test_a_constant_row_standardizes_to_zero_with_a_finite_gradient():
     z = torch.ones(1, 5, requires_grad=True)
     assert (graphkd.standardize(z) == 0).all()
     assert gradient(graphkd.standardize(z)[:, 0], z).isfinite().all()
+
+
+# --- the functions, used without a module
+
+
+@pytest.mark.parametrize(
+    ("function", "rest"),
+    [
+        (graphkd.kd, ()),
+        (graphkd.dkd, ("y",)),
+        (graphkd.nkd, ("y",)),
+        (graphkd.ofa, ("y",)),
+        (graphkd.binary_kl, ()),
+        (graphkd.lsp, ("edges",)),
+        (graphkd.krd, ("edges", "trust")),
+        (graphkd.rkd_distance, ("edges",)),
+        (graphkd.rkd_angle, ("triples",)),
+    ],
+)
+def test_functions_too_hold_the_teacher_constant_and_compute_in_full_precision(function, rest):
+    s, t, y = draw()
+    s, t = s.detach().bfloat16().requires_grad_(), t.bfloat16().requires_grad_()
+    more = {
+        "y": y,
+        "edges": torch.tensor([[0, 1, 2], [1, 2, 1]]),
+        "triples": torch.tensor([[0, 3], [1, 4], [2, 5]]),
+        "trust": torch.ones(N),
+    }
+    value = function(s, t, *(more[name] for name in rest))
+    value.sum().backward()
+    assert value.dtype == torch.float32
+    assert s.grad.any()
+    assert t.grad is None

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 import torch_geometric.utils as pyg
-from graphkd_contract import call, example, loss_for
 from torch_geometric.utils import remove_self_loops, scatter
 
 import graphkd
 from graphkd import KRD, LSP, RKD, Signals
 from graphkd.relation import all_or_sampled, certainty, local_structure, wedges
+from tests.graphkd_contract import call, example, loss_for
 
 close = torch.testing.assert_close
 
