@@ -189,3 +189,13 @@ def test_what_is_no_product_is_refused_in_one_line():
     assert repr(adjacency) == f"Adjacency({N} x {N}, {edges().size(1)} entries)"
     assert adjacency.layout == torch.sparse_csr
     assert adjacency.shape == (N, N)
+
+
+@pytest.mark.gpu
+def test_products_on_a_gpu_equal_those_on_the_cpu():
+    adjacency, x = Adjacency.from_edge_index(edges(), N), torch.randn(N, 7)
+    model = GraphSAGE(7, 16, num_layers=2, out_channels=4)
+    want = run(model, x, adjacency)
+    got = run(model.cuda(), x.cuda(), adjacency.cuda())
+    for value, oracle in zip(got, want, strict=True):
+        assert relative_error(value.cpu(), oracle) < 1e-4
