@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
 
-A cell is one experiment and one JSON file in benchmarks/results/accuracy: what is there is not run again. All plain cells
-share one setting (below); `tuned` cells train the strong expert of configs/tuned-*.yaml alone.
+A cell is one experiment and one JSON file in benchmarks/results/accuracy: what is there is not run again. All plain
+cells share one setting (below); `tuned` cells train the strong expert of configs/tuned-*.yaml alone.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from mowst.run import run
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy"
-GRAPHS = (
-    "cora pubmed photo computers cs tolokers github facebook blogcatalog twitch-de amherst41 actor digits sbm"
-).split()
+GRAPHS = [
+    *("cora", "pubmed", "photo", "computers", "cs", "tolokers", "github", "facebook"),
+    *("blogcatalog", "twitch-de", "amherst41", "actor", "digits", "sbm"),
+]
 EXPERT = {"hidden_channels": 64, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
 PLAIN = Config(epochs=300, patience=50, rounds=3, seeds=3, weak=ExpertConfig("mlp", **EXPERT))
 CAPS = "2 layers of 64, at most 300 epochs a phase, patience 50, at most 3 rounds of turns"
@@ -90,13 +91,13 @@ def lines() -> list[str]:
             table.append("| " + " | ".join(row) + " |")
     table += [
         "",
-        f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or published splits; {CAPS}.",
+        f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or masks; {CAPS}.",
     ]
     tuned = [f"{name.replace('-tuned', '')} {cell(found['scores']['strong'])}" for name, found in tuned_results()]
     return [
         *table,
         "",
-        f"Strong experts as their sources tune them (`configs/tuned-*.yaml`): {'; '.join(tuned) or 'none yet'}.",
+        f"Strong experts alone, tuned as in `configs/tuned-*.yaml`: {'; '.join(tuned) or 'none yet'}.",
     ]
 
 

@@ -133,7 +133,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
     fabric = fabric_of(config)
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
     with seeded(seed, fabric.device):
-        build(config, data.num_features, data.num_classes)  # what cannot be built is said before anything is trained
+        build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is trained
     ready = prepare(data, config, fabric.device)
     wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
     fitted = {name: fit(name, config, ready, seed, fabric, hook) for name in wanted}
@@ -150,7 +150,7 @@ def fit(name: str, config: Config, ready: Data, seed: int, fabric: Fabric, hook:
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
     signal = partial(SIGNALS.lookup(config.signal), metric=metric_of(ready))
     told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
-    shape = ready.num_features, ready.num_classes
+    shape = ready.num_features, classes_of(ready)
     with seeded(seed, fabric.device):
         model = build(config, *shape) if name == "mixture" else build_expert(getattr(config, name), *shape)
         trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told)
@@ -159,6 +159,11 @@ def fit(name: str, config: Config, ready: Data, seed: int, fabric: Fabric, hook:
         else:
             solo(trainer, config.schedule)
     return Fitted(model, trainer.output(), trainer.history, time.perf_counter() - start)
+
+
+def classes_of(data: Data) -> int:
+    """Return the number of classes C that a graph names, or that its labels go up to."""
+    return data["num_classes"] if "num_classes" in data else int(data.y.max()) + 1
 
 
 def metric_of(data: Data) -> Metric:

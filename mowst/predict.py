@@ -17,7 +17,7 @@ from mowst import cli
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import build, fabric_of, prepare
+from mowst.experiment import build, classes_of, fabric_of, prepare
 from mowst.inference import INFERENCE, predict
 from mowst.mixture import Mowst
 from mowst.record import read_config, read_json, read_weights, split_hash, write_arrays
@@ -39,7 +39,7 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     device = fabric_of(config).device
     ready = prepare(data, config, device)
-    model = read_weights(folder, "mixture", build(config, data.num_features, data.num_classes))
+    model = read_weights(folder, "mixture", build(config, data.num_features, classes_of(data)))
     return model.to(device).eval(), data, ready  # type: ignore[return-value]
 
 

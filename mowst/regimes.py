@@ -17,7 +17,6 @@ from mowst.names import Names
 from mowst.objectives import Loss
 from mowst.trainer import Phase, Term, Trainer
 
-
 OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
 
 

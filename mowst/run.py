@@ -17,6 +17,7 @@ from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment import Hook, run_seed
+from mowst.process import tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import catalogue_table, confidence_line, scores_table
 
@@ -102,6 +103,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("run", PURPOSE)
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Whether to replace a run that OUT holds.")
+    parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
     parser.add_argument("--quiet", action="store_true", help="Print nothing but the table.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     parsed = cli.parse(parser, arguments)
@@ -115,7 +117,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if mismatch := getattr(data, "count_mismatch", None):
         console.print(f"note: {mismatch}")
     out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
-    with Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
+    with tune_process(parsed.fast), Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
         result = run(config, out, hook=display)
     console.print(scores_table(result))
     console.print(confidence_line(result))

@@ -8,6 +8,7 @@ from mowst.data import load
 
 torch.set_num_threads(1)  # the graphs are tiny: threads would only wait for one another
 
+
 @pytest.fixture
 def tiny() -> Data:
     """Sixty nodes in three classes, a ring with chords, features that say something of the class."""

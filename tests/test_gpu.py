@@ -1,0 +1,61 @@
+"""Agreement of CPU and CUDA; skipped where there is no CUDA device."""
+
+import copy
+
+import pytest
+import torch
+
+from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
+from mowst.confidence import GATES
+from mowst.experts import EXPERTS
+from mowst.mixture import expert_logits
+from mowst.objectives import OBJECTIVES
+from mowst.propagation import Adjacency
+from mowst.run import run
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize("name", EXPERTS.names)
+def test_experts_agree(tiny, name):
+    model = expert(name, 8, 3, hidden_channels=16, num_layers=2, norm="layer_norm").double()
+    x, adjacency = tiny.x.double(), Adjacency.from_edge_index(tiny.edge_index, 60)
+    there = expert_logits(copy.deepcopy(model).cuda(), x.cuda(), adjacency.to("cuda"))
+    torch.testing.assert_close(there.cpu(), expert_logits(model, x, adjacency), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate", GATES.names)
+@pytest.mark.parametrize("objective", OBJECTIVES.names)
+def test_gates_and_objectives_agree(tiny, gate, objective):
+    torch.manual_seed(0)
+    options = {"hidden_channels": 8, "num_layers": 2}
+    model = Mowst(expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options), GATES.lookup(gate)()).eval()
+    losses = []
+    for device in ("cpu", "cuda"):
+        data, moved = tiny.clone().to(device), copy.deepcopy(model).to(device)
+        loss = OBJECTIVES.lookup(objective)(moved(data.x, data.edge_index), data).mean()
+        loss.backward()
+        losses.append([loss.detach().cpu(), *(p.grad.cpu() for p in moved.parameters() if p.grad is not None)])
+    for here, there in zip(*losses, strict=True):
+        torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("regime", ["joint", "alternate"])
+def test_a_whole_run(precision, regime, tmp_path):
+    config = Config(
+        dataset="sbm",
+        strong=ExpertConfig(kind="sage"),
+        gate=GateConfig(features=True),
+        device="cuda",
+        precision=precision,
+        regime=regime,
+        epochs=40,
+        rounds=2,
+        seeds=1,
+    )
+    scores = run(config, tmp_path / "run")["scores"]
+    assert scores["mixture"]["test"][0] > 50
