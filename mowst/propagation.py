@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import scatter
@@ -112,6 +113,7 @@ class SparseMatrix(Tensor):
 
     rows: Rows
     _columns: Rows | None
+    _known: WeakTensorKeyDictionary
 
     @staticmethod
     def __new__(cls, rows: Rows, width: int) -> Self:
@@ -119,7 +121,7 @@ class SparseMatrix(Tensor):
         dtype = torch.get_default_dtype() if rows.value is None else rows.value.dtype
         shape = (len(rows.start) - 1, width)
         self: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=rows.start.device)
-        self.rows, self._columns = rows, None
+        self.rows, self._columns, self._known = rows, None, WeakTensorKeyDictionary()
         return self
 
     @property
@@ -130,8 +132,17 @@ class SparseMatrix(Tensor):
         return self._columns
 
     def times(self, x: Tensor) -> Tensor:
-        """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast."""
-        product: Tensor = _Product.apply(self, x)  # type: ignore[no-untyped-call]
+        """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast.
+
+        A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
+        product is kept for as long as it lives itself.
+        """
+        version, product = self._known.get(x, (None, None)) if not x.requires_grad else (None, None)
+        if product is not None and version == x._version:
+            return product
+        product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
+        if not x.requires_grad:
+            self._known[x] = (x._version, product if version == x._version else None)
         return product
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

@@ -12,7 +12,7 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import to_undirected
 
 from mowst.errors import InputError
-from mowst.propagation import Adjacency, normalized, suited
+from mowst.propagation import Adjacency, Rows, normalized, suited
 
 N = 40
 
@@ -213,3 +213,23 @@ def test_products_on_a_gpu_equal_those_on_the_cpu():
     got = run(model.cuda(), x.cuda(), adjacency.cuda())
     for value, oracle in zip(got, want, strict=True):
         assert relative_error(value.cpu(), oracle) < 1e-4
+
+
+def test_the_product_with_constant_features_is_computed_twice_at_most_and_follows_their_changes(monkeypatch):
+    torch.manual_seed(0)
+    adjacency = Adjacency.from_edge_index(torch.randint(20, (2, 60)), 20)
+    x, calls, times = torch.randn(20, 5), [], Rows.times
+    monkeypatch.setattr(Rows, "times", lambda self, other: calls.append(1) or times(self, other))
+    dense = torch.zeros(20, 20).index_put_(tuple(adjacency.edge_index.flip(0)), torch.ones(60), accumulate=True)
+    for _ in range(5):
+        torch.testing.assert_close(adjacency @ x, dense @ x)
+    assert len(calls) == 2
+    x.mul_(2)
+    torch.testing.assert_close(adjacency @ x, dense @ x)
+    for _ in range(3):
+        hidden = torch.randn(20, 5)
+        torch.testing.assert_close(adjacency @ hidden, dense @ hidden)
+        learned = hidden.clone().requires_grad_()
+        torch.testing.assert_close(
+            torch.autograd.grad((adjacency @ learned).sum(), learned)[0], dense.t() @ torch.ones(20, 5)
+        )
