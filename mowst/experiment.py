@@ -27,6 +27,7 @@ from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import Mixture, Mowst
+from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
 from mowst.regimes import REGIMES, pretrain, pretrained_parts, solo
@@ -61,9 +62,11 @@ class SeedRun:
 def fabric_of(config: Config) -> Fabric:
     """Return the device and precision of a configuration, on one device."""
     try:
-        return Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
+    guard_scatter(fabric.device)
+    return fabric
 
 
 def prepare(data: Data, config: Config, device: torch.device) -> Data:

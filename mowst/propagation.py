@@ -137,7 +137,7 @@ class SparseMatrix(Tensor):
         A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
         product is kept for as long as it lives itself.
         """
-        version, product = self._known.get(x, (None, None)) if not x.requires_grad else (None, None)
+        version, product = (None, None) if x.requires_grad or x not in self._known else self._known[x]
         if product is not None and version == x._version:
             return product
         product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
