@@ -24,6 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,9 +38,13 @@ from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.citation_like import ARXIV_NODES, citation_like
+from mowst.experts import expert
+from mowst.metrics import accuracy, pooled
 from mowst.process import tune_process
 from mowst.propagation import Adjacency, suited
+from mowst.regimes import Schedule, solo
 from mowst.sparse_features import prepare_features
+from mowst.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 SETTINGS = {"plain": False, "tuned": True}
@@ -77,6 +82,41 @@ def step_row(num_nodes: int, device: str = "cpu") -> dict[str, Step]:
         "ours, bf16-mixed": training_step(x, y, adjacency, "bf16-mixed", normalize=False),
     }
     return {name: _waits(step) for name, step in steps.items()} if device != "cpu" else steps
+
+
+def trainer_row(num_nodes: int = 10_000, epochs: int = 10) -> dict[str, Step]:
+    """Return ten epochs of a solo GCN, one evaluation in each: by hand on PyG's paths and on ours, and our trainer."""
+    data = citation_like(num_nodes)
+    masks = torch.rand(num_nodes, generator=torch.Generator().manual_seed(0))
+    data.train_mask, data.val_mask = masks < 0.5, masks > 0.75
+    data.adj_t = Adjacency.from_edge_index(data.edge_index, num_nodes)
+    csr = to_torch_csr_tensor(*gcn_norm(data.edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
+    options: dict[str, Any] = {"dropout": 0.5, "norm": "batch_norm"}
+
+    def by_hand(graph: Tensor) -> Step:
+        model = GCN(data.x.size(1), 64, 2, 40, normalize=False, **options)
+
+        def loop() -> None:
+            optimizer, best = torch.optim.AdamW(model.parameters(), lr=0.01), -1.0
+            for _ in range(epochs):
+                model.train()
+                optimizer.zero_grad()
+                out = model(data.x, graph)
+                F.cross_entropy(out[data.train_mask], data.y[data.train_mask]).backward()
+                optimizer.step()
+                model.eval()
+                with torch.no_grad():
+                    right = model(data.x, graph).argmax(-1)[data.val_mask] == data.y[data.val_mask]
+                if (score := float(right.float().mean())) > best:
+                    best, _state = score, {k: v.clone() for k, v in model.state_dict().items()}
+
+        return loop
+
+    def trained() -> None:
+        model = expert("gcn", data.x.size(1), 40, hidden_channels=64, num_layers=2, **options)
+        solo(Trainer(model, data, partial(pooled, metric=accuracy)), Schedule(epochs=epochs))
+
+    return {"by hand, torch CSR": by_hand(csr), "by hand, our adjacency": by_hand(data.adj_t.gcn()), "trainer": trained}
 
 
 def _waits(step: Step) -> Step:
@@ -134,6 +174,7 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "first-layer-cora": lambda: first_layer_row(2_708, 1_433, 18, 64),
     "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
     "scaling": scaling_row,
+    "trainer": trainer_row,
 }
 MEMORY_ROWS = {"step-memory": "step", "step-full-size-memory": "step-full-size"}
 """Peak memory of a row's variants, each in a fresh process."""

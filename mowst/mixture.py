@@ -9,7 +9,7 @@ Bayes' rule for independent evidence.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ class Mowst(nn.Module):
         gate: module `(weak_logits, x, strong_logits=None) -> Gated` (`mowst.confidence`).
     """
 
+    takes_adjacency = True
+    takes_sparse_features = True
+
     def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module):
         super().__init__()
         self.weak, self.strong, self.gate = weak, strong, gate
@@ -75,9 +78,9 @@ class Mowst(nn.Module):
     ) -> Mixture:
         """[N, F], [2, E] -> `Mixture`. Logits `[N, C]` or a `Gated` handed in are taken, not computed again."""
         if weak is None:
-            weak = expert_logits(self.weak, x, edge_index)
+            weak = run_module(self.weak, x, edge_index)
         if strong is None:
-            strong = expert_logits(self.strong, x, edge_index)
+            strong = run_module(self.strong, x, edge_index)
         if gated is None:
             gated = weigh(self.gate, weak, x, strong)
         return Mixture(weak, strong, *gated)
@@ -86,7 +89,7 @@ class Mowst(nn.Module):
     def constants(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> dict[str, Tensor | Gated]:
         """Return what cannot change while only the parts named in `trains` do: keyword arguments for `forward`."""
         frozen: dict[str, Tensor | Gated] = {
-            name: expert_logits(getattr(self, name), x, edge_index) for name in ("weak", "strong") if name not in trains
+            name: run_module(getattr(self, name), x, edge_index) for name in ("weak", "strong") if name not in trains
         }
         sees = {"weak", "gate", "strong"} if getattr(self.gate, "needs_strong", False) else {"weak", "gate"}
         if not sees & set(trains):
@@ -94,6 +97,6 @@ class Mowst(nn.Module):
         return frozen
 
 
-def expert_logits(expert: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
-    """Run an expert on the features and the adjacency in the fastest form that it can take, -> [N, C]."""
-    return expert(suited_features(expert, x), suited(expert, edge_index))
+def run_module(module: nn.Module, x: Tensor, edge_index: Tensor, **options: Any) -> Any:
+    """Call a module with the features and the graph in the fastest form that it can take."""
+    return module(suited_features(module, x), suited(module, edge_index), **options)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.metrics import Output, rows
+from mowst.mixture import run_module
 from mowst.objectives import Loss
 
 HIDDEN = -100
@@ -61,7 +62,7 @@ class Trainer:
     Args:
         model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. If it has a method
             `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments.
-        data: graph with `x, edge_index, y, train_mask, val_mask`.
+        data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training.
@@ -80,6 +81,7 @@ class Trainer:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.batch = copy.copy(data)
         self.batch.y = data.y.masked_fill(~data.train_mask, HIDDEN)
+        self.graph = data.adj_t if "adj_t" in data else data.edge_index
         self.val = data.val_mask.nonzero().squeeze(-1)
         self.val_y = data.y[self.val]
         self.on = {"train": data.train_mask.nonzero().squeeze(-1), "all": None}
@@ -140,7 +142,7 @@ class Trainer:
         if constants is None or "" in phase.trains:
             return {}
         with self.fabric.autocast():
-            return constants(self.batch.x, self.batch.edge_index, phase.trains)
+            return constants(self.batch.x, self.graph, phase.trains)
 
     def _optimizer(self, phase: Phase, parts: list[nn.Module]) -> torch.optim.Optimizer:
         groups = [
@@ -156,8 +158,7 @@ class Trainer:
         for part in parts:
             part.train()
         optimizer.zero_grad(set_to_none=True)
-        with self.fabric.autocast():
-            out = self.model(self.batch.x, self.batch.edge_index, **constants)
+        out = self._call(constants)
         loss = torch.stack([term.weight * self._reduce(term, out) for term in phase.terms]).sum()
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
@@ -171,8 +172,11 @@ class Trainer:
 
     def _forward(self, constants: dict[str, Any]) -> Output:
         self.model.eval()
+        return self._call(constants)
+
+    def _call(self, constants: dict[str, Any]) -> Output:
         with self.fabric.autocast():
-            return self.model(self.batch.x, self.batch.edge_index, **constants)
+            return run_module(self.model, self.batch.x, self.graph, **constants)
 
     @torch.no_grad()
     def _evaluate(self, constants: dict[str, Any]) -> float:

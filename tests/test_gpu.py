@@ -8,7 +8,7 @@ import torch
 from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
 from mowst.confidence import GATES
 from mowst.experts import EXPERTS
-from mowst.mixture import expert_logits
+from mowst.mixture import run_module
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
 from mowst.run import run
@@ -23,8 +23,8 @@ pytestmark = [
 def test_experts_agree(tiny, name):
     model = expert(name, 8, 3, hidden_channels=16, num_layers=2, norm="layer_norm").double()
     x, adjacency = tiny.x.double(), Adjacency.from_edge_index(tiny.edge_index, 60)
-    there = expert_logits(copy.deepcopy(model).cuda(), x.cuda(), adjacency.to("cuda"))
-    torch.testing.assert_close(there.cpu(), expert_logits(model, x, adjacency), atol=1e-6, rtol=1e-6)
+    there = run_module(copy.deepcopy(model).cuda(), x.cuda(), adjacency.to("cuda"))
+    torch.testing.assert_close(there.cpu(), run_module(model, x, adjacency), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gate", GATES.names)

@@ -9,6 +9,7 @@ from mowst.experts import expert
 from mowst.metrics import accuracy, pooled
 from mowst.mixture import Mowst
 from mowst.objectives import cross_entropy, joint, separate
+from mowst.propagation import Adjacency
 from mowst.regimes import Schedule, alternate, pretrain, solo
 from mowst.regimes import joint as joint_regime
 from mowst.trainer import HIDDEN, Phase, Term, Trainer, snapshot
@@ -191,3 +192,36 @@ def test_the_gate_has_a_learning_rate_of_its_own(tiny):
     trainer._keep = lambda value: setattr(trainer, "best_state", snapshot(model)) or True
     trainer.fit(phase(("weak", "strong", "gate"), lrs={"gate": 0.0}, weight_decay=0.0))
     assert equal(before, snapshot(model.gate))
+
+
+class Watching(torch.nn.Module):
+    """A foreign expert, of which nothing is known, and a wrapper that says what it was called with."""
+
+    def __init__(self, inner=None):
+        super().__init__()
+        self.lin, self.inner, self.seen = torch.nn.Linear(8, 3), inner, []
+        self.takes_adjacency = inner is not None
+
+    def forward(self, x, edge_index):
+        self.seen.append(type(edge_index))
+        return self.lin(x) if self.inner is None else self.inner(x, edge_index)
+
+
+@pytest.mark.parametrize("in_mixture", [False, True])
+def test_experts_train_on_the_prepared_adjacency_and_foreign_ones_on_plain_edges(tiny, in_mixture):
+    tiny.adj_t = Adjacency.from_edge_index(tiny.edge_index, 60)
+    foreign, ours = Watching(), Watching(expert("gcn", 8, 3, hidden_channels=8, num_layers=2))
+    if in_mixture:
+        joint_regime(Trainer(Mowst(foreign, ours, LearnedGate()), tiny, score), Schedule(epochs=2))
+    else:
+        for model in (foreign, ours):
+            solo(Trainer(model, tiny, score), Schedule(epochs=2))
+    assert set(foreign.seen) == {torch.Tensor}
+    assert set(ours.seen) == {Adjacency}
+
+
+def test_a_gat_trains_alone_on_a_prepared_graph(tiny):
+    tiny.adj_t = Adjacency.from_edge_index(tiny.edge_index, 60)
+    trainer = Trainer(expert("gat", 8, 3, hidden_channels=8, num_layers=2), tiny, score)
+    solo(trainer, Schedule(epochs=2))
+    assert len(trainer.history) == 2
