@@ -135,14 +135,15 @@ class SparseMatrix(Tensor):
         """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast.
 
         A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
-        product is kept for as long as it lives itself.
+        product is kept for as long as it lives itself, or until somebody writes into either.
         """
-        version, product = (None, None) if x.requires_grad or x not in self._known else self._known[x]
-        if product is not None and version == x._version:
+        if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
+            return _Product.apply(self, x)  # type: ignore[no-untyped-call]
+        version, product, written = self._known[x] if x in self._known else (None, None, None)
+        if product is not None and (version, written) == (x._version, product._version):
             return product
         product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
-        if not x.requires_grad:
-            self._known[x] = (x._version, product if version == x._version else None)
+        self._known[x] = (x._version, product if version == x._version else None, product._version)
         return product
 
     def to(self, *args: Any, **kwargs: Any) -> Self:

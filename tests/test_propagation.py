@@ -233,3 +233,21 @@ def test_the_product_with_constant_features_is_computed_twice_at_most_and_follow
         torch.testing.assert_close(
             torch.autograd.grad((adjacency @ learned).sum(), learned)[0], dense.t() @ torch.ones(20, 5)
         )
+
+
+def test_a_kept_product_survives_being_written_into_and_is_never_made_for_inference_only():
+    adjacency, x, weight = (
+        Adjacency.from_edge_index(edges(), N),
+        torch.randn(N, 3),
+        torch.ones(N, 3, requires_grad=True),
+    )
+    want = adjacency.rows.times(x)
+    with torch.inference_mode():
+        for _ in range(3):
+            torch.testing.assert_close(adjacency @ x, want)
+            assert (adjacency @ torch.randn(N, 3)).shape == (N, 3)
+    for _ in range(3):
+        product = adjacency @ x
+        torch.testing.assert_close(torch.autograd.grad((product * weight).sum(), weight)[0], want)
+        product.add_(1)
+    torch.testing.assert_close(adjacency @ x, want)
