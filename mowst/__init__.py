@@ -10,7 +10,6 @@ from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import from_networkx, load
 from mowst.errors import InputError
 from mowst.experts import expert
-from mowst.inference import predict
 from mowst.mixture import Mixture, Mowst
 
 __all__ = [
@@ -27,5 +26,4 @@ __all__ = [
     "expert",
     "from_networkx",
     "load",
-    "predict",
 ]

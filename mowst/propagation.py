@@ -139,7 +139,7 @@ class SparseMatrix(Tensor):
         """
         if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
             return _Product.apply(self, x)  # type: ignore[no-untyped-call]
-        version, product, written = self._known.get(x, (None, None, None))
+        version, product, written = self._known.get(x, (None, None, None))  # type: ignore[no-untyped-call]
         if product is not None and (version, written) == (x._version, product._version):
             return product
         product = _Product.apply(self, x)  # type: ignore[no-untyped-call]

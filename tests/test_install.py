@@ -44,3 +44,10 @@ def test_the_wheel_carries_cards_and_configurations(tmp_path):
     assert Path(place).is_relative_to(tmp_path / "site")
     assert int(cards) == len(list((ROOT / "datasets").glob("*.yaml")))
     assert int(configs) == len(list((ROOT / "configs").glob("*.yaml")))
+
+
+def test_no_public_name_is_hidden_by_a_command_of_the_same_name():
+    import mowst
+
+    modules = {path.stem for path in (ROOT / "mowst").iterdir()}
+    assert not modules & set(mowst.__all__)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch_geometric.nn.models import GCN
 
-from mowst import InputError, LearnedGate, Mowst, MowstClassifier, from_networkx, load, predict
+from mowst import InputError, LearnedGate, Mowst, MowstClassifier, from_networkx, load
 from mowst.experts import EdgelessMLP
+from mowst.inference import predict
 from mowst.mixture import log_pool
 
 

@@ -8,8 +8,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mowst import Config, predict
+from mowst import Config
 from mowst.errors import InputError
+from mowst.inference import predict
 from mowst.predict import command as predict_command
 from mowst.predict import reload
 from mowst.record import read_config
