@@ -110,8 +110,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     config = cli.config_of(parsed)
     console = Console()
     if parsed.list:
-        wide = None if console.is_terminal else 160
-        console.print(catalogue_table(config.data_root), width=wide)
+        wide = console if console.is_terminal else Console(width=160)
+        wide.print(catalogue_table(config.data_root))
         return 0
     data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
     if mismatch := getattr(data, "count_mismatch", None):
