@@ -72,13 +72,16 @@ def config_of(parsed: Namespace) -> Config:
 
 
 def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
-    """Run a command as a program: input errors become one line on standard error and exit code 2."""
+    """Run a command as a program: errors become one line on standard error, exit code 2 for input, 1 for divergence."""
     warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
     try:
         sys.exit(command(arguments))
     except InputError as error:
         print(f"error: {flattened(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: training diverged: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

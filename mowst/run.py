@@ -16,7 +16,7 @@ from mowst import cli
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import Hook, run_seed
+from mowst.experiment import Hook, build, classes_of, run_seed
 from mowst.process import tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import catalogue_table, confidence_line, scores_table
@@ -116,6 +116,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
     if mismatch := getattr(data, "count_mismatch", None):
         console.print(f"note: {mismatch}")
+    build(config, data.num_features, classes_of(data))  # before an older run is given up for this one
     out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     with tune_process(parsed.fast), Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
         result = run(config, out, hook=display)

@@ -103,7 +103,7 @@ class Trainer:
         """Run one phase from the best weights so far; true when the validation score improved.
 
         Raises:
-            FloatingPointError: the loss stopped being a finite number; the best weights so far are in place.
+            FloatingPointError: the loss or the score is not a number; the best weights so far are in place.
         """
         self.model.load_state_dict(self.best_state)
         parts = self._thaw(phase)
@@ -180,7 +180,12 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self, constants: dict[str, Any]) -> float:
-        return self.score(rows(self._forward(constants), self.val), self.val_y)
+        score = self.score(rows(self._forward(constants), self.val), self.val_y)
+        if math.isnan(score):
+            raise FloatingPointError(
+                "the validation score is no number: a class has no validation node, or lr is large"
+            )
+        return score
 
     def _keep(self, score: float) -> bool:
         if not score > self.best_score:

@@ -9,6 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 from mowst import Config
+from mowst.cli import main
 from mowst.errors import InputError
 from mowst.inference import predict
 from mowst.predict import command as predict_command
@@ -153,8 +154,6 @@ def test_isolated_nodes_are_fine():
     ],
 )
 def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_path, capsys):
-    from mowst.cli import main
-
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as left:
         main(command, ["--dataset", "sbm", "--epochs", "1", "--seeds", "1", "--out", str(out), *flags.split()])
@@ -223,3 +222,22 @@ def test_the_command_prints_a_table(tmp_path):
         assert words in done.stdout
     assert "3 epochs" in done.stderr
     assert "Warning" not in done.stderr
+
+
+def test_a_run_that_cannot_be_built_costs_no_older_run(tmp_path):
+    out = tmp_path / "run"
+    command([*FAST, "--out", str(out)])
+    before = (out / "result.json").read_bytes()
+    with pytest.raises(InputError, match="depth"):
+        command([*FAST, "--out", str(out), "--overwrite", "true", "--gate.options", '{"depth": 3}'])
+    assert (out / "result.json").read_bytes() == before
+    assert (out / "seed-0" / "model.safetensors").exists()
+
+
+def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(command, [*FAST, "--lr", "1e30", "--out", str(tmp_path / "run")])
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert said.startswith("error: training diverged")
+    assert said.count("\n") == 1

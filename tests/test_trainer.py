@@ -225,3 +225,8 @@ def test_a_gat_trains_alone_on_a_prepared_graph(tiny):
     trainer = Trainer(expert("gat", 8, 3, hidden_channels=8, num_layers=2), tiny, score)
     solo(trainer, Schedule(epochs=2))
     assert len(trainer.history) == 2
+
+
+def test_a_score_that_is_not_a_number_is_said(tiny):
+    with pytest.raises(FloatingPointError, match="no validation node"):
+        joint_regime(Trainer(fresh(), tiny, lambda out, y: float("nan")), Schedule(epochs=3))
