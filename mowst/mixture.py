@@ -19,6 +19,9 @@ from mowst.propagation import suited
 from mowst.sparse_features import suited_features
 
 
+EXPERTS = ("weak", "strong")
+
+
 class Mixture(NamedTuple):
     """The one output of the model; loss, metric, routing and report are plain functions of it."""
 
@@ -58,14 +61,26 @@ class Mowst(nn.Module):
     Args:
         weak, strong: modules `(x, edge_index) -> logits [N, C]`.
         gate: module `(weak_logits, x, strong_logits=None) -> Gated` (`mowst.confidence`).
+        router: a gate that sees the weak expert alone, asked by routed inference where `gate` needs the strong one.
+
+    `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
+    (`mowst.calibration`).
     """
 
     takes_adjacency = True
     takes_sparse_features = True
 
-    def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module):
+    temperature: Tensor
+
+    def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module, router: nn.Module | None = None):
         super().__init__()
-        self.weak, self.strong, self.gate = weak, strong, gate
+        self.weak, self.strong, self.gate, self.router = weak, strong, gate, router
+        self.register_buffer("temperature", torch.ones(2))
+
+    def expert(self, name: str, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Calibrated logits of the `weak` or the `strong` expert, [N, C]."""
+        logits: Tensor = run_module(getattr(self, name), x, edge_index)
+        return logits / self.temperature[EXPERTS.index(name)]
 
     def forward(
         self,
@@ -76,11 +91,11 @@ class Mowst(nn.Module):
         strong: Tensor | None = None,
         gated: Gated | None = None,
     ) -> Mixture:
-        """[N, F], [2, E] -> `Mixture`. Logits `[N, C]` or a `Gated` handed in are taken, not computed again."""
+        """[N, F], [2, E] -> `Mixture`. Calibrated logits `[N, C]` or a `Gated` handed in are not computed again."""
         if weak is None:
-            weak = run_module(self.weak, x, edge_index)
+            weak = self.expert("weak", x, edge_index)
         if strong is None:
-            strong = run_module(self.strong, x, edge_index)
+            strong = self.expert("strong", x, edge_index)
         if gated is None:
             gated = weigh(self.gate, weak, x, strong)
         return Mixture(weak, strong, *gated)
@@ -89,7 +104,7 @@ class Mowst(nn.Module):
     def constants(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> dict[str, Tensor | Gated]:
         """Return what cannot change while only the parts named in `trains` do: keyword arguments for `forward`."""
         frozen: dict[str, Tensor | Gated] = {
-            name: run_module(getattr(self, name), x, edge_index) for name in ("weak", "strong") if name not in trains
+            name: self.expert(name, x, edge_index) for name in EXPERTS if name not in trains
         }
         sees = {"weak", "gate", "strong"} if getattr(self.gate, "needs_strong", False) else {"weak", "gate"}
         if not sees & set(trains):
