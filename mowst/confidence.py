@@ -193,4 +193,85 @@ class MonotoneGate(DispersionGate):
             return Gated(-torch.expm1(self.potential(torch.zeros_like(signals)) - self.potential(signals)))
 
 
-GATES = Names("gate", {"learned": LearnedGate, "power": PowerGate, "monotone": MonotoneGate})
+class LogisticGate(DispersionGate):
+    """c = sigmoid(w · D + b): as many parameters as a handful of held-out nodes can tell.
+
+    Args:
+        dispersions, detach: see `DispersionGate`.
+        start: confidence before anything is learned; it leans to the strong expert.
+    """
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        start: float = 0.1,
+        detach: bool = False,
+    ):
+        super().__init__(dispersions, detach=detach)
+        self.start = start
+        self.linear = nn.Linear(len(self.dispersions), 1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Trust the weak expert by `start` everywhere."""
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.bias, math.log(self.start / (1 - self.start)))
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C] -> confidence [N]."""
+        signals = self.measure(weak_logits)
+        confidence: Tensor = self.linear(signals).squeeze(-1).to(signals.dtype).sigmoid()
+        return Gated(confidence)
+
+
+class FusedGate(DispersionGate):
+    """A logarithmic pool whose weights depend on the dispersions of both experts.
+
+    softmax(a_weak log p + a_strong log q), (a_weak, a_strong) = softplus(W [D(p), D(q)] + b). Each expert alone, the
+    geometric mean (½, ½) and the product of independent evidence (1, 1) are among its settings. As
+    `Gated`: confidence = a_weak / (a_weak + a_strong), scale = a_weak + a_strong.
+
+    Args:
+        dispersions, detach: see `DispersionGate`.
+        start: the two weights before anything is learned; they lean to the strong expert.
+    """
+
+    needs_strong = True
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        start: tuple[float, float] = (0.05, 1.0),
+        detach: bool = False,
+    ):
+        super().__init__(dispersions, detach=detach)
+        self.start = start
+        self.linear = nn.Linear(2 * len(self.dispersions), 2)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weigh the experts by `start` everywhere."""
+        nn.init.zeros_(self.linear.weight)
+        self.linear.bias.data.copy_(torch.tensor([math.log(math.expm1(weight)) for weight in self.start]))
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C], [N, C] -> confidence [N], scale [N]."""
+        assert strong_logits is not None, "this gate looks at the strong expert too"
+        signals = torch.cat([self.measure(weak_logits), self.measure(strong_logits)], dim=-1)
+        weights = F.softplus(self.linear(signals).to(signals.dtype))
+        scale = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
+        return Gated(weights[..., 0] / scale, scale)
+
+
+GATES = Names(
+    "gate",
+    {
+        "learned": LearnedGate,
+        "power": PowerGate,
+        "monotone": MonotoneGate,
+        "logistic": LogisticGate,
+        "fused": FusedGate,
+    },
+)

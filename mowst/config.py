@@ -71,8 +71,8 @@ class ExpertConfig(Checked):
 class GateConfig(Checked):
     """The gate that turns the weak expert's dispersion into its confidence."""
 
-    kind: str = setting("learned", ["learned", "monotone", "power"])
-    """Gate by short name, or a dotted path."""
+    kind: str | None = setting(None, ["learned", "logistic", "monotone", "power", "fused"])
+    """Gate by short name (learned, logistic, monotone, power, fused), or a dotted path; by default the regime's own."""
     dispersions: list[str] = field(default_factory=lambda: ["variance", "negentropy"])
     """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
     features: bool = setting(False, [False, True])
@@ -84,7 +84,8 @@ class GateConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        GATES.lookup(self.kind)
+        if self.kind is not None:
+            GATES.lookup(self.kind)
         for name in self.dispersions:
             DISPERSIONS.lookup(name)
 
@@ -105,12 +106,16 @@ class Config(Checked):
     """The strong expert."""
     gate: GateConfig = field(default_factory=GateConfig)
     """The gate between them."""
-    regime: str = setting("joint", ["joint", "alternate"])
-    """How the parts are trained: joint (Mowst*), alternate (Mowst), or a dotted path."""
+    regime: str = setting("held-out", ["held-out", "joint", "alternate"])
+    """How the parts are trained: held-out (gate on nodes set aside), joint (Mowst*), alternate (Mowst), a dotted path."""
     objective: str | None = setting(None, [None, "separate", "joint"])
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
-    """Experts trained alone first: none, weak, strong, both."""
+    """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
+    folds: int = setting(5, at_least=2)
+    """Parts that held-out divides the training nodes into; one of them is held out at a time."""
+    rehearsals: int = setting(1, at_least=1)
+    """How many of these parts are held out in turn; as many as there are is cross-fitting."""
     optimizer: str = "adamw"
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)

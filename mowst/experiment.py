@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,17 +20,18 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
-from mowst.confidence import GATES, LearnedGate
+from mowst import fusion
+from mowst.confidence import GATES, LearnedGate, LogisticGate
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
-from mowst.mixture import Mixture, Mowst
+from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
-from mowst.regimes import REGIMES, pretrain, pretrained_parts, solo
+from mowst.regimes import OWN_GATE, REGIMES, solo
 from mowst.sparse_features import dense, prepare_features
 from mowst.trainer import HIDDEN, Trainer
 
@@ -85,17 +86,19 @@ def prepare(data: Data, config: Config, device: torch.device) -> Data:
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
     weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
-    gate_class: Any = GATES.lookup(config.gate.kind)
+    kind = config.gate.kind or OWN_GATE.get(REGIMES.lookup(config.regime), "learned")
+    gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
     if config.gate.features:
         if gate_class is not LearnedGate and "in_channels" not in options:
-            raise InputError(f"gate {config.gate.kind}: only the learned gate sees features; use --gate learned")
+            raise InputError(f"gate {kind}: only the learned gate sees features; use --gate learned")
         options["in_channels"] = in_channels
     try:
         gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
     except (TypeError, ValueError) as error:
-        raise InputError(f"gate {config.gate.kind}: {error}") from None
-    return Mowst(weak, strong, gate)
+        raise InputError(f"gate {kind}: {error}") from None
+    router = LogisticGate(config.gate.dispersions) if getattr(gate, "needs_strong", False) else None
+    return Mowst(weak, strong, gate, router)
 
 
 def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
@@ -139,14 +142,25 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
         build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is trained
     ready = prepare(data, config, fabric.device)
     wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
-    fitted = {name: fit(name, config, ready, seed, fabric, hook) for name in wanted}
+    fitted: dict[str, Fitted] = {}
+    for name in wanted:
+        fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
     return SeedRun(seed, data, fitted, scores_of(fitted, ready))
 
 
-def fit(name: str, config: Config, ready: Data, seed: int, fabric: Fabric, hook: Hook | None = None) -> Fitted:
+def fit(
+    name: str,
+    config: Config,
+    ready: Data,
+    seed: int,
+    fabric: Fabric,
+    hook: Hook | None = None,
+    alone: Mapping[str, Fitted] | None = None,
+) -> Fitted:
     """Train one model on a prepared graph: the `weak` or the `strong` expert alone, or the `mixture`.
 
-    Only training and validation labels are seen.
+    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one in
+    `alone`; the seconds that took are counted for both.
     """
     start = time.perf_counter()
     seen = copy.copy(ready)
@@ -156,12 +170,14 @@ def fit(name: str, config: Config, ready: Data, seed: int, fabric: Fabric, hook:
     shape = ready.num_features, classes_of(ready)
     with seeded(seed, fabric.device):
         model = build(config, *shape) if name == "mixture" else build_expert(getattr(config, name), *shape)
-        trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told)
+        trained = {part: done.model.state_dict() for part, done in (alone or {}).items()}
+        trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told, trained=trained)
         if name == "mixture":
             train_mixture(trainer, config)
         else:
             solo(trainer, config.schedule)
-    return Fitted(model, trainer.output(), trainer.history, time.perf_counter() - start)
+    seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
+    return Fitted(model, trainer.output(), trainer.history, seconds)
 
 
 def classes_of(data: Data) -> int:
@@ -175,29 +191,46 @@ def metric_of(data: Data) -> Metric:
 
 
 def train_mixture(trainer: Trainer, config: Config) -> None:
-    """Pre-train what is to be pre-trained, then follow the regime."""
-    pretrain(trainer, config.schedule, pretrained_parts(config.pretrain))
+    """Follow the regime."""
     objective = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
     REGIMES.lookup(config.regime)(trainer, config.schedule, **objective)
 
 
 def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
-    """Score each expert alone, their plain average, and the mixture pooled, routed and sampled, in percent."""
+    """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled, in percent."""
     metric = metric_of(data)
-    outputs = {name: each.output for name, each in fitted.items()}
-    if {"weak", "strong"} <= outputs.keys():
-        outputs["average"] = average(outputs["weak"], outputs["strong"])  # type: ignore[arg-type]
+    outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
     scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
-    mixture = outputs.get("mixture")
-    if isinstance(mixture, Mixture):
-        scores["routed"] = score(hard(mixture), data, metric, pooled)
-        scores["sampled"] = score(mixture, data, metric, expected)
+    if "mixture" in fitted:
+        model, out = fitted["mixture"].model, fitted["mixture"].output
+        by_node = routable(model, out, data)  # type: ignore[arg-type]
+        scores["routed"] = score(hard(by_node), data, metric, pooled)
+        scores["sampled"] = score(by_node, data, metric, expected)
     return scores
 
 
-def average(weak: Tensor, strong: Tensor) -> Mixture:
-    """Mix two experts' logits [N, C] with equal shares."""
-    return Mixture(weak, strong, torch.full_like(weak[:, 0], 0.5))
+def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
+    """Put the experts trained alone together in the plain ways of `mowst.fusion`."""
+    if not {"weak", "strong"} <= fitted.keys():
+        return {}
+    weak, strong = (fitted[part].output for part in EXPERTS)
+    assert isinstance(weak, Tensor)
+    assert isinstance(strong, Tensor)
+    found: dict[str, Output] = {"average": fusion.average(weak, strong)}
+    found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
+    model = fitted["mixture"].model if "mixture" in fitted else None
+    if isinstance(model, Mowst) and bool((model.temperature != 1).any()):
+        calibrated = weak / model.temperature[0], strong / model.temperature[1]
+        found |= {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
+    return found
+
+
+@torch.no_grad()
+def routable(model: Mowst, out: Mixture, data: Data) -> Mixture:
+    """Return the output with the confidence by which nodes are routed: the router's, where the mixture has one."""
+    if model.router is None:
+        return out
+    return out._replace(confidence=weigh(model.router, out.weak, data.x, None).confidence, scale=None)
 
 
 def hard(out: Mixture, threshold: float = 0.5) -> Mixture:

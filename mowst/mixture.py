@@ -18,7 +18,6 @@ from mowst.confidence import Gated
 from mowst.propagation import suited
 from mowst.sparse_features import suited_features
 
-
 EXPERTS = ("weak", "strong")
 
 

@@ -86,6 +86,17 @@ def dense(x: Tensor) -> Tensor:
     return x if x.layout == torch.strided else x.to_dense()
 
 
+def take_rows(x: Tensor, index: Tensor) -> Tensor:
+    """Return rows [n] of features [N, F] as a plain dense tensor [n, F], without making the others dense."""
+    if isinstance(x, SparseFeatures):
+        row, column = x.rows.entries()
+        value = torch.ones(row.numel(), dtype=x.dtype) if x.rows.value is None else x.rows.value
+        x = torch.sparse_coo_tensor(torch.stack([row, column]), value, x.shape, check_invariants=False)
+    elif x.layout != torch.strided:
+        x = x.to_sparse(layout=torch.sparse_coo)
+    return dense(x.index_select(0, index))
+
+
 def suited_features(module: nn.Module, x: Tensor) -> Tensor:
     """Return the features as `module` can take them: plain and dense where nothing is known of it.
 

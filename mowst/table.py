@@ -13,9 +13,12 @@ ROWS = {
     "weak": "weak expert alone",
     "strong": "strong expert alone",
     "average": "plain average of both",
+    "calibrated": "average, calibrated",
+    "evidence": "sum of log-probabilities, calibrated",
+    "stacked-on-val": "stacking fitted on validation nodes",
     "mixture": "mixture",
-    "routed": "mixture, routed at 0.5",
-    "sampled": "mixture, random routing (exact)",
+    "routed": "one expert per node (routed)",
+    "sampled": "random routing (exact)",
 }
 
 

@@ -66,6 +66,7 @@ class Trainer:
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training.
+        trained: states of parts that were trained alone already, by the part's name; `pretrain` takes them.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Trainer:
         *,
         fabric: Fabric | None = None,
         hook: Callable[[dict[str, Any]], None] | None = None,
+        trained: Mapping[str, Mapping[str, Tensor]] | None = None,
     ):
         self.model, self.score, self.hook = model, score, hook
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -85,6 +87,7 @@ class Trainer:
         self.val = data.val_mask.nonzero().squeeze(-1)
         self.val_y = data.y[self.val]
         self.on = {"train": data.train_mask.nonzero().squeeze(-1), "all": None}
+        self.fresh, self.trained, self.taken = snapshot(model), dict(trained or {}), set[str]()
         self.restart()
         self.history: list[dict[str, Any]] = []
 
@@ -95,9 +98,30 @@ class Trainer:
         trainer.restart()
         return trainer
 
+    def twin(self, part: str, nodes: Tensor) -> Trainer:
+        """Return a trainer of a copy of one part, with its first weights, that sees the labels of `nodes` only."""
+        trainer = copy.copy(self)
+        trainer.model = copy.deepcopy(self.model.get_submodule(part))
+        fresh = {name: value for name, value in self.fresh.items() if name.startswith(f"{part}.")}
+        trainer.model.load_state_dict({name.removeprefix(f"{part}."): value for name, value in fresh.items()})
+        trainer.batch = copy.copy(self.batch)
+        trainer.batch.y = torch.full_like(self.batch.y, HIDDEN).index_copy(0, nodes, self.batch.y[nodes])
+        trainer.on = {**self.on, "train": nodes}
+        trainer.restart()
+        return trainer
+
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
         self.best_score, self.best_state = -math.inf, snapshot(self.model)
+
+    def consider(self) -> bool:
+        """Keep the model's present weights if nothing validated better so far, else put the best ones back."""
+        score = self._evaluate({})
+        if score < self.best_score:
+            self.model.load_state_dict(self.best_state)
+            return False
+        self.best_score, self.best_state = score, snapshot(self.model)
+        return True
 
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.

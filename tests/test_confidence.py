@@ -5,6 +5,7 @@ import torch
 
 from mowst.confidence import DISPERSIONS, GATES, LearnedGate, MonotoneGate, PowerGate, margin, probabilities
 from mowst.errors import InputError
+from mowst.mixture import weigh
 
 PRECISIONS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 EXTREMES = torch.tensor(
@@ -13,10 +14,22 @@ EXTREMES = torch.tensor(
 TRUE_DISPERSIONS = [name for name in DISPERSIONS.names if name != "margin"]
 
 
+def moved(gate):
+    """Take a gate away from a start at which it is constant."""
+    for parameter in gate.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return gate
+
+
+def ask(gate, weak):
+    """Ask a gate of the weak expert's logits; one that looks at the strong expert too sees the other nodes' order."""
+    return weigh(gate, weak, torch.zeros(len(weak), 2), weak.flip(0))
+
+
 @pytest.fixture(params=GATES.names)
 def gate(request):
     torch.manual_seed(0)
-    return GATES.lookup(request.param)(["variance", "negentropy"])
+    return moved(GATES.lookup(request.param)(["variance", "negentropy"]))
 
 
 @pytest.mark.parametrize("name", DISPERSIONS.names)
@@ -82,8 +95,9 @@ def test_dispersions_of_one_hot_probabilities_have_finite_gradients(name, dtype)
 def test_gates_and_their_gradients_are_finite_at_extreme_logits(gate, dtype):
     gate = gate.to(torch.promote_types(dtype, torch.float32))
     logits = EXTREMES.to(dtype, copy=True).requires_grad_()
-    confidence = gate(logits, torch.zeros(6, 2)).confidence
-    confidence.sum().backward()
+    confidence, scale = ask(gate, logits)
+    (confidence.sum() + (0 if scale is None else scale.sum())).backward()
+    assert scale is None or bool((scale.isfinite() & (scale > 0)).all())
     assert confidence.shape == (6,)
     assert confidence.isfinite().all()
     assert ((confidence >= 0) & (confidence <= 1)).all()
@@ -99,16 +113,16 @@ def test_gate_takes_raw_logits_and_applies_softmax_once(gate):
 
 
 def test_gate_says_the_same_in_training_and_evaluation(gate):
-    logits, x = torch.randn(20, 3), torch.zeros(20, 2)
-    torch.testing.assert_close(gate.train()(logits, x).confidence, gate.eval()(logits, x).confidence)
+    logits = torch.randn(20, 3)
+    torch.testing.assert_close(ask(gate.train(), logits), ask(gate.eval(), logits))
 
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_gradient_reaches_the_weak_expert_unless_detached(detach):
     for name in GATES.names:
         logits = torch.randn(20, 3, requires_grad=True)
-        gate = GATES.lookup(name)(["negentropy"], detach=detach)
-        total = gate(logits, torch.zeros(20, 2)).confidence.sum()
+        gate = moved(GATES.lookup(name)(["negentropy"], detach=detach))
+        total = ask(gate, logits).confidence.sum()
         if total.requires_grad:
             total.backward()
         assert (logits.grad is not None and bool(logits.grad.abs().sum() > 0)) is not detach
@@ -144,5 +158,5 @@ def test_learned_gate_sees_the_features_only_if_asked():
 
 
 def test_an_unknown_gate_names_the_choices():
-    with pytest.raises(InputError, match="learned, monotone, power"):
+    with pytest.raises(InputError, match="fused, learned, logistic, monotone, power"):
         GATES.lookup("oracle")

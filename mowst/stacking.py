@@ -1,0 +1,123 @@
+"""A gate fitted where neither expert has seen the answer: the steps of the regime `held-out`.
+
+On its training nodes an over-fitted expert is confident and right; on new nodes it is confident and wrong. A gate
+learned there trusts it too much, and the mixture falls behind its parts. So the gate is fitted on held-out training
+nodes (the principle of stacking: Wolpert, 1992, doi 10.1016/S0893-6080(05)80023-1).
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from sklearn.model_selection import KFold, StratifiedKFold
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from mowst import objectives
+from mowst.calibration import like, temperature
+from mowst.errors import InputError
+from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
+from mowst.sparse_features import take_rows
+from mowst.trainer import Term, Trainer
+
+if TYPE_CHECKING:
+    from mowst.objectives import Loss
+    from mowst.regimes import Schedule
+
+PULL = 0.1
+"""Strength of the pull towards a gate's start: twice so many nats for a parameter that is off by one."""
+
+Folds = list[tuple[Tensor, Tensor]]
+
+
+class Twins(NamedTuple):
+    """What twins of the experts say of the training nodes that they were not fitted on."""
+
+    nodes: Tensor
+    """[n] ids of the held-out nodes."""
+    logits: dict[str, Tensor]
+    """[n, C] calibrated logits there, by expert."""
+    elsewhere: dict[str, Tensor]
+    """[m, C] calibrated logits at nodes outside the training set, a block for each fold, by expert."""
+
+
+def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
+    """Divide training nodes [n] into folds: (the nodes kept, the nodes held out) of each, as node ids.
+
+    Every fold has the same share of a class, where the class has enough nodes.
+
+    Raises:
+        InputError: there is only one node.
+    """
+    if len(nodes) < 2:
+        raise InputError(f"regime held-out: needs at least 2 training nodes, got {len(nodes)}")
+    labels = y[nodes].cpu()
+    enough = min(folds, int(labels.bincount().max()))
+    splitter = StratifiedKFold(enough, shuffle=True, random_state=0) if enough > 1 else KFold(2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        parts = list(splitter.split(labels, labels))
+    ids = nodes.cpu()
+    return [(ids[kept].to(nodes.device), ids[held].to(nodes.device)) for kept, held in parts]
+
+
+def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
+    """Train a twin of each expert without each of the folds held out, and calibrate it there."""
+    labels = trainer.batch.y
+    outside = torch.ones_like(labels, dtype=torch.bool).index_fill(0, trainer.on["train"], False)
+    logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
+    elsewhere: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
+    for part in EXPERTS:
+        for kept, held in folds:
+            twin = trainer.twin(part, kept)
+            twin.fit(schedule.phase(f"rehearse {part}", ("",), Term(objectives.cross_entropy)))
+            said = twin.output().float()  # type: ignore[union-attr]
+            said = said / temperature(said[held], labels[held])
+            logits[part].append(said[held])
+            elsewhere[part].append(said[outside])
+    nodes = torch.cat([held for _, held in folds])
+    return Twins(nodes, *({part: torch.cat(said[part]) for part in EXPERTS} for said in (logits, elsewhere)))
+
+
+@torch.no_grad()
+def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
+    """Give each expert of the mixture the temperature at which it is as sharp as its twins outside the training set."""
+    outside = torch.ones_like(trainer.batch.y, dtype=torch.bool).index_fill(0, trainer.on["train"], False)
+    model.temperature.fill_(1.0)
+    out = trainer.output()
+    for place, part in enumerate(EXPERTS):
+        model.temperature[place] = like(getattr(out, part)[outside], twins.elsewhere[part])
+
+
+def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
+    """Put a gate between the twins, at the held-out nodes [n]; x: their features [n, F]."""
+    weak, strong = (twins.logits[part] for part in EXPERTS)
+    return Mixture(weak, strong, *weigh(gate, weak, x, strong))
+
+
+def fit_gate(gate: nn.Module, twins: Twins, trainer: Trainer, objective: Loss, pull: float = PULL) -> None:
+    """Fit a gate on what the twins say of the held-out nodes, by L-BFGS in float64.
+
+    Minimises the sum of the objective + pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with.
+    """
+    fitted = copy.deepcopy(gate).cpu().double().eval()
+    start = [parameter.detach().clone() for parameter in fitted.parameters()]
+    if not start:
+        return
+    x = take_rows(trainer.batch.x, twins.nodes).cpu().double()
+    batch = Data(y=trainer.batch.y[twins.nodes].cpu())
+    seen = twins._replace(logits={part: said.cpu().double() for part, said in twins.logits.items()})
+    optimizer = torch.optim.LBFGS(fitted.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        pulled = sum(((now - then) ** 2).sum() for now, then in zip(fitted.parameters(), start, strict=True))
+        loss: Tensor = (objective(mixed(fitted, seen, x), batch).sum() + pull * pulled) / len(twins.nodes)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    gate.load_state_dict(fitted.state_dict())

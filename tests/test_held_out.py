@@ -1,0 +1,316 @@
+"""The regime `held-out`: temperatures, folds, the fit of a gate, and what may not leak."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+from mowst import fusion
+from mowst.calibration import like, sharpness, temperature
+from mowst.confidence import FusedGate, LogisticGate, PowerGate
+from mowst.errors import InputError
+from mowst.experts import expert
+from mowst.metrics import accuracy, pooled, predicted
+from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
+from mowst.objectives import cross_entropy, joint
+from mowst.regimes import Schedule, held_out
+from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse
+from mowst.trainer import HIDDEN, Term, Trainer, snapshot
+
+
+def score(out, y):
+    return pooled(out, y, accuracy)
+
+
+def fresh(gate=None, seed=0) -> Mowst:
+    torch.manual_seed(seed)
+    options = {"hidden_channels": 16, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
+    return Mowst(expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options), gate or FusedGate(), LogisticGate())
+
+
+def labels_of(logits):
+    return torch.distributions.Categorical(logits=logits).sample()
+
+
+# temperatures
+
+
+@pytest.mark.parametrize("true", [0.25, 1.0, 4.0])
+def test_the_temperature_of_labels_drawn_from_the_prediction_is_found(true):
+    torch.manual_seed(0)
+    logits = 2 * torch.randn(20_000, 4)
+    assert temperature(logits * true, labels_of(logits)) == pytest.approx(true, rel=0.05)
+
+
+def test_no_temperature_on_a_grid_is_likelier():
+    torch.manual_seed(1)
+    logits, y = 3 * torch.randn(200, 3).double(), torch.randint(3, (200,))
+
+    def loss(t):
+        return torch.nn.functional.cross_entropy(logits / t, y, reduction="sum") + math.log(t) ** 2 / 2
+
+    found = temperature(logits, y)
+    assert all(loss(found) <= loss(found * step) + 1e-6 for step in (0.5, 0.9, 0.99, 1.01, 1.1, 2.0))
+
+
+def test_with_nothing_to_learn_from_the_temperature_is_one():
+    assert temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) == pytest.approx(1.0, abs=1e-3)
+    assert temperature(torch.zeros(9, 3), torch.arange(9) % 3) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("true", [0.3, 1.0, 5.0])
+def test_a_sharper_copy_gets_the_temperature_that_undoes_it(true):
+    torch.manual_seed(0)
+    logits = torch.randn(500, 5)
+    assert like(true * logits, logits) == pytest.approx(true, rel=1e-3)
+    assert sharpness(true * logits / like(true * logits, logits)) == pytest.approx(sharpness(logits), abs=1e-5)
+
+
+def test_extreme_logits_have_a_temperature():
+    logits = 1e4 * torch.randn(20, 3)
+    for found in (temperature(logits, labels_of(logits)), like(logits, torch.zeros(4, 3)), like(logits * 0, logits)):
+        assert math.isfinite(found)
+        assert found > 0
+
+
+# folds
+
+
+@pytest.mark.parametrize("folds", [2, 5, 50])
+def test_folds_divide_the_training_nodes_and_keep_the_shares_of_the_classes(folds):
+    y = torch.arange(90) % 3
+    nodes = torch.randperm(90)[:60]
+    parts = divide(nodes, y, folds)
+    assert torch.equal(torch.cat([held for _, held in parts]).sort().values, nodes.sort().values)
+    for kept, held in parts:
+        assert torch.equal(torch.cat([kept, held]).sort().values, nodes.sort().values)
+        assert y[held].bincount(minlength=3).max() - y[held].bincount(minlength=3).min() <= 2
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_very_few_nodes_are_divided_too(count):
+    for kept, held in divide(torch.arange(count), torch.arange(count), 5):
+        assert len(kept) >= 1
+        assert len(held) >= 1
+
+
+def test_one_node_cannot_be_divided():
+    with pytest.raises(InputError, match="at least 2"):
+        divide(torch.tensor([3]), torch.arange(9), 5)
+
+
+# what a twin sees
+
+
+def test_a_twin_is_fitted_on_the_kept_nodes_alone(tiny):
+    """Changing the labels of a fold changes no weight of the twin that is calibrated there, and no validation label."""
+    kept, held = divide(tiny.train_mask.nonzero().squeeze(-1), tiny.y, 3)[0]
+
+    def weights(data):
+        torch.manual_seed(0)
+        trainer = Trainer(fresh(), data, score)
+        twin = trainer.twin("strong", kept)
+        assert (twin.batch.y[held] == HIDDEN).all()
+        twin.fit(Schedule(epochs=4).phase("rehearse strong", ("",), Term(cross_entropy)))
+        return snapshot(twin.model), snapshot(trainer.model)
+
+    other = copy.copy(tiny)
+    other.y = tiny.y.index_copy(0, held, (tiny.y[held] + 1) % 3)
+    (one, before), (two, _) = weights(tiny), weights(other)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(before[name], value) for name, value in snapshot(fresh()).items())
+
+
+def test_twins_start_from_the_weights_that_the_experts_had_when_they_were_fresh(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    start = snapshot(trainer.model.weak)
+    torch.nn.init.zeros_(next(trainer.model.weak.parameters()))
+    twin = trainer.twin("weak", trainer.on["train"])
+    assert all(torch.equal(value, start[name]) for name, value in snapshot(twin.model).items())
+
+
+def test_cross_fitting_speaks_of_every_training_node_once(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    twins = rehearse(trainer, Schedule(epochs=3), divide(trainer.on["train"], tiny.y, 3))
+    assert torch.equal(twins.nodes.sort().values, trainer.on["train"])
+    outside = int((~tiny.train_mask).sum())
+    assert all(twins.logits[part].shape == (len(twins.nodes), 3) for part in EXPERTS)
+    assert all(twins.elsewhere[part].shape == (3 * outside, 3) for part in EXPERTS)
+
+
+def test_the_experts_become_as_sharp_as_their_twins(tiny):
+    trainer = Trainer(fresh(), tiny, score)
+    outside = ~tiny.train_mask
+    elsewhere = {part: 3 * torch.randn(200, 3) for part in EXPERTS}
+    calibrate(trainer.model, trainer, Twins(torch.arange(0), {}, elsewhere))
+    out = trainer.output()
+    for part in EXPERTS:
+        assert sharpness(getattr(out, part)[outside]) == pytest.approx(sharpness(elsewhere[part]), abs=1e-4)
+
+
+# the fit of a gate
+
+
+def twins_of(weak, strong) -> Twins:
+    return Twins(torch.arange(len(weak)), {"weak": weak, "strong": strong}, {})
+
+
+def fitted(gate, tiny, weak, strong, y, **options):
+    data = copy.copy(tiny)
+    data.x = torch.zeros(len(y), 1)
+    data.y, data.train_mask, data.val_mask = (
+        y,
+        torch.ones(len(y), dtype=torch.bool),
+        torch.zeros(len(y), dtype=torch.bool),
+    )
+    fit_gate(gate, twins_of(weak, strong), Trainer(torch.nn.Linear(1, 1), data, score), joint, **options)
+    return gate
+
+
+def loss_of(gate, weak, strong, y):
+    out = mixed(gate, twins_of(weak, strong), torch.zeros(len(y), 1))
+    return -log_pool(out).gather(-1, y.unsqueeze(-1)).mean()
+
+
+def test_independent_evidence_is_added_up(tiny):
+    """Two Gaussian observations of the class: the posterior is the sum of both experts' logits."""
+    torch.manual_seed(0)
+    y = torch.randint(2, (4_000,))
+    weak, strong = (torch.stack([-z, z], 1) for z in (1.5 * (2 * y - 1) + 1.225 * torch.randn(2, len(y))))
+    gate = fitted(FusedGate(["max"]), tiny, weak, strong, y)
+    out = mixed(gate, twins_of(weak, strong), torch.zeros(len(y), 1))
+    best = accuracy((weak + strong).softmax(-1), y)
+    assert accuracy(predicted(out), y) >= best - 0.005
+    assert best > accuracy(weak.softmax(-1), y) + 0.05
+
+
+def test_an_expert_that_knows_nothing_is_left_alone(tiny):
+    torch.manual_seed(0)
+    y = torch.randint(3, (3_000,))
+    good, noise = 2 * torch.nn.functional.one_hot(y, 3) + torch.randn(3_000, 3), torch.randn(3_000, 3)
+    for weak, strong in ((good, noise), (noise, good)):
+        gate = fitted(FusedGate(), tiny, weak, strong, y)
+        out = mixed(gate, twins_of(weak, strong), torch.zeros(len(y), 1))
+        assert accuracy(predicted(out), y) >= accuracy(good.softmax(-1), y) - 0.01
+
+
+@pytest.mark.parametrize("gate", [LogisticGate(), FusedGate(), FusedGate(["max"])])
+def test_a_fitted_gate_is_likelier_than_its_start_on_the_nodes_it_was_fitted_on(tiny, gate):
+    torch.manual_seed(0)
+    y = torch.randint(3, (300,))
+    weak, strong = torch.randn(2, 300, 3) + torch.nn.functional.one_hot(y, 3)
+    before = loss_of(gate, weak, strong, y)
+    assert loss_of(fitted(gate, tiny, weak, strong, y), weak, strong, y) < before
+
+
+def test_the_pull_holds_a_gate_at_its_start(tiny):
+    torch.manual_seed(0)
+    y = torch.randint(3, (50,))
+    weak, strong = torch.randn(2, 50, 3)
+    start = snapshot(FusedGate())
+    held = snapshot(fitted(FusedGate(), tiny, weak, strong, y, pull=1e6))
+    assert all(torch.allclose(held[name], value, atol=1e-3) for name, value in start.items())
+
+
+def test_a_gate_without_parameters_has_nothing_to_fit(tiny):
+    y = torch.randint(3, (50,))
+    fitted(PowerGate(), tiny, torch.randn(50, 3), torch.randn(50, 3), y)
+
+
+def test_the_logistic_gate_is_a_logistic_regression(tiny):
+    """Where one expert is right and the other surely wrong, the pool's likelihood is a logistic regression's."""
+    torch.manual_seed(0)
+    sharp = 3 * torch.rand(2_000)
+    weak_right = torch.rand(2_000) < (2 * sharp - 2).sigmoid()
+    y = torch.zeros(2_000, dtype=torch.long)
+    weak = torch.stack([torch.where(weak_right, sharp, -sharp), torch.zeros(2_000)], 1)
+    signal = LogisticGate(["max"]).measure(weak)
+    strong = torch.stack([torch.where(weak_right, -40.0, 40.0), torch.zeros(2_000)], 1)
+    gate = fitted(LogisticGate(["max"]), tiny, weak, strong, y, pull=0.0)
+    p = weak.softmax(-1)[:, 0]
+    c = gate(weak, torch.zeros(2_000, 1)).confidence
+    q = strong.softmax(-1)[:, 0]
+    slope = ((p - q) / (c * p + (1 - c) * q) * c * (1 - c)).unsqueeze(-1) * torch.cat(
+        [signal, torch.ones_like(signal)], 1
+    )
+    assert slope.mean(0).abs().max() < 1e-4, "the likelihood is stationary"
+
+
+# the regime
+
+
+def test_the_regime_keeps_the_experts_trained_alone_and_calibrates_them(tiny):
+    torch.manual_seed(0)
+    alone = {part: snapshot(fresh(seed=7).get_submodule(part)) for part in EXPERTS}
+    trainer = Trainer(fresh(), tiny, score, trained=alone)
+    held_out(trainer, Schedule(epochs=5))
+    assert trainer.taken == set(EXPERTS)
+    for part in EXPERTS:
+        now = snapshot(trainer.model.get_submodule(part))
+        assert all(torch.equal(now[name], value) for name, value in alone[part].items())
+    assert (trainer.model.temperature != 1).all()
+    assert {record["phase"] for record in trainer.history} == {"rehearse weak", "rehearse strong"}
+
+
+def test_a_gate_that_validates_worse_than_its_start_is_not_kept(tiny):
+    class Spoilt(FusedGate):
+        """Likely on held-out nodes, wrong on validation nodes: it counts nodes."""
+
+        def forward(self, weak_logits, x, strong_logits=None):
+            gated = super().forward(weak_logits, x, strong_logits)
+            if (self.linear.weight != 0).any() and len(x) == 60:
+                return gated._replace(confidence=torch.ones_like(gated.confidence))
+            return gated
+
+    torch.manual_seed(0)
+    trainer = Trainer(fresh(Spoilt()), tiny, score)
+    held_out(trainer, Schedule(epochs=30))
+    strong = pooled(trainer.output().strong[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
+    weak = pooled(trainer.output().weak[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
+    assert weak < strong, "the graph must tell the two apart"
+    assert (trainer.model.gate.linear.weight == 0).all()
+
+
+# fusions
+
+
+def test_stacking_is_scikit_learns_regression_and_predicts_its_own_rows_out_of_fold():
+    torch.manual_seed(0)
+    y = torch.arange(200) % 3
+    weak, strong = torch.randn(2, 200, 3) + torch.nn.functional.one_hot(y, 3)
+    nodes = torch.arange(0, 200, 2)
+    found = fusion.stacked(weak, strong, y, nodes)
+    inputs = np.concatenate([log_softmax(weak.double(), -1), log_softmax(strong.double(), -1)], -1)
+    model = LogisticRegression(max_iter=1000).fit(inputs[::2], y[::2])
+    assert np.allclose(found[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-4)
+    assert not np.allclose(found[::2], model.predict_log_proba(inputs[::2]), atol=1e-2)
+
+
+def test_stacking_survives_classes_without_a_validation_node():
+    y = torch.arange(30) % 3
+    weak, strong = torch.randn(2, 30, 3)
+    some = torch.tensor([0, 1, 3, 4])
+    assert (fusion.stacked(weak, strong, y, some).argmax(-1) != 2).all()
+    assert (fusion.stacked(weak, strong, y, torch.tensor([0, 3])).argmax(-1) == 0).all()
+
+
+def test_evidence_is_the_product_of_the_two_predictions():
+    weak, strong = torch.randn(2, 9, 4)
+    product = weak.softmax(-1) * strong.softmax(-1)
+    assert torch.allclose(predicted(fusion.evidence(weak, strong)), product / product.sum(-1, keepdim=True), atol=1e-6)
+
+
+def test_the_fused_gate_contains_the_experts_and_the_plain_pools():
+    weak, strong = torch.randn(2, 9, 4)
+    for start, expected in (
+        ((1e-9, 1.0), strong.softmax(-1)),
+        ((1.0, 1e-9), weak.softmax(-1)),
+        ((1.0, 1.0), predicted(fusion.evidence(weak, strong))),
+        ((0.5, 0.5), predicted(Mixture(weak, strong, torch.full((9,), 0.5), torch.ones(9)))),
+    ):
+        gate = FusedGate(start=start)
+        assert torch.allclose(predicted(Mixture(weak, strong, *gate(weak, weak, strong))), expected, atol=1e-5)
