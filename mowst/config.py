@@ -107,7 +107,7 @@ class Config(Checked):
     gate: GateConfig = field(default_factory=GateConfig)
     """The gate between them."""
     regime: str = setting("held-out", ["held-out", "joint", "alternate"])
-    """How the parts are trained: held-out (gate on nodes set aside), joint (Mowst*), alternate (Mowst), a dotted path."""
+    """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), or the dotted path of a regime."""
     objective: str | None = setting(None, [None, "separate", "joint"])
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
