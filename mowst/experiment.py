@@ -24,6 +24,7 @@ from mowst import fusion
 from mowst.confidence import GATES, LearnedGate, LogisticGate
 from mowst.config import Config
 from mowst.data import load
+from mowst.diagnosis import diagnose
 from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
@@ -32,7 +33,8 @@ from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
 from mowst.regimes import OWN_GATE, REGIMES, solo
-from mowst.sparse_features import dense, prepare_features
+from mowst.sparse_features import dense, prepare_features, take_rows
+from mowst.stacking import Twins, mixed
 from mowst.trainer import HIDDEN, Trainer
 
 Hook = Callable[[dict[str, Any]], None]
@@ -46,6 +48,8 @@ class Fitted(NamedTuple):
     """What it says of every node, in evaluation mode."""
     history: list[dict[str, Any]]
     seconds: float
+    twins: Twins | None = None
+    """What twins of the experts said of held-out training nodes, where the regime has some."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class SeedRun:
     """`weak` and `strong`, each trained alone, and `mixture`; what the configuration leaves out is not there."""
     scores: dict[str, dict[str, float]]
     """In percent, by predictor and split."""
+    diagnosis: dict[str, Any] | None = None
+    """Of the mixture (`mowst.diagnosis`)."""
 
 
 def fabric_of(config: Config) -> Fabric:
@@ -145,7 +151,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
     fitted: dict[str, Fitted] = {}
     for name in wanted:
         fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
-    return SeedRun(seed, data, fitted, scores_of(fitted, ready))
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis_of(fitted.get("mixture"), ready))
 
 
 def fit(
@@ -177,7 +183,7 @@ def fit(
         else:
             solo(trainer, config.schedule)
     seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
-    return Fitted(model, trainer.output(), trainer.history, seconds)
+    return Fitted(model, trainer.output(), trainer.history, seconds, trainer.twins)
 
 
 def classes_of(data: Data) -> int:
@@ -223,6 +229,19 @@ def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
         calibrated = weak / model.temperature[0], strong / model.temperature[1]
         found |= {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
     return found
+
+
+@torch.no_grad()
+def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
+    """Diagnose a mixture by the confidence that routes its nodes."""
+    if mixture is None:
+        return None
+    out = routable(mixture.model, mixture.output, data)  # type: ignore[arg-type]
+    held = None
+    if mixture.twins is not None:
+        gate: Any = mixture.model.router or mixture.model.gate
+        held = mixed(gate, mixture.twins, take_rows(data.x, mixture.twins.nodes)).confidence
+    return diagnose(out, data.y, data.train_mask, data.val_mask, held)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from torch_geometric.data import Data
 
 from mowst.cli import config_of, parse, parser
 from mowst.config import Config
+from mowst.diagnosis import together
 from mowst.errors import InputError
 from mowst.experiment import SeedRun
 from mowst.metrics import predicted
@@ -123,6 +124,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "mean": float(confidence.mean()),
             "share_weak": float((confidence > 0.5).float().mean()),
         }
+        record["diagnosis"] = run.diagnosis
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
     record["epochs"] = {name: len(fitted.history) for name, fitted in run.fitted.items()}
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
@@ -181,6 +183,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result["confidence"] = {
             key: statistics.fmean(record["confidence"][key] for record in records) for key in first["confidence"]
         }
+        result["diagnosis"] = together([record["diagnosis"] for record in records])
     result["seconds"] = round(sum(sum(record["seconds"].values()) for record in records), 3)
     kept = ("parameters", "versions", "threads", "device", "precision")
     return result | {key: first[key] for key in kept} | {"runs": list(records)}

@@ -13,10 +13,10 @@ import torch
 
 from mowst import objectives
 from mowst.errors import unknown
-from mowst.mixture import EXPERTS, Mowst
+from mowst.mixture import EXPERTS
 from mowst.names import Names
 from mowst.objectives import Loss
-from mowst.stacking import calibrate, divide, fit_gate, rehearse
+from mowst.stacking import divide, rehearse, settle
 from mowst.trainer import Phase, Term, Trainer
 
 OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
@@ -109,17 +109,10 @@ def held_out(
 
     Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times.
     """
-    model: Mowst = trainer.model  # type: ignore[assignment]
     folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
-    twins = rehearse(trainer, schedule, folds)
+    trainer.twins = rehearse(trainer, schedule, folds)
     pretrain(trainer, schedule, EXPERTS)
-    calibrate(model, trainer, twins)
-    if model.router is not None:
-        fit_gate(model.router, twins, trainer, objective)
-    trainer.restart()
-    trainer.consider()
-    fit_gate(model.gate, twins, trainer, objective)
-    trainer.consider()
+    settle(trainer, trainer.twins, objective)
 
 
 REGIMES = Names("regime", {"held-out": held_out, "joint": joint, "alternate": alternate})

@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mowst import cli
 from mowst.config import Config
 from mowst.data import load
+from mowst.diagnosis import sentences
 from mowst.errors import InputError
 from mowst.experiment import Hook, build, classes_of, run_seed
 from mowst.process import tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
-from mowst.table import catalogue_table, confidence_line, scores_table
+from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table
 
 PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
 leave a folder with scores, predictions and weights."""
@@ -122,6 +123,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
         result = run(config, out, hook=display)
     console.print(scores_table(result))
     console.print(confidence_line(result))
+    if "diagnosis" in result:
+        console.print(benefit_table(result))
+        console.print(" ".join(sentences(result)))
     console.print(f"written to {out}")
     return 0
 

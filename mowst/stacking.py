@@ -92,6 +92,18 @@ def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
         model.temperature[place] = like(getattr(out, part)[outside], twins.elsewhere[part])
 
 
+def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
+    """Calibrate the trained experts of a mixture, fit its gate and router on the twins, keep what validates better."""
+    model: Mowst = trainer.model  # type: ignore[assignment]
+    calibrate(model, trainer, twins)
+    if model.router is not None:
+        fit_gate(model.router, twins, trainer, objective)
+    trainer.restart()
+    trainer.consider()
+    fit_gate(model.gate, twins, trainer, objective)
+    trainer.consider()
+
+
 def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
     """Put a gate between the twins, at the held-out nodes [n]; x: their features [n, F]."""
     weak, strong = (twins.logits[part] for part in EXPERTS)

@@ -41,6 +41,21 @@ def percent(mean: float, deviation: float, *, alone: bool) -> str:
     return f"{mean:.2f}" if alone else f"{mean:.2f} ± {deviation:.2f}"
 
 
+def benefit_table(result: dict[str, Any]) -> Table:
+    """Return how often each expert is right on validation nodes, by the weak expert's confidence."""
+    found = result["diagnosis"]
+    title = f"validation nodes by confidence; the weak expert serves as well from {found['threshold']:.2f} on"
+    table = Table("confidence", "nodes", "weak right", "strong right", "benefit", title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for each in found["bins"]:
+        if each["nodes"]:
+            weak, strong = (100 * each[part] / each["nodes"] for part in ("weak", "strong"))
+            span = f"{each['low']:.1f} to {each['high']:.1f}"
+            table.add_row(span, f"{each['nodes']:,}", f"{weak:.1f} %", f"{strong:.1f} %", f"{strong - weak:+.1f}")
+    return table
+
+
 def confidence_line(result: dict[str, Any]) -> str:
     """Say how much the mixture trusts the weak expert, and what the run took."""
     words = f"{result['seconds']:.1f} s of training"

@@ -90,6 +90,7 @@ class Trainer:
         self.fresh, self.trained, self.taken = snapshot(model), dict(trained or {}), set[str]()
         self.restart()
         self.history: list[dict[str, Any]] = []
+        self.twins: Any = None
 
     def sub(self, part: str) -> Trainer:
         """Return a trainer of one part on its own, with the same data, score, history and hook."""

@@ -1,0 +1,196 @@
+"""The gate fitted on held-out nodes against the experts, the plain fusions and the published mixtures; for the docs.
+
+    python benchmarks/gating.py --data_root data [--only "photo/*"] [--seeds 5] [--budget 3600] [--table]
+
+A cell is one graph and one strong expert. Its experts and their twins are trained once a seed and kept in --work, so
+that every variant below sees the same experts, differences are paired, and another variant costs seconds. One setting
+serves all graphs; it was chosen on photo, amherst41, blogcatalog, tolokers, pubmed and actor alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable
+from fnmatch import fnmatch
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from benchmarks.accuracy import EXPERT, HERE, PLAIN
+from mowst import fusion
+from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
+from mowst.config import Config, ExpertConfig
+from mowst.data import load
+from mowst.experiment import build, classes_of, fabric_of, fit, hard, metric_of, prepare, routable, score
+from mowst.metrics import SIGNALS, Output, pooled
+from mowst.mixture import EXPERTS, Mixture, Mowst
+from mowst.objectives import joint
+from mowst.process import tune_process
+from mowst.record import write_arrays, write_text
+from mowst.stacking import Twins, divide, rehearse, settle
+from mowst.trainer import HIDDEN, Trainer
+
+RESULTS = HERE / "results" / "gating"
+CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
+CONFIRMED_ON = ["cora", "computers", "cs", "dblp", "github", "facebook", "flickr-small", "twitch-de", "cornell5"]
+GRAPHS = [*CHOSEN_ON, *CONFIRMED_ON, "chameleon-filtered", "squirrel-filtered"]
+
+
+class Experts(NamedTuple):
+    """What one seed of a cell trained."""
+
+    data: Data
+    alone: dict[str, Tensor]
+    """[N, C] logits of each expert."""
+    twins: Twins
+    seconds: dict[str, float]
+    """Of training `weak`, `strong` and the `twins`."""
+
+
+class Known(nn.Module):
+    """An expert whose logits [N, C] are known."""
+
+    def __init__(self, logits: Tensor):
+        super().__init__()
+        self.register_buffer("logits", logits)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Any:
+        """Return them."""
+        return self.logits
+
+
+def train(config: Config, seed: int) -> Experts:
+    """Train both experts alone, and a twin of each without one fold of the training nodes."""
+    fabric = fabric_of(config)
+    data = load(config.dataset, config.data_root, split=config.split, seed=seed)
+    ready = prepare(data, config, fabric.device)
+    done = {part: fit(part, config, ready, seed, fabric) for part in EXPERTS}
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready)
+    nodes = trainer.on["train"]
+    twins = rehearse(trainer, config.schedule, divide(nodes, trainer.batch.y, config.folds)[: config.rehearsals])
+    seconds = {part: done[part].seconds for part in EXPERTS} | {"twins": time.perf_counter() - start}
+    return Experts(data, {part: done[part].output for part in EXPERTS}, twins, seconds)  # type: ignore[misc]
+
+
+def trainer_of(model: nn.Module, ready: Data) -> Trainer:
+    """Return a trainer that sees no test label."""
+    seen = ready.clone()
+    seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
+    return Trainer(model, seen, partial(SIGNALS.lookup("metric"), metric=metric_of(ready)))
+
+
+def kept(config: Config, seed: int, path: Path) -> Experts:
+    """Return the experts of a seed from `path`, trained and written there if they are not there yet."""
+    if not path.exists():
+        found = train(config, seed)
+        logits = {f"alone_{part}": found.alone[part] for part in EXPERTS}
+        logits |= {f"held_{part}": found.twins.logits[part] for part in EXPERTS}
+        logits |= {f"elsewhere_{part}": found.twins.elsewhere[part] for part in EXPERTS}
+        seconds = np.array([found.seconds[name] for name in (*EXPERTS, "twins")])
+        arrays = {name: value.float().numpy() for name, value in logits.items()}
+        write_arrays(path, **arrays, nodes=found.twins.nodes.numpy(), seconds=seconds)
+    read = np.load(path, allow_pickle=False)
+    alone, held, elsewhere = (
+        {part: torch.from_numpy(read[f"{kind}_{part}"]) for part in EXPERTS} for kind in ("alone", "held", "elsewhere")
+    )
+    data = load(config.dataset, config.data_root, split=config.split, seed=seed)
+    twins = Twins(torch.from_numpy(read["nodes"]), held, elsewhere)
+    return Experts(data, alone, twins, dict(zip((*EXPERTS, "twins"), read["seconds"].tolist(), strict=True)))
+
+
+def gated(gate: Callable[[], nn.Module], experts: Experts) -> tuple[Mowst, Mixture]:
+    """Put a gate between trained experts as the regime held-out does."""
+    known = (Known(experts.alone[part]) for part in EXPERTS)
+    model = Mowst(*known, gate(), LogisticGate())
+    trainer = trainer_of(model, experts.data)
+    settle(trainer, experts.twins, joint)
+    return model, trainer.output()  # type: ignore[return-value]
+
+
+class Constant(FusedGate):
+    """The same two weights at every node."""
+
+    def measure(self, logits: Tensor) -> Tensor:
+        """Leave the dispersions out."""
+        return torch.zeros_like(super().measure(logits))
+
+
+GATES: dict[str, Callable[[], nn.Module]] = {
+    "fused": FusedGate,
+    "fused, constant weights": Constant,
+    "linear, logistic": LogisticGate,
+    "linear, monotone": MonotoneGate,
+}
+
+
+def outputs(experts: Experts) -> dict[str, Output]:
+    """Predict with every variant."""
+    data, (weak, strong) = experts.data, (experts.alone[part] for part in EXPERTS)
+    found: dict[str, Output] = {"weak": weak, "strong": strong, "average": fusion.average(weak, strong)}
+    found["stacked on val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
+    for name, gate in GATES.items():
+        model, out = gated(gate, experts)
+        found[name] = out
+        if name == "fused":
+            found["routed"] = hard(routable(model, out, data))
+    calibrated = weak / model.temperature[0], strong / model.temperature[1]
+    return found | {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
+
+
+def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
+    """Run the seeds of one cell."""
+    runs = []
+    for seed in range(seeds):
+        experts = kept(config, seed, work / f"{config.dataset}-{config.strong.kind}-{seed}.npz")
+        metric, found = metric_of(experts.data), outputs(experts)
+        scores = {name: score(out, experts.data, metric, pooled) for name, out in found.items()}
+        share = float(found["routed"].confidence[experts.data.test_mask].mean())  # type: ignore[union-attr]
+        runs.append({"seed": seed, "scores": scores, "seconds": experts.seconds, "routed_to_weak": share})
+    return {"graph": config.dataset, "strong": config.strong.kind, "metric": experts.data.metric, "runs": runs}
+
+
+def main() -> None:
+    """Run the cells that are missing, print the tables."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data_root", default="data")
+    arguments.add_argument("--work", default="runs/gating", help="folder of the trained experts' logits")
+    arguments.add_argument("--only", nargs="*", default=["*"])
+    arguments.add_argument("--seeds", type=int, default=5)
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--again", action="store_true", help="run cells that are there again, with kept experts")
+    arguments.add_argument("--table", action="store_true", help="only write the table")
+    given = arguments.parse_args()
+    start = time.perf_counter()
+    for graph in GRAPHS:
+        for strong in ("gcn", "sage"):
+            path = RESULTS / f"{graph}-{strong}.json"
+            wanted = any(fnmatch(f"{graph}/{strong}", pattern) for pattern in given.only) and not given.table
+            if not wanted or (path.exists() and not given.again) or time.perf_counter() - start > given.budget:
+                continue
+            config = dataclasses.replace(PLAIN, dataset=graph, strong=ExpertConfig(strong, **EXPERT))
+            config = dataclasses.replace(config, data_root=given.data_root)
+            with tune_process(True):
+                result = cell(config, given.seeds, Path(given.work))
+            write_text(path, json.dumps(result, indent=1) + "\n")
+            means = {name: round(mean(result, name), 2) for name in result["runs"][0]["scores"]}
+            print(f"{graph}/{strong}: {json.dumps(means)}", flush=True)
+
+
+def mean(result: dict[str, Any], name: str, split: str = "test") -> float:
+    """Mean score of a variant over the seeds, in percent."""
+    return statistics.fmean(run["scores"][name][split] for run in result["runs"])
+
+
+if __name__ == "__main__":
+    main()
