@@ -1,0 +1,87 @@
+"""What a run says of its own mixture."""
+
+import pytest
+import torch
+
+from mowst.diagnosis import EDGES, bins, diagnose, sentences, threshold, together
+from mowst.mixture import Mixture
+
+
+def case(n=400, seed=0):
+    torch.manual_seed(seed)
+    return torch.rand(n), (torch.rand(n) < 0.6).float(), (torch.rand(n) < 0.7).float()
+
+
+def brute_threshold(confidence, weak, strong):
+    """Try every threshold: nodes right, then as many nodes as can be for the weak expert."""
+    tried = [(float(strong.sum()), 0, 1.01)]
+    for t in confidence.unique().tolist():
+        sent = confidence >= t
+        tried.append((float(torch.where(sent, weak, strong).sum()), int(sent.sum()), t))
+    return max(tried)[2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("levels", [3, 20, 10_000])
+def test_the_threshold_is_the_best_of_all(seed, levels):
+    confidence, weak, strong = case(60, seed)
+    confidence = (confidence * levels).round() / levels
+    assert threshold(confidence, weak, strong) == pytest.approx(brute_threshold(confidence, weak, strong))
+
+
+def test_a_weak_expert_that_is_never_right_serves_nowhere():
+    confidence = torch.rand(50)
+    assert threshold(confidence, torch.zeros(50), torch.ones(50)) > 1
+    assert threshold(confidence, torch.ones(50), torch.zeros(50)) == confidence.min()
+    assert threshold(torch.rand(0), torch.rand(0), torch.rand(0)) > 1
+
+
+def test_the_threshold_is_where_the_weak_expert_begins_to_be_right():
+    confidence = torch.linspace(0, 1, 1001)
+    torch.manual_seed(0)
+    weak, strong = (torch.rand(1001) < confidence).float(), (torch.rand(1001) < 0.6).float()
+    assert threshold(confidence, weak, strong) == pytest.approx(0.6, abs=0.1)
+
+
+def test_every_node_is_in_one_bin():
+    confidence, weak, strong = case()
+    confidence[:6] = torch.tensor(EDGES)
+    found = bins(confidence, weak, strong)
+    assert sum(each["nodes"] for each in found) == 400
+    assert sum(each["weak"] for each in found) == weak.sum()
+    assert sum(each["strong"] for each in found) == strong.sum()
+    for each in found:
+        inside = (confidence >= each["low"]) & ((confidence < each["high"]) | (each["high"] == 1))
+        assert each["nodes"] == int(inside.sum())
+
+
+def output(n=40):
+    torch.manual_seed(0)
+    return Mixture(torch.randn(n, 3), torch.randn(n, 3), torch.rand(n))
+
+
+def test_only_validation_labels_are_looked_at():
+    out, y = output(), torch.arange(40) % 3
+    train, val = torch.arange(40) < 20, (torch.arange(40) >= 20) & (torch.arange(40) < 30)
+    other = torch.where(val, y, (y + 1) % 3)
+    assert diagnose(out, y, train, val) == diagnose(out, other, train, val)
+    assert diagnose(out, (y + 1) % 3, train, val) != diagnose(out, y, train, val)
+
+
+def test_seeds_are_put_together():
+    out, y = output(), torch.arange(40) % 3
+    one, two = (diagnose(out, y, torch.arange(40) < 20, torch.arange(40) >= n, torch.rand(5)) for n in (20, 30))
+    both = together([one, two])
+    assert sum(each["nodes"] for each in both["bins"]) == 20 + 10
+    assert both["confidence"]["held_out"] == pytest.approx(
+        (one["confidence"]["held_out"] + two["confidence"]["held_out"]) / 2
+    )
+
+
+@pytest.mark.parametrize(("mixture", "word"), [(81.0, "above"), (80.0, "use that one"), (70.0, "use that one")])
+def test_the_sentence_says_which_model_to_use(mixture, word):
+    scores = {name: {"val": [value, 0.0]} for name, value in (("weak", 60.0), ("strong", 80.0), ("mixture", mixture))}
+    said = " ".join(sentences({"scores": scores, "diagnosis": {"confidence": {"train": 0.9, "val": 0.5}}}))
+    assert word in said
+    assert "strong" in said
+    assert "0.90" in said
