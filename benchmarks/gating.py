@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from benchmarks.accuracy import EXPERT, HERE, PLAIN
+from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
 from mowst import fusion
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig
@@ -185,11 +185,72 @@ def main() -> None:
             write_text(path, json.dumps(result, indent=1) + "\n")
             means = {name: round(mean(result, name), 2) for name in result["runs"][0]["scores"]}
             print(f"{graph}/{strong}: {json.dumps(means)}", flush=True)
+    paths = (RESULTS / f"{graph}-{strong}.json" for graph in GRAPHS for strong in ("gcn", "sage"))
+    found = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if found:
+        print(table := "\n".join(lines(found)))
+        put(HERE.parent / "docs" / "gating.md", "gating", table)
 
 
 def mean(result: dict[str, Any], name: str, split: str = "test") -> float:
     """Mean score of a variant over the seeds, in percent."""
     return statistics.fmean(run["scores"][name][split] for run in result["runs"])
+
+
+def better(result: dict[str, Any]) -> str:
+    """Return the expert that is better on test nodes: the bar, chosen with hindsight."""
+    return max(EXPERTS, key=lambda name: mean(result, name))
+
+
+def gain(result: dict[str, Any], name: str = "fused") -> tuple[float, float]:
+    """Mean difference to the better expert and its paired standard error, in points."""
+    bar = better(result)
+    gains = [run["scores"][name]["test"] - run["scores"][bar]["test"] for run in result["runs"]]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else 0.0
+    return statistics.fmean(gains), error
+
+
+def cost(result: dict[str, Any]) -> float:
+    """Return the seconds of the whole regime over those of the strong expert alone."""
+    return statistics.median(sum(run["seconds"].values()) / run["seconds"]["strong"] for run in result["runs"])
+
+
+def lines(results: list[dict[str, Any]]) -> list[str]:
+    """Return the table of results as Markdown, and what it comes to."""
+    shown = ["weak", "strong", "average", "calibrated", "evidence", "fused"]
+    heads = [
+        "graph",
+        *("MLP", "GNN", *shown[2:5], "**fused**"),
+        "against the better expert",
+        "routed (share to the MLP)",
+    ]
+    heads += ["cost", "stacked on val"]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for result in results:
+        shift, error = gain(result)
+        share = 100 * statistics.fmean(run["routed_to_weak"] for run in result["runs"])
+        row = [f"{result['graph']}, {result['strong']} ({len(result['runs'])})"]
+        row += [f"{mean(result, name):.2f}" for name in shown]
+        row += [f"{shift:+.2f} ± {error:.2f}", f"{mean(result, 'routed'):.2f} ({share:.0f} %)", f"{cost(result):.1f}"]
+        table.append("| " + " | ".join([*row, f"{mean(result, 'stacked on val'):.2f}"]) + " |")
+    return [*table, "", *comes_to(results)]
+
+
+def comes_to(results: list[dict[str, Any]]) -> list[str]:
+    """Say what the table comes to, for each way to put the experts together."""
+    heads = [
+        "variant",
+        "mean gain over the better expert",
+        "worst",
+        "cells more than 0.3 and one standard error below it",
+    ]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in results[0]["runs"][0]["scores"]:
+        gains = [gain(result, name) for result in results]
+        shifts = [shift for shift, _ in gains]
+        below = sum(shift < -max(0.3, error) for shift, error in gains)
+        table.append(f"| {name} | {statistics.fmean(shifts):+.2f} | {min(shifts):+.2f} | {below} of {len(gains)} |")
+    return table
 
 
 if __name__ == "__main__":

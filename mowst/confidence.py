@@ -228,9 +228,9 @@ class LogisticGate(DispersionGate):
 class FusedGate(DispersionGate):
     """A logarithmic pool whose weights depend on the dispersions of both experts.
 
-    softmax(a_weak log p + a_strong log q), (a_weak, a_strong) = softplus(W [D(p), D(q)] + b). Each expert alone, the
-    geometric mean (½, ½) and the product of independent evidence (1, 1) are among its settings. As
-    `Gated`: confidence = a_weak / (a_weak + a_strong), scale = a_weak + a_strong.
+    softmax(a_weak log p + a_strong log q) with (a_weak, a_strong) = ramp(W [D(p), D(q)] + b), where ramp(u) =
+    softplus(10 u) / 10 is nearly max(u, 0). Each expert alone, the geometric mean (½, ½) and the product of independent
+    evidence (1, 1) are among its settings. As `Gated`: confidence = a_weak / (a_weak + a_strong), scale their sum.
 
     Args:
         dispersions, detach: see `DispersionGate`.
@@ -238,12 +238,13 @@ class FusedGate(DispersionGate):
     """
 
     needs_strong = True
+    steepness = 10.0
 
     def __init__(
         self,
         dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
         *,
-        start: tuple[float, float] = (0.05, 1.0),
+        start: tuple[float, float] = (0.001, 1.0),
         detach: bool = False,
     ):
         super().__init__(dispersions, detach=detach)
@@ -254,13 +255,14 @@ class FusedGate(DispersionGate):
     def reset_parameters(self) -> None:
         """Weigh the experts by `start` everywhere."""
         nn.init.zeros_(self.linear.weight)
-        self.linear.bias.data.copy_(torch.tensor([math.log(math.expm1(weight)) for weight in self.start]))
+        ramp = [math.log(math.expm1(self.steepness * weight)) / self.steepness for weight in self.start]
+        self.linear.bias.data.copy_(torch.tensor(ramp))
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
         """[N, C], [N, C] -> confidence [N], scale [N]."""
         assert strong_logits is not None, "this gate looks at the strong expert too"
         signals = torch.cat([self.measure(weak_logits), self.measure(strong_logits)], dim=-1)
-        weights = F.softplus(self.linear(signals).to(signals.dtype))
+        weights = F.softplus(self.linear(signals).to(signals.dtype), beta=self.steepness)
         scale = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
         return Gated(weights[..., 0] / scale, scale)
 
