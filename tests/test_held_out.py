@@ -8,11 +8,15 @@ import pytest
 import torch
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 from mowst import fusion
 from mowst.calibration import like, sharpness, temperature
 from mowst.confidence import FusedGate, LogisticGate, PowerGate
+from mowst.config import Config, ExpertConfig
+from mowst.data.built_in import sbm
 from mowst.errors import InputError
+from mowst.experiment import fabric_of, fit, prepare, routable
 from mowst.experts import expert
 from mowst.metrics import accuracy, pooled, predicted
 from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
@@ -314,3 +318,24 @@ def test_the_fused_gate_contains_the_experts_and_the_plain_pools():
     ):
         gate = FusedGate(start=start)
         assert torch.allclose(predicted(Mixture(weak, strong, *gate(weak, weak, strong))), expected, atol=1e-5)
+
+
+# who is who
+
+
+def test_on_a_block_model_the_router_finds_the_nodes_whose_features_say_nothing():
+    """Half of the nodes have useless features: confidence tells them apart, and the mixture loses to neither part."""
+    data = sbm(0, useless_features=0.5, useless_edges=0.0, signal=3.2, homophily=0.6, degree=8.0)
+    options = {"hidden_channels": 32, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
+    config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options))
+    ready, fabric = prepare(data, config, torch.device("cpu")), fabric_of(config)
+    alone = {part: fit(part, config, ready, 0, fabric) for part in EXPERTS}
+    mixture = fit("mixture", config, ready, 0, fabric, alone=alone)
+    test, useful = data.test_mask, ~data.feature_useless[data.test_mask]
+    confidence = routable(mixture.model, mixture.output, ready).confidence[test]
+    assert roc_auc_score(useful, confidence) > 0.88
+    right = {name: accuracy(predicted(done.output)[test], data.y[test]) for name, done in alone.items()}
+    oracle = torch.where(useful, *((alone[part].output[test].argmax(-1) == data.y[test]).float() for part in EXPERTS))
+    mixed_right = accuracy(predicted(mixture.output)[test], data.y[test])
+    assert mixed_right >= max(right.values()) - 0.01
+    assert mixed_right >= float(oracle.mean()) - 0.02
