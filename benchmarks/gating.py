@@ -190,6 +190,7 @@ def main() -> None:
     if found:
         print(table := "\n".join(lines(found)))
         put(HERE.parent / "docs" / "gating.md", "gating", table)
+        put(HERE.parent / "README.md", "gating", "\n".join(comes_to(found)))
 
 
 def mean(result: dict[str, Any], name: str, split: str = "test") -> float:
