@@ -36,6 +36,8 @@ from mowst.propagation import normalized
 class EdgelessMLP(MLP):
     """PyG's MLP called like a GNN; its own second argument would take the edges for a batch vector."""
 
+    sees_edges = False
+
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
         """[N, F] -> [N, C]; the edges are not looked at."""
         return super().forward(x)
@@ -45,6 +47,8 @@ class GCN(PyGCN):
     """PyG's GCN on an adjacency that is normalised once per call, not once per layer; plain edges or an `Adjacency`."""
 
     takes_adjacency = True
+    normalize = True
+    inference_per_layer = PyGCN.inference_per_layer  # `forward` below leaves the layers as they are.
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs, normalize=False)
@@ -86,7 +90,7 @@ class Residual(nn.Module):
         normalize: bool = False,
     ):
         super().__init__()
-        self.normalize = normalize
+        self.normalize, self.num_layers, self.hidden_channels = normalize, num_layers, hidden_channels
         self.lin_in = nn.Linear(in_channels, hidden_channels) if pre_linear else None
         first = hidden_channels if pre_linear else in_channels
         widths = [first, *[hidden_channels] * (num_layers - 1)]
@@ -101,13 +105,25 @@ class Residual(nn.Module):
         """[N, F], [2, E] -> [N, C]."""
         if self.normalize:
             edge_index = normalized(edge_index, x.size(0))
-        if self.lin_in is not None:
-            x = self.dropout(self.lin_in(x))
-        for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            passed = conv(x, edge_index)
-            x = passed if self.skips is None else passed + self.skips[layer](x)
-            x = self.dropout(norm(x).relu())
+        x = self._enter(x)
+        for layer, conv in enumerate(self.convs):
+            x = self._update(layer, conv(x, edge_index), x)
         return self.lin_out(x)
+
+    def inference_per_layer(self, layer: int, x: Any, edge_index: Tensor, batch_size: int) -> Tensor:
+        """One layer for the first nodes, as PyG's models offer it; `x` is [N, F], or a pair of sources and targets."""
+        if layer == 0:
+            x = tuple(map(self._enter, x)) if isinstance(x, tuple) else self._enter(x)
+        own = x[1] if isinstance(x, tuple) else x[:batch_size]
+        out = self._update(layer, self.convs[layer](x, edge_index)[:batch_size], own)
+        return self.lin_out(out) if layer == self.num_layers - 1 else out
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return x if self.lin_in is None else self.dropout(self.lin_in(x))
+
+    def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
+        x = passed if self.skips is None else passed + self.skips[layer](own)
+        return self.dropout(self.norms[layer](x).relu())
 
 
 def gin_conv(in_channels: int, out_channels: int) -> GINConv:

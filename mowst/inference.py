@@ -6,63 +6,230 @@
 | sampled | the weak expert's with probability c, else the strong one's (arXiv 2311.05185, algorithm 1) |
 | routed  | the weak expert's where c >= threshold, else the strong one's                              |
 
-`routed` needs the strong expert only at the nodes that the weak one leaves to it.
+The weak expert speaks first. `sampled` and `routed` then ask the strong one only about the nodes left to it, and
+`mowst.frontier` runs it on their neighbourhood where that is the cheaper. A gate that needs the strong expert has it
+run for every node that is asked for; `routed` spares it with a mixture that has a `router`, a second gate that sees the
+weak expert alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mowst.confidence import probabilities
+from mowst.confidence import Gated, probabilities
+from mowst.errors import InputError
+from mowst.frontier import Touched, at_nodes, untouched
 from mowst.metrics import predicted
-from mowst.mixture import Mixture, Mowst
+from mowst.mixture import Mixture, Mowst, weigh
 from mowst.names import Names
+from mowst.sparse_features import rows_of
+
+Nodes = Tensor | Sequence[int]
+Expert = Callable[[Tensor | None], tuple[Tensor, Touched]]
+"""An expert on a graph: `(distinct ids [n] | None) -> (logits [n, C], touched)`; none: all nodes."""
 
 
-def pooled(out: Mixture, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
-    """Probabilities of the pool, [N, C]."""
-    return predicted(out)
+class Question:
+    """The nodes that are asked for, and what the experts say of them: each is run when it is first needed.
+
+    Args:
+        model: in evaluation mode; its gate judges each node by that node alone.
+        x: features of all nodes, [N, F].
+        nodes: distinct ids `[n]`; none: all nodes.
+        weak, strong: the experts on the graph.
+        touched: what the strong expert has touched before it is run.
+    """
+
+    def __init__(self, model: Mowst, x: Tensor, nodes: Tensor | None, weak: Expert, strong: Expert, touched: Touched):
+        self.model, self.nodes, self.touched = model, nodes, touched
+        self.x = x if nodes is None else rows_of(x, nodes)
+        self.ask_weak, self.ask_strong = weak, strong
+
+    @cached_property
+    def weak(self) -> Tensor:
+        """Logits of the weak expert, [n, C]."""
+        return self.ask_weak(self.nodes)[0]
+
+    @cached_property
+    def strong(self) -> Tensor:
+        """Logits of the strong expert, [n, C]."""
+        logits, self.touched = self.ask_strong(self.nodes)
+        return logits
+
+    def gated(self, gate: nn.Module | None = None) -> Gated:
+        """What the model's gate says of the nodes, or another one."""
+        gate = gate or self.model.gate
+        return weigh(gate, self.weak, self.x, self.strong if getattr(gate, "needs_strong", False) else None)
+
+    def choose(self, weak: Tensor) -> Tensor:
+        """Probabilities [n, C]: the weak expert's where the mask [n] is true; the strong one is run for the rest."""
+        probs, left = probabilities(self.weak), (~weak).nonzero().squeeze(-1)
+        if "strong" in vars(self) or len(left) == len(weak):
+            return torch.where(weak.unsqueeze(-1), probs, probabilities(self.strong))
+        if len(left):
+            logits, self.touched = self.ask_strong(left if self.nodes is None else self.nodes[left])
+            probs[left] = probabilities(logits).to(probs.dtype)
+        return probs
 
 
-def sampled(out: Mixture, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
-    """Probabilities of one expert per node, drawn with the confidence, [N, C]."""
-    return choose(out, torch.rand(out.confidence.shape, generator=generator).to(out.confidence.device) < out.confidence)
+def pooled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of the pool, [n, C]."""
+    return predicted(Mixture(ask.weak, ask.strong, *ask.gated()))
 
 
-def routed(out: Mixture, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
-    """Probabilities of the weak expert where its confidence reaches the threshold, else of the strong one, [N, C]."""
-    return choose(out, out.confidence >= threshold)
+def sampled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of one expert per node, drawn with the confidence, [n, C]."""
+    confidence = ask.gated().confidence
+    return ask.choose(torch.rand(confidence.shape, generator=generator).to(confidence.device) < confidence)
 
 
-def choose(out: Mixture, weak: Tensor) -> Tensor:
-    """Take the weak expert's probabilities where the mask [N] is true, the strong one's elsewhere, [N, C]."""
-    return torch.where(weak.unsqueeze(-1), probabilities(out.weak), probabilities(out.strong))
+def routed(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of the weak expert where its confidence reaches the threshold, else of the strong one, [n, C]."""
+    return ask.choose(ask.gated(getattr(ask.model, "router", None)).confidence >= threshold)
 
 
 Inference = Callable[..., Tensor]
+"""A mode: `(question, *, threshold, generator) -> probabilities [n, C]`."""
 INFERENCE = Names("inference", {"pooled": pooled, "sampled": sampled, "routed": routed})
 
 
+class Answer(NamedTuple):
+    """A prediction, and what it took."""
+
+    probabilities: Tensor
+    """[N, C], or [n, C] for n nodes."""
+    touched: Touched
+    """What the strong expert read, beside a full forward."""
+
+
 @torch.no_grad()
+def answer(
+    model: Mowst,
+    x: Tensor,
+    graph: Tensor,
+    *,
+    nodes: Nodes | None = None,
+    how: str | Inference = "pooled",
+    threshold: float = 0.5,
+    generator: torch.Generator | None = None,
+) -> Answer:
+    """Predict with a mixture in evaluation mode, and say what of the graph the strong expert read.
+
+    Args:
+        model: a trained mixture.
+        x: features of all nodes, [N, F].
+        graph: an `Adjacency`, made once per graph, or a plain `edge_index` [2, E].
+        nodes: ids `[n]` of the nodes to predict, in any order, repeated or not; none: all of them.
+        how: a mode by name, or one's own.
+        threshold: confidence from which `routed` asks the weak expert.
+        generator: of the draws of `sampled`.
+
+    Raises:
+        InputError: a node id is not one of the graph.
+    """
+    distinct, place = distinct_ids(nodes, len(x), x.device)
+    with evaluating(model):
+        ask = Question(
+            model,
+            x,
+            distinct,
+            lambda some: at_nodes(model.weak, x, graph, some),
+            lambda some: at_nodes(model.strong, x, graph, some),
+            untouched(model.strong, x, graph),
+        )
+        probs: Tensor = INFERENCE.lookup(how)(ask, threshold=threshold, generator=generator)
+    return Answer(probs if place is None else probs[place], ask.touched)
+
+
 def predict(
     model: Mowst,
     x: Tensor,
     edge_index: Tensor,
     *,
-    nodes: Tensor | None = None,
+    nodes: Nodes | None = None,
     how: str | Inference = "pooled",
     threshold: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Probabilities of a mixture in evaluation mode, [N, C], or `[n, C]` for the node ids in `nodes` `[n]`.
+    """Probabilities of a mixture in evaluation mode, [N, C], or `[n, C]` for node ids `[n]`; arguments as in `answer`.
 
-    The strong expert runs on the whole graph here, whatever the mode.
+    For some nodes only what is within reach of them is run, where that is cheaper than a forward on the whole graph.
     """
+    return answer(model, x, edge_index, nodes=nodes, how=how, threshold=threshold, generator=generator).probabilities
+
+
+class Kept:
+    """A trained mixture on a graph that stays as it is: the strong expert is run once, a query is one gather.
+
+    Its logits are kept, C numbers per node; the weak expert and the gate are run for what is asked. Exact for every
+    strong expert. The model is copied: what is trained later does not reach it.
+
+        kept = Kept(model, data.x, data.adj_t)
+        kept.query([17])                     # [1, C]
+    """
+
+    def __init__(self, model: Mowst, x: Tensor, graph: Tensor):
+        self.model, self.x, self.graph = copy.deepcopy(model).eval(), x, graph
+        self.logits = at_nodes(self.model.strong, x, graph, None)[0]
+        self.touched = untouched(self.model.strong, x, graph)
+
+    @torch.no_grad()
+    def query(
+        self,
+        nodes: Nodes,
+        *,
+        how: str | Inference = "pooled",
+        threshold: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Probabilities [n, C] for node ids `[n]`; options as in `answer`."""
+        distinct, place = distinct_ids(nodes, len(self.x), self.x.device)
+        ask = Question(
+            self.model,
+            self.x,
+            distinct,
+            lambda some: at_nodes(self.model.weak, self.x, self.graph, some),
+            lambda some: (self.logits if some is None else self.logits.index_select(0, some), self.touched),
+            self.touched,
+        )
+        return INFERENCE.lookup(how)(ask, threshold=threshold, generator=generator)[place]
+
+
+def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Return the distinct ids among `nodes` and the place of each in them; none for all nodes.
+
+    Raises:
+        InputError: an id is no whole number, or not a node of the graph.
+    """
+    if nodes is None:
+        return None, None
+    ids = torch.as_tensor(nodes, device=device)
+    if ids.numel() == 0:
+        ids = ids.long()
+    if ids.dim() != 1 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+        raise InputError(f"nodes: must be a list of ids, got {ids.dtype} of shape {list(ids.shape)}")
+    wrong = ids[(ids < 0) | (ids >= num_nodes)]
+    if len(wrong):
+        raise InputError(f"nodes: {int(wrong[0])} is no node of the graph, which has 0 to {num_nodes - 1}")
+    if len(ids) == 0:
+        return ids.new_zeros(1), ids  # Rows without a node give warnings on their way: one is asked, none is taken.
+    distinct, place = torch.unique(ids.long(), return_inverse=True)
+    return distinct, place
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode inside, and back into its mode afterwards."""
     training = model.training
-    out = model.eval()(x, edge_index)
-    model.train(training)
-    probs: Tensor = INFERENCE.lookup(how)(out, threshold=threshold, generator=generator)
-    return probs if nodes is None else probs[nodes]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

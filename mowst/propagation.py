@@ -14,7 +14,7 @@ Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -65,6 +65,22 @@ class Rows:
             same = self.value is None or other.value is None or torch.equal(other.value, self.value)
             return self if same else Rows(self.start, self.column, other.value)
         return other
+
+    def take(self, index: Tensor) -> Rows:
+        """Return some rows [n], in that order; on a CPU `index_select` is four times as fast as brackets."""
+        first = self.start[index]
+        start = F.pad((self.start[index + 1] - first).cumsum(0), (1, 0)).to(first.dtype)
+        entry = (first - start[:-1]).repeat_interleave(start.diff(), output_size=int(start[-1]))
+        entry += torch.arange(len(entry), device=index.device, dtype=entry.dtype)
+        value = None if self.value is None else self.value.index_select(0, entry)
+        return Rows(start, self.column.index_select(0, entry), value)
+
+    @staticmethod
+    def stacked(parts: Sequence[Rows]) -> Rows:
+        """Return the rows of all parts, one below the other."""
+        count, column = (torch.cat(list(each)) for each in ((p.start.diff() for p in parts), (p.column for p in parts)))
+        values = [part.value for part in parts if part.value is not None]
+        return Rows(F.pad(count.cumsum(0), (1, 0)).to(column.dtype), column, torch.cat(values) if values else None)
 
     def times(self, x: Tensor) -> Tensor:
         """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`."""
@@ -219,7 +235,7 @@ class Adjacency(SparseMatrix):
             degree = self.rows.start.diff()
             share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
             value = share if self.rows.value is None else share * self.rows.value
-            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, value), len(self))
+            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, value), self.size(1))
         return self._mean
 
     def aggregate(self, x: Tensor, reduce: str = "sum") -> Tensor:

@@ -104,3 +104,8 @@ def suited_features(module: nn.Module, x: Tensor) -> Tensor:
     """
     known = isinstance(module, (MLP, BasicGNN)) or getattr(module, "takes_sparse_features", False)
     return x if known else dense(x)
+
+
+def rows_of(x: Tensor, nodes: Tensor) -> Tensor:
+    """Return the features of some nodes [n], sparse if those of all are."""
+    return SparseFeatures(x.rows.take(nodes), x.size(1)) if isinstance(x, SparseFeatures) else x.index_select(0, nodes)
