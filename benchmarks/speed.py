@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -37,12 +37,15 @@ from torch_geometric.nn.models import GCN
 from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks import speed_mixture
 from benchmarks.citation_like import ARXIV_NODES, citation_like
+from mowst.config import PRECISIONS, Config
 from mowst.experts import expert
 from mowst.metrics import accuracy, pooled
 from mowst.process import tune_process
 from mowst.propagation import Adjacency, suited
 from mowst.regimes import Schedule, solo
+from mowst.run import run
 from mowst.sparse_features import prepare_features
 from mowst.trainer import Trainer
 
@@ -175,9 +178,14 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
     "scaling": scaling_row,
     "trainer": trainer_row,
+    **speed_mixture.ROWS,
 }
 MEMORY_ROWS = {"step-memory": "step", "step-full-size-memory": "step-full-size"}
 """Peak memory of a row's variants, each in a fresh process."""
+
+
+ACCURACY_ROWS = {"bf16-accuracy": ("cora", "pubmed")}
+"""Test accuracy of bf16-mixed beside float32, five seeds."""
 
 
 class Worker:
@@ -186,7 +194,10 @@ class Worker:
     def __init__(self, row: str, setting: str, threads: int):
         command = [sys.executable, __file__, "--work", row, "--setting", setting, "--threads", str(threads)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.variants: list[str] = json.loads(self._read())
+        built = json.loads(self._read())
+        if isinstance(built, str):
+            raise speed_mixture.NotRun(built)
+        self.variants: list[str] = built
 
     def __call__(self, variant: str) -> dict[str, float]:
         """Run a step: its milliseconds, and the growth of the process's peak memory in MB since the row was built."""
@@ -211,14 +222,19 @@ def work(row: str, setting: str, threads: int) -> None:
     warnings.filterwarnings("ignore", message="Sparse")
     clock = time.process_time if threads == 1 else time.perf_counter
     with tune_process(SETTINGS[setting]):
-        steps = ROWS[row]()
+        try:
+            steps = ROWS[row]()
+        except speed_mixture.NotRun as error:
+            print(json.dumps(str(error)), flush=True)
+            return
         print(json.dumps(list(steps)), flush=True)
         built = peak_memory()
         for line in sys.stdin:
             start = clock()
-            steps[line.strip()]()
+            found = steps[line.strip()]()
             elapsed = 1e3 * (clock() - start)
-            print(json.dumps({"ms": elapsed, "mb": peak_memory() - built}), flush=True)
+            counts = found if isinstance(found, dict) else {}
+            print(json.dumps({"ms": elapsed, "mb": peak_memory() - built, **counts}), flush=True)
 
 
 def peak_memory() -> float:
@@ -231,10 +247,13 @@ def measure_time(row: str, turns: int, threads: int) -> list[dict[str, Any]]:
     workers = {setting: Worker(row, setting, threads) for setting in SETTINGS}
     variants = workers["plain"].variants
     times: dict[tuple[str, str], list[float]] = {}
+    counts: dict[tuple[str, str], dict[str, float]] = {}
     for _ in range(turns + 1):
         for setting, worker in workers.items():
             for variant in variants:
-                times.setdefault((variant, setting), []).append(worker(variant)["ms"])
+                said = worker(variant)
+                times.setdefault((variant, setting), []).append(said.pop("ms"))
+                counts[variant, setting] = {name: value for name, value in said.items() if name != "mb"}
     for worker in workers.values():
         worker.close()
     baseline = times[variants[0], "plain"][1:]
@@ -245,6 +264,10 @@ def measure_time(row: str, turns: int, threads: int) -> list[dict[str, Any]]:
             "ms": median(spent[1:]),
             "range": [min(spent[1:]), max(spent[1:])],
             "faster": median(b / s for b, s in zip(baseline, spent[1:], strict=True)),
+            "faster_same_setting": median(
+                b / s for b, s in zip(times[variants[0], setting][1:], spent[1:], strict=True)
+            ),
+            **counts[variant, setting],
         }
         for (variant, setting), spent in times.items()
     ]
@@ -260,6 +283,20 @@ def measure_memory(row: str, threads: int) -> list[dict[str, Any]]:
             results.append({"variant": variant, "setting": setting, "mb": worker(variant)["mb"]})
             worker.close()
     return [{**result, "share": result["mb"] / max(results[0]["mb"], 1e-9)} for result in results]
+
+
+def measure_accuracy(graphs: Sequence[str], threads: int, seeds: int = 5) -> list[dict[str, Any]]:
+    """Train a GCN on each graph in each precision, five seeds: mean test accuracy in percent."""
+    torch.set_num_threads(threads)
+    common: dict[str, Any] = {"data_root": os.environ["SPEED_DATA_ROOT"], "seeds": seeds, "mixture": False}
+    results: list[dict[str, Any]] = []
+    for name in graphs:
+        speed_mixture.graph(name)
+        for precision in PRECISIONS:
+            scores = run(Config(dataset=name, precision=precision, patience=50, epochs=200, **common))["scores"]
+            mean, deviation = scores["strong"]["test"]
+            results.append({"variant": name, "setting": precision, "test": mean, "deviation": deviation})
+    return results
 
 
 def _variants(row: str, setting: str, threads: int) -> list[str]:
@@ -302,25 +339,39 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
+EVERY = [*ROWS, *MEMORY_ROWS, *ACCURACY_ROWS]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=[*ROWS, *MEMORY_ROWS], default=[*ROWS, *MEMORY_ROWS])
+    parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY)
     parser.add_argument("--turns", type=int, default=5, help="counted steps of each variant")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--data_root", default=os.environ.get("SPEED_DATA_ROOT", "data"), help="folder of real graphs")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--setting", choices=SETTINGS, default="plain", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    os.environ["SPEED_DATA_ROOT"] = options.data_root  # for the workers
     if options.work:
         work(options.work, options.setting, options.threads)
         return
     print(f"{machine()}, {options.threads} threads")
     for row in options.only:
-        if row.endswith("cuda") and not torch.cuda.is_available():
-            print(f"\n{row}\n  not run: no CUDA device")
-        elif row in MEMORY_ROWS:
-            report(row, measure_memory(MEMORY_ROWS[row], options.threads), options.threads)
-        else:
-            report(row, measure_time(row, options.turns, options.threads), options.threads)
+        try:
+            run_row(row, options.turns, options.threads)
+        except speed_mixture.NotRun as reason:
+            print(f"\n{row}\n  not run: {reason}")
+
+
+def run_row(row: str, turns: int, threads: int) -> None:
+    if row.endswith("cuda") and not torch.cuda.is_available():
+        raise speed_mixture.NotRun("no CUDA device")
+    if row in MEMORY_ROWS:
+        report(row, measure_memory(MEMORY_ROWS[row], threads), threads)
+    elif row in ACCURACY_ROWS:
+        report(row, measure_accuracy(ACCURACY_ROWS[row], threads), threads)
+    else:
+        report(row, measure_time(row, turns, threads), threads)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,16 @@ def fabric_of(config: Config) -> Fabric:
         fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
+    if not supports(fabric.device, config.precision):
+        raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
     guard_scatter(fabric.device)
     return fabric
+
+
+def supports(device: torch.device, precision: str) -> bool:
+    """Whether a device computes in a precision by itself, without emulation."""
+    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision != "bf16-mixed" or bfloat16
 
 
 def prepare(data: Data, config: Config, device: torch.device) -> Data:

@@ -210,7 +210,10 @@ def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> t
     """
     if nodes is None:
         return None, None
-    ids = torch.as_tensor(nodes, device=device)
+    try:
+        ids = torch.as_tensor(nodes, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"nodes: must be a list of ids: {error}") from None
     if ids.numel() == 0:
         ids = ids.long()
     if ids.dim() != 1 or ids.dtype.is_floating_point or ids.dtype == torch.bool:

@@ -1,9 +1,10 @@
-"""`python -m mowst.predict OUT/seed-0`: load a trained mixture again and predict every node of its graph."""
+"""`python -m mowst.predict OUT/seed-0`: load a trained mixture again and predict the nodes of its graph."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment import build, classes_of, fabric_of, prepare
-from mowst.inference import INFERENCE, predict
+from mowst.frontier import Touched
+from mowst.inference import INFERENCE, answer
 from mowst.mixture import Mowst
 from mowst.record import read_config, read_json, read_weights, split_hash, write_arrays
 
-PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict every node of its graph."
+PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
 
 
 def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
@@ -43,23 +45,75 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
     return model.to(device).eval(), data, ready  # type: ignore[return-value]
 
 
-def probabilities(folder: Path, config: Config, *, how: str, threshold: float, seed: int) -> NDArray[np.float32]:
-    """Predict every node with the mixture of one seed's folder, [N, C]."""
+def ask(
+    folder: Path, config: Config, *, nodes: list[int] | None, how: str, threshold: float, seed: int
+) -> tuple[NDArray[np.float32], Touched]:
+    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took."""
     model, _, ready = reload(folder, config)
     with torch.no_grad(), fabric_of(config).autocast():
         generator = torch.Generator().manual_seed(seed)
-        found = predict(model, ready.x, ready.adj_t, how=how, threshold=threshold, generator=generator)
-    return found.cpu().numpy()
+        found = answer(model, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
+    return found.probabilities.cpu().numpy(), found.touched
+
+
+def fitting(config: Config) -> Config:
+    """Return the run's configuration, in float32 with a warning line where this device lacks the run's precision."""
+    try:
+        fabric_of(config)
+    except InputError as error:
+        plain = dataclasses.replace(config, precision="32-true")
+        fabric_of(plain)
+        print(f"warning: {error}, which is taken", file=sys.stderr)
+        return plain
+    return config
+
+
+def ids_of(words: str | None) -> list[int] | None:
+    """Read node ids, from a list with commas or from a text file of them.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if words is None:
+        return None
+    try:
+        return numbers(words)
+    except ValueError:
+        pass
+    try:
+        return numbers(Path(words).read_text())
+    except (ValueError, OSError):
+        raise InputError(f"--nodes {words}: must be ids like 0,5,9, or a text file of ids") from None
+
+
+def numbers(text: str) -> list[int]:
+    """Read whole numbers between commas or white space; a `ValueError` for anything else."""
+    return [int(word) for word in text.replace(",", " ").split()]
+
+
+def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
+    """Say how near a pooled prediction is to what the run wrote."""
+    written = np.load(folder / "predictions.npz", allow_pickle=False)["mixture"]
+    written = written if nodes is None else written[nodes]
+    if np.array_equal(found, written):
+        return "bit for bit as the run wrote them"
+    return f"NOT bit for bit as the run wrote them: they differ by {np.abs(found - written).max():.1e} at most"
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, predict, compare with what the run wrote, and save if asked."""
+    """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
     parser = cli.parser("predict", PURPOSE, config=False)
     parser.add_argument("folder", type=str, help="Folder of one seed, OUT/seed-0.")
     parser.add_argument(
         "--data_root", type=str | None, default=None, help="Folder of the graphs; the run's by default."
     )
     parser.add_argument("--device", type=str | None, default=None, help="auto, cpu, cuda; the run's by default.")
+    parser.add_argument(
+        "--nodes",
+        type=str | None,
+        default=None,
+        help="Nodes to predict: ids like 0,5,9, or a text file; by default all.",
+    )
     parser.add_argument("--how", type=str, default="pooled", help="pooled, sampled, or routed.")
     parser.add_argument(
         "--threshold", type=float, default=0.5, help="Confidence from which routed asks the weak expert."
@@ -71,19 +125,22 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if save is not None and save.suffix != ".npz":
         raise InputError(f"--save {save}: must end with .npz")
     INFERENCE.lookup(parsed.how)
+    nodes = ids_of(parsed.nodes)
     given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
-    config = dataclasses.replace(read_config(folder), **given)
-    found = probabilities(folder, config, how=parsed.how, threshold=parsed.threshold, seed=parsed.seed)
+    config = fitting(dataclasses.replace(read_config(folder), **given))
+    options = {"nodes": nodes, "how": parsed.how, "threshold": parsed.threshold, "seed": parsed.seed}
+    found, touched = ask(folder, config, **options)
     console = Console(soft_wrap=True)
     if parsed.how == "pooled":
-        same = np.array_equal(found, np.load(folder / "predictions.npz", allow_pickle=False)["mixture"])
-        console.print(f"{len(found)} nodes predicted, {'bit for bit' if same else 'NOT'} as the run wrote them")
+        console.print(f"{len(found)} nodes predicted, {compared(found, folder, nodes)}")
+    console.print(f"the strong expert read {touched}")
     classes, counts = np.unique(found.argmax(axis=1), return_counts=True)
     console.print(
         json.dumps({"nodes": len(found), "per_class": dict(zip(classes.tolist(), counts.tolist(), strict=True))})
     )
     if save is not None:
-        write_arrays(save, probabilities=found, prediction=found.argmax(axis=1))
+        ids = np.arange(len(found)) if nodes is None else np.array(nodes, dtype=np.int64)
+        write_arrays(save, nodes=ids, probabilities=found, prediction=found.argmax(axis=1))
     return 0
 
 

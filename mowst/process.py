@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from mowst.errors import InputError
+
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
 
 
@@ -55,6 +57,27 @@ class _ByteDropout(TorchFunctionMode):
         if training and not inplace and x.device.type == "cpu" and 0.5 <= p * 256 < 255.5:
             return byte_dropout(x, p)
         return F.dropout(x, p, training, inplace)
+
+
+def float32_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Run a command with dense float32 products in torch's `highest`, `high` (TF32) or `medium` (bfloat16) precision.
+
+    Raises:
+        InputError: at once, if less than the highest is asked of a device other than a CUDA one.
+    """
+    if precision != "highest" and device.type != "cuda":
+        raise InputError(f"--matmul {precision}: needs a CUDA device, this is {device.type}; choose from highest")
+    return _products_in(precision)
+
+
+@contextlib.contextmanager
+def _products_in(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextlib.contextmanager

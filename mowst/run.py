@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -17,8 +17,8 @@ from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import sentences
 from mowst.errors import InputError
-from mowst.experiment import Hook, build, classes_of, run_seed
-from mowst.process import tune_process
+from mowst.experiment import Hook, build, classes_of, fabric_of, run_seed
+from mowst.process import float32_products, tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table
 
@@ -105,6 +105,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     parser.add_argument("--overwrite", type=bool, default=False, help="Whether to replace a run that OUT holds.")
     parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
+    matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
+    parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     parser.add_argument("--quiet", action="store_true", help="Print nothing but the table.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     parsed = cli.parse(parser, arguments)
@@ -114,12 +116,14 @@ def command(arguments: Sequence[str] | None = None) -> int:
         wide = console if console.is_terminal else Console(width=160)
         wide.print(catalogue_table(config.data_root))
         return 0
+    products = float32_products(parsed.matmul, fabric_of(config).device)
     data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
     if mismatch := getattr(data, "count_mismatch", None):
         console.print(f"note: {mismatch}")
     build(config, data.num_features, classes_of(data))  # before an older run is given up for this one
     out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
-    with tune_process(parsed.fast), Display(Console(quiet=parsed.quiet, stderr=True), config.epochs) as display:
+    shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
+    with tune_process(parsed.fast), products, shown as display:
         result = run(config, out, hook=display)
     console.print(scores_table(result))
     console.print(confidence_line(result))

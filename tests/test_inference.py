@@ -5,11 +5,10 @@ import torch
 from torch import nn
 
 from mowst import InputError, LearnedGate, Mowst, PowerGate, expert
-from mowst.confidence import Gated, probabilities
+from mowst.confidence import Gated
 from mowst.frontier import Costs
 from mowst.inference import INFERENCE, Kept, answer, predict
 from mowst.metrics import predicted
-from mowst.mixture import run_module
 from mowst.propagation import Adjacency
 from mowst.sparse_features import prepare_features
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn.models import MLP
 
-from mowst.process import byte_dropout, keep_freed_memory, tune_process
+from mowst.errors import InputError
+from mowst.process import byte_dropout, float32_products, keep_freed_memory, tune_process
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
@@ -86,3 +87,14 @@ def test_keeping_freed_memory_is_silent_elsewhere(monkeypatch):
     assert isinstance(keep_freed_memory(), bool)
     monkeypatch.setattr("sys.platform", "win32")
     assert keep_freed_memory() is False
+
+
+def test_float32_products_are_made_coarser_inside_and_on_cuda_only():
+    before = torch.get_float32_matmul_precision()
+    with float32_products("medium", torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.get_float32_matmul_precision() == before
+    with float32_products("highest", torch.device("cpu")):
+        pass
+    with pytest.raises(InputError, match="CUDA"):
+        float32_products("high", torch.device("cpu"))

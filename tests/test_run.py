@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -67,6 +68,31 @@ def test_predict_reproduces_the_run_bit_for_bit(finished, capsys, tmp_path):
     assert np.array_equal(np.load(save)["probabilities"], written)
 
 
+@pytest.mark.parametrize("how", ["pooled", "routed"])
+def test_predict_some_nodes_and_say_what_was_read(finished, capsys, tmp_path, how):
+    ids, save = tmp_path / "ids.txt", tmp_path / "some.npz"
+    ids.write_text("7\n3, 7\n0\n")
+    common = [str(finished / "seed-0"), "--how", how, "--save", str(save)]
+    predict_command(common)
+    everything = np.load(save)
+    capsys.readouterr()
+    for nodes in (str(ids), "7,3,7,0"):
+        predict_command([*common, "--nodes", nodes])
+        said, some = capsys.readouterr().out, np.load(save)
+        assert re.search(r"the strong expert read [\d,]+ of [\d,]+ nodes, [\d,]+ of [\d,]+ edges", said)
+        assert ("4 nodes predicted" in said) == (how == "pooled")
+        assert some["nodes"].tolist() == [7, 3, 7, 0]
+        np.testing.assert_allclose(some["probabilities"], everything["probabilities"][[7, 3, 7, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("nodes", ["one", "1.5", "no/such/file", "100000", "=-1", f"{10**30}"])
+def test_predict_says_which_nodes_it_takes(finished, nodes):
+    flag = ["--nodes" + nodes] if nodes.startswith("=") else ["--nodes", nodes]
+    with pytest.raises(InputError, match="nodes") as error:
+        predict_command([str(finished / "seed-0"), *flag])
+    assert "\n" not in str(error.value)
+
+
 def test_a_reloaded_mixture_predicts_in_every_mode(finished):
     folder = finished / "seed-0"
     model, _, ready = reload(folder, read_config(folder))
@@ -132,6 +158,8 @@ def test_isolated_nodes_are_fine():
         ("--pretrain all", ["'all'", "both"]),
         ("--signal val_acc", ["'val_acc'", "expected"]),
         ("--precision bf16", ["'bf16'", "bf16-mixed"]),
+        ("--matmul medium --device cpu", ["matmul", "CUDA", "highest"]),
+        ("--matmul coarse", ["matmul", "coarse", "medium"]),
         ("--split shuffled", ["'shuffled'", "random"]),
         ("--colour blue", ["--colour"]),
         ("--strong.colour blue", ["--strong.colour"]),
@@ -163,6 +191,20 @@ def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_pat
     assert said.count("\n") == 1
     assert all(word in said for word in words), said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_precision_that_the_device_lacks_stops_a_run_and_is_replaced_in_a_prediction(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    run(Config(dataset="sbm", epochs=2, seeds=1, baselines=False, precision="bf16-mixed"), out)
+    monkeypatch.setattr("mowst.experiment.supports", lambda device, precision: precision == "32-true")
+    with pytest.raises(InputError, match=r"'bf16-mixed'.*32-true"):
+        run(Config(dataset="sbm", precision="bf16-mixed"))
+    assert predict_command([str(out / "seed-0")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: precision 'bf16-mixed'")
+    assert said.count("\n") == 1
+    with pytest.raises(InputError, match="gpu5"):
+        predict_command([str(out / "seed-0"), "--device", "gpu5"])
 
 
 def test_a_folder_with_a_run_is_refused_unless_told(finished, tmp_path):
