@@ -36,9 +36,12 @@ Dispersion = Callable[[Tensor], Tensor]
 
 
 def variance(probs: Tensor) -> Tensor:
-    """Variance over the classes relative to that of one-hot, [N, C] -> [N] in [0, 1]."""
+    """Variance over the classes relative to that of one-hot, [N, C] -> [N] in [0, 1].
+
+    The mean of probabilities is known to be 1/C; torch's own variance takes more than twice as long.
+    """
     C = probs.size(-1)
-    return (probs.var(dim=-1, unbiased=False) * (C * C / (C - 1))).clamp(0, 1)
+    return ((probs - 1 / C).square().mean(dim=-1) * (C * C / (C - 1))).clamp(0, 1)
 
 
 def negentropy(probs: Tensor) -> Tensor:

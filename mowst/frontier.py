@@ -5,9 +5,9 @@ the whole graph's matrix, so that degrees and normalisation stay those of the wh
 are left, as in PyG's `inference_per_layer`, which runs them.
 
 A module can be cut if its layers are PyG's own `inference_per_layer` and it holds nothing that mixes nodes but
-convolutions of one hop (a model of one's own declares as much by defining that method and `num_layers` in the class
-that defines `forward`), or if it says that it looks at no edge (`sees_edges = False`). Everything else runs on the
-whole graph.
+convolutions of one hop, or if it says that it looks at no edge (`sees_edges = False`). A model of one's own declares
+as much by defining that method in the class that defines `forward`, with `convs`, `num_layers` and `hidden_channels`
+as PyG's models have them. Everything else runs on the whole graph.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ def frontier(matrix: Rows, nodes: Tensor, hops: int, too_dear: Limit = lambda no
 
 
 class Costs:
-    """What a module's layers cost on so many nodes and entries, in nanoseconds of one core as measured on a CPU.
+    """What a module's layers cost on so many nodes and entries, in nanoseconds of one core of a CPU.
+
+    The prices were measured with `benchmarks/speed.py` on one machine; on a GPU nothing was.
 
     Args:
         module: one that `depth` knows.
@@ -143,9 +145,10 @@ def depth(module: nn.Module) -> int | None:
     """Return how many hops a module reaches, or none where that is not known for certain."""
     if not getattr(module, "sees_edges", True):
         return 0
-    kind = type(module)
-    by_layers, forward = (_owner(kind, name) for name in ("inference_per_layer", "forward"))
+    by_layers, forward = (_owner(type(module), name) for name in ("inference_per_layer", "forward"))
     if by_layers is None or forward is None or not issubclass(by_layers, forward):
+        return None
+    if not all(hasattr(module, name) for name in ("convs", "num_layers", "hidden_channels")):
         return None
     joined = getattr(module, "jk_mode", None) not in (None, "last")
     inner = (part for part in module.modules() if part is not module)

@@ -203,7 +203,7 @@ class Kept:
 
 
 def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """Return the distinct ids among `nodes` and the place of each in them; none for all nodes.
+    """Return the distinct ids among `nodes`, none for all nodes, and the place of each in them, none if in order.
 
     Raises:
         InputError: an id is no whole number, or not a node of the graph.
@@ -224,15 +224,17 @@ def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> t
     if len(ids) == 0:
         return ids.new_zeros(1), ids  # Rows without a node give warnings on their way: one is asked, none is taken.
     distinct, place = torch.unique(ids.long(), return_inverse=True)
-    return distinct, place
+    return (None, ids.long()) if len(distinct) == num_nodes else (distinct, place)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode inside, and back into its mode afterwards."""
-    training = model.training
-    model.eval()
+    """Put a model in evaluation mode inside, and every part of it back into its own mode afterwards."""
+    training = [part for part in model.modules() if part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        model.train(training)
+        for part in training:
+            part.training = True

@@ -165,6 +165,16 @@ class MeanOfAll(nn.Module):
         return x.mean(0).expand(len(x), -1)
 
 
+class NoConvolutions(nn.Module):
+    """Has the method, but not what goes with it."""
+
+    def forward(self, x, edge_index):
+        return x
+
+    def inference_per_layer(self, layer, x, edge_index, batch_size):
+        return x[:batch_size]
+
+
 UNKNOWN = {
     "forward of one's own": OwnForward(12, 8, 2, 4),
     "convolution of two hops": TwoHops(12, 8, 2, 4),
@@ -177,6 +187,7 @@ UNKNOWN = {
     "jumping knowledge": models.GraphSAGE(12, 8, 2, 4, jk="cat"),
     "against the edges": models.GraphSAGE(12, 8, 2, 4, flow="target_to_source"),
     "no convolution": MeanOfAll(),
+    "layers of which nothing is known": NoConvolutions(),
 }
 
 

@@ -171,9 +171,12 @@ def test_the_mode_of_the_model_survives_an_error():
         raise ValueError
 
     model = mixture()
+    model.strong.eval()
     with pytest.raises(ValueError):  # noqa: PT011
         predict(model, X, graph(), how=fails)
     assert model.training
+    assert model.weak.training
+    assert not model.strong.training
 
 
 def test_a_mode_of_ones_own_asks_the_strong_expert_about_a_share_of_the_nodes():
