@@ -4,11 +4,13 @@
 
 Every row runs in two processes of its own, one with the settings of the command line programs (`mowst.process`) and one
 without, and all variants of a row take turns, so that a noisy neighbour disturbs all alike. Printed per variant and
-setting: the median time, and the median over the turns of its ratio to the row's first variant without the settings.
+setting: the median time, and the median over the turns of its ratio to the row's first variant, without the settings
+(`faster`) and with the same ones (`faster_same_setting`).
 With one thread it is processor time that is measured, which a busy machine hardly changes; with more, the clock on the
 wall. One JSON file per row goes to `benchmarks/results/speed/`.
 
-A row is a function that builds its graph and returns its variants, name -> step; add it to `ROWS`.
+A row is a function that builds its graph and returns its variants, name -> step, in `speed_steps.py` or
+`speed_mixture.py`; add it to their `ROWS`. A step may return counts, which are recorded beside its time.
 """
 
 from __future__ import annotations
@@ -24,166 +26,25 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.nn.models import GCN
-from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import speed_mixture
-from benchmarks.citation_like import ARXIV_NODES, citation_like
+from benchmarks import speed_mixture, speed_steps
 from mowst.config import PRECISIONS, Config
-from mowst.experts import expert
-from mowst.metrics import accuracy, pooled
 from mowst.process import tune_process
-from mowst.propagation import Adjacency, suited
-from mowst.regimes import Schedule, solo
 from mowst.run import run
-from mowst.sparse_features import prepare_features
-from mowst.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 SETTINGS = {"plain": False, "tuned": True}
 Step = Callable[[], object]
 
-
-def training_step(x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true", **options: Any) -> Step:
-    """Return one step of PyG's GCN, 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
-    torch.manual_seed(0)
-    model = GCN(x.size(1), 256, 3, 40, dropout=0.5, norm="batch_norm", **options).to(x.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-
-    def step() -> None:
-        torch.set_float32_matmul_precision("medium" if precision == "32-medium" else "highest")
-        optimizer.zero_grad()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            out = model(x, suited(model, graph))
-        F.cross_entropy(out.float(), y).backward()
-        optimizer.step()
-        torch.set_float32_matmul_precision("highest")
-
-    return step
-
-
-def step_row(num_nodes: int, device: str = "cpu") -> dict[str, Step]:
-    data = citation_like(num_nodes).to(device)
-    x, y = data.x, data.y
-    adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).gcn().to(device)
-    csr = to_torch_csr_tensor(*gcn_norm(data.edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
-    steps = {
-        "PyG, edge_index, cached": training_step(x, y, data.edge_index, cached=True),
-        "PyG, torch CSR, normalised": training_step(x, y, csr, normalize=False),
-        "ours": training_step(x, y, adjacency, normalize=False),
-        "ours, float32 products medium": training_step(x, y, adjacency, "32-medium", normalize=False),
-        "ours, bf16-mixed": training_step(x, y, adjacency, "bf16-mixed", normalize=False),
-    }
-    return {name: _waits(step) for name, step in steps.items()} if device != "cpu" else steps
-
-
-def trainer_row(num_nodes: int = 10_000, epochs: int = 10) -> dict[str, Step]:
-    """Return ten epochs of a solo GCN, one evaluation in each: by hand on PyG's paths and on ours, and our trainer."""
-    data = citation_like(num_nodes)
-    masks = torch.rand(num_nodes, generator=torch.Generator().manual_seed(0))
-    data.train_mask, data.val_mask = masks < 0.5, masks > 0.75
-    data.adj_t = Adjacency.from_edge_index(data.edge_index, num_nodes)
-    csr = to_torch_csr_tensor(*gcn_norm(data.edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
-    options: dict[str, Any] = {"dropout": 0.5, "norm": "batch_norm"}
-
-    def by_hand(graph: Tensor) -> Step:
-        model = GCN(data.x.size(1), 64, 2, 40, normalize=False, **options)
-
-        def loop() -> None:
-            optimizer, best = torch.optim.AdamW(model.parameters(), lr=0.01), -1.0
-            for _ in range(epochs):
-                model.train()
-                optimizer.zero_grad()
-                out = model(data.x, graph)
-                F.cross_entropy(out[data.train_mask], data.y[data.train_mask]).backward()
-                optimizer.step()
-                model.eval()
-                with torch.no_grad():
-                    right = model(data.x, graph).argmax(-1)[data.val_mask] == data.y[data.val_mask]
-                if (score := float(right.float().mean())) > best:
-                    best, _state = score, {k: v.clone() for k, v in model.state_dict().items()}
-
-        return loop
-
-    def trained() -> None:
-        model = expert("gcn", data.x.size(1), 40, hidden_channels=64, num_layers=2, **options)
-        solo(Trainer(model, data, partial(pooled, metric=accuracy)), Schedule(epochs=epochs))
-
-    return {"by hand, torch CSR": by_hand(csr), "by hand, our adjacency": by_hand(data.adj_t.gcn()), "trainer": trained}
-
-
-def _waits(step: Step) -> Step:
-    return lambda: (step(), torch.cuda.synchronize())
-
-
-def product_row(num_nodes: int = ARXIV_NODES // 4, width: int = 256) -> dict[str, Step]:
-    """Return products forward and backward: the normalised adjacency times [N, 256]."""
-    edge_index = citation_like(num_nodes).edge_index
-    adjacency = Adjacency.from_edge_index(edge_index, num_nodes).gcn()
-    csr = to_torch_csr_tensor(*gcn_norm(edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
-    x, gradient = torch.randn(num_nodes, width), torch.randn(num_nodes, width)
-
-    def product(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Step:
-        dense, seed = x.to(dtype).requires_grad_(), gradient.to(dtype)
-        return lambda: torch.autograd.grad(torch.sparse.mm(matrix, dense), dense, seed)
-
-    return {
-        "torch CSR, autograd": product(csr),
-        "ours": product(adjacency),
-        "ours, bfloat16": product(adjacency, torch.bfloat16),
-    }
-
-
-def first_layer_row(num_nodes: int, width: int, ones_per_node: int, hidden: int) -> dict[str, Step]:
-    """Return X W and its gradient X^T G for random 0/1 features with as many ones per node as a real graph has."""
-    generator = torch.Generator().manual_seed(0)
-    column = torch.randint(width, (num_nodes, ones_per_node), generator=generator)
-    x = torch.zeros(num_nodes, width).scatter_(1, column, 1.0)
-    weight = torch.randn(hidden, width, generator=generator).requires_grad_()
-    gradient = torch.randn(num_nodes, hidden, generator=generator)
-    prepared = prepare_features(x)
-    return {
-        "dense": lambda: torch.autograd.grad(F.linear(x, weight), weight, gradient),
-        "ours": lambda: torch.autograd.grad(F.linear(prepared, weight), weight, gradient),
-    }
-
-
-def scaling_row(sizes: tuple[float, ...] = (0.25, 0.5, 1, 2)) -> dict[str, Step]:
-    """Return our training step on graphs of growing size; the variant's name is the number of nodes."""
-    steps: dict[str, Step] = {}
-    for size in sizes:
-        num_nodes = int(size * ARXIV_NODES)
-        data = citation_like(num_nodes)
-        adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes).gcn()
-        steps[str(num_nodes)] = training_step(data.x, data.y, adjacency, normalize=False)
-    return steps
-
-
-ROWS: dict[str, Callable[[], dict[str, Step]]] = {
-    "step": lambda: step_row(ARXIV_NODES // 4),
-    "step-full-size": lambda: step_row(ARXIV_NODES),
-    "step-cuda": lambda: step_row(ARXIV_NODES, "cuda"),
-    "product": product_row,
-    "first-layer-cora": lambda: first_layer_row(2_708, 1_433, 18, 64),
-    "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
-    "scaling": scaling_row,
-    "trainer": trainer_row,
-    **speed_mixture.ROWS,
-}
+ROWS: dict[str, Callable[[], dict[str, Step]]] = {**speed_steps.ROWS, **speed_mixture.ROWS}
 MEMORY_ROWS = {"step-memory": "step", "step-full-size-memory": "step-full-size"}
 """Peak memory of a row's variants, each in a fresh process."""
-
-
 ACCURACY_ROWS = {"bf16-accuracy": ("cora", "pubmed")}
 """Test accuracy of bf16-mixed beside float32, five seeds."""
 

@@ -19,7 +19,7 @@ from mowst.confidence import LearnedGate
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import prepare
+from mowst.experiment import classes_of, prepare
 from mowst.experts import expert
 from mowst.inference import Kept, predict
 from mowst.metrics import accuracy, expected, pooled
@@ -51,7 +51,7 @@ def graph(name: str) -> Data:
 def mixture(data: Data, width: int = 64, num_layers: int = 2, weak_width: int | None = None) -> Mowst:
     """Return a fresh mixture of an MLP and a GCN, with batch norm and dropout."""
     torch.manual_seed(0)
-    num_classes = data["num_classes"] if "num_classes" in data else CLASSES
+    num_classes = classes_of(data)
     options: dict[str, Any] = {"num_layers": num_layers, "norm": "batch_norm", "dropout": 0.5}
     weak = expert("mlp", data.num_features, num_classes, hidden_channels=weak_width or width, **options)
     strong = expert("gcn", data.num_features, num_classes, hidden_channels=width, **options)
@@ -62,8 +62,8 @@ def trainer_of(model: torch.nn.Module, data: Data) -> Trainer:
     return Trainer(model, data, partial(pooled, metric=accuracy))
 
 
-def turn_row(name: str, trains: tuple[str, ...], epochs: int = 5) -> dict[str, Step]:
-    """Return one turn of five epochs by the schedule of the authors' code and by ours; forwards of the GNN counted.
+def turn_row(name: str, trains: tuple[str, ...], epochs: int = 10) -> dict[str, Step]:
+    """Return one turn of ten epochs by the schedule of the authors' code and by ours; forwards of the GNN counted.
 
     Theirs: in each epoch both experts forward in training mode, and both again for the test; one of them learns.
     """

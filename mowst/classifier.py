@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -13,7 +15,7 @@ from mowst.config import Config
 from mowst.data import check
 from mowst.errors import InputError
 from mowst.experiment import fabric_of, fit, prepare
-from mowst.inference import predict
+from mowst.inference import Kept, Nodes, predict
 from mowst.mixture import Mowst
 
 
@@ -54,15 +56,25 @@ class MowstClassifier:
         self.model, self.history = fitted.model, fitted.history  # type: ignore[assignment]
         return self
 
-    def predict_proba(self, data: Data, nodes: Tensor | None = None, **options: Any) -> Tensor:
-        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.predict`."""
+    def predict_proba(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
+        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.predict`.
+
+        For some nodes only what is within reach of them is run, where that is cheaper.
+        """
+        return self._on(data, partial(predict, nodes=nodes, **options)).cpu()
+
+    def predict(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
+        """Class of every node, `[N]`, or of the given ones, `[n]`."""
+        return self.predict_proba(data, nodes, **options).argmax(dim=-1)
+
+    def keep(self, data: Data) -> Kept:
+        """Prepare a graph that stays as it is for many queries: `keep(data).query(nodes)`, probabilities [n, C]."""
+        return self._on(data, Kept)
+
+    def _on(self, data: Data, do: Callable[..., Any]) -> Any:
         if self.model is None:
             raise RuntimeError("fit the classifier first")
         fabric = fabric_of(self.config)
         ready = prepare(data, self.config, fabric.device)
         with torch.no_grad(), fabric.autocast():
-            return predict(self.model, ready.x, ready.adj_t, nodes=nodes, **options).cpu()
-
-    def predict(self, data: Data, nodes: Tensor | None = None, **options: Any) -> Tensor:
-        """Class of every node, `[N]`, or of the given ones, `[n]`."""
-        return self.predict_proba(data, nodes, **options).argmax(dim=-1)
+            return do(self.model, ready.x, ready.adj_t)

@@ -8,8 +8,8 @@
 
 The weak expert speaks first. `sampled` and `routed` then ask the strong one only about the nodes left to it, and
 `mowst.frontier` runs it on their neighbourhood where that is the cheaper. A gate that needs the strong expert has it
-run for every node that is asked for; `routed` spares it with a mixture that has a `router`, a second gate that sees the
-weak expert alone.
+run for every node that is asked for, unless the mixture has a `router`: a second gate, which sees the weak expert
+alone and chooses in its place.
 """
 
 from __future__ import annotations
@@ -27,13 +27,23 @@ from mowst.confidence import Gated, probabilities
 from mowst.errors import InputError
 from mowst.frontier import Touched, at_nodes, untouched
 from mowst.metrics import predicted
-from mowst.mixture import Mixture, Mowst, weigh
+from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.names import Names
 from mowst.sparse_features import rows_of
 
 Nodes = Tensor | Sequence[int]
 Expert = Callable[[Tensor | None], tuple[Tensor, Touched]]
 """An expert on a graph: `(distinct ids [n] | None) -> (logits [n, C], touched)`; none: all nodes."""
+
+
+def expert_on(model: Mowst, name: str, x: Tensor, graph: Tensor) -> Expert:
+    """Return the `weak` or the `strong` expert on a graph, calibrated, run on no more than is needed."""
+
+    def at(nodes: Tensor | None) -> tuple[Tensor, Touched]:
+        logits, touched = at_nodes(getattr(model, name), x, graph, nodes)
+        return logits / model.temperature[EXPERTS.index(name)], touched
+
+    return at
 
 
 class Question:
@@ -43,7 +53,7 @@ class Question:
         model: in evaluation mode; its gate judges each node by that node alone.
         x: features of all nodes, [N, F].
         nodes: distinct ids `[n]`; none: all nodes.
-        weak, strong: the experts on the graph.
+        weak, strong: the experts on the graph (`expert_on`).
         touched: what the strong expert has touched before it is run.
     """
 
@@ -63,9 +73,18 @@ class Question:
         logits, self.touched = self.ask_strong(self.nodes)
         return logits
 
-    def gated(self, gate: nn.Module | None = None) -> Gated:
-        """What the model's gate says of the nodes, or another one."""
-        gate = gate or self.model.gate
+    @cached_property
+    def gated(self) -> Gated:
+        """What the gate says of the nodes."""
+        return self._weighed(self.model.gate)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Confidence [n] by which a node is given to one expert: the router's, where the model has one."""
+        router = getattr(self.model, "router", None)
+        return self.gated.confidence if router is None else self._weighed(router).confidence
+
+    def _weighed(self, gate: nn.Module) -> Gated:
         return weigh(gate, self.weak, self.x, self.strong if getattr(gate, "needs_strong", False) else None)
 
     def choose(self, weak: Tensor) -> Tensor:
@@ -81,18 +100,18 @@ class Question:
 
 def pooled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Probabilities of the pool, [n, C]."""
-    return predicted(Mixture(ask.weak, ask.strong, *ask.gated()))
+    return predicted(Mixture(ask.weak, ask.strong, *ask.gated))
 
 
 def sampled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Probabilities of one expert per node, drawn with the confidence, [n, C]."""
-    confidence = ask.gated().confidence
-    return ask.choose(torch.rand(confidence.shape, generator=generator).to(confidence.device) < confidence)
+    draws = torch.rand(ask.confidence.shape, generator=generator).to(ask.confidence.device)
+    return ask.choose(draws < ask.confidence)
 
 
 def routed(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Probabilities of the weak expert where its confidence reaches the threshold, else of the strong one, [n, C]."""
-    return ask.choose(ask.gated(getattr(ask.model, "router", None)).confidence >= threshold)
+    return ask.choose(ask.confidence >= threshold)
 
 
 Inference = Callable[..., Tensor]
@@ -140,8 +159,8 @@ def answer(
             model,
             x,
             distinct,
-            lambda some: at_nodes(model.weak, x, graph, some),
-            lambda some: at_nodes(model.strong, x, graph, some),
+            expert_on(model, "weak", x, graph),
+            expert_on(model, "strong", x, graph),
             untouched(model.strong, x, graph),
         )
         probs: Tensor = INFERENCE.lookup(how)(ask, threshold=threshold, generator=generator)
@@ -177,7 +196,7 @@ class Kept:
 
     def __init__(self, model: Mowst, x: Tensor, graph: Tensor):
         self.model, self.x, self.graph = copy.deepcopy(model).eval(), x, graph
-        self.logits = at_nodes(self.model.strong, x, graph, None)[0]
+        self.logits = expert_on(self.model, "strong", x, graph)(None)[0]
         self.touched = untouched(self.model.strong, x, graph)
 
     @torch.no_grad()
@@ -195,7 +214,7 @@ class Kept:
             self.model,
             self.x,
             distinct,
-            lambda some: at_nodes(self.model.weak, self.x, self.graph, some),
+            expert_on(self.model, "weak", self.x, self.graph),
             lambda some: (self.logits if some is None else self.logits.index_select(0, some), self.touched),
             self.touched,
         )

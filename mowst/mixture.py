@@ -60,7 +60,7 @@ class Mowst(nn.Module):
     Args:
         weak, strong: modules `(x, edge_index) -> logits [N, C]`.
         gate: module `(weak_logits, x, strong_logits=None) -> Gated` (`mowst.confidence`).
-        router: a gate that sees the weak expert alone, asked by routed inference where `gate` needs the strong one.
+        router: a gate that sees the weak expert alone, asked where nodes are given to one expert and `gate` needs both.
 
     `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
     (`mowst.calibration`).

@@ -97,7 +97,8 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
     written = written if nodes is None else written[nodes]
     if np.array_equal(found, written):
         return "bit for bit as the run wrote them"
-    return f"NOT bit for bit as the run wrote them: they differ by {np.abs(found - written).max():.1e} at most"
+    difference = f"they differ by {np.abs(found - written).max():.1e} at most"
+    return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
 
 
 def command(arguments: Sequence[str] | None = None) -> int:

@@ -88,13 +88,7 @@ def dense(x: Tensor) -> Tensor:
 
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
     """Return rows [n] of features [N, F] as a plain dense tensor [n, F], without making the others dense."""
-    if isinstance(x, SparseFeatures):
-        row, column = x.rows.entries()
-        value = torch.ones(row.numel(), dtype=x.dtype) if x.rows.value is None else x.rows.value
-        x = torch.sparse_coo_tensor(torch.stack([row, column]), value, x.shape, check_invariants=False)
-    elif x.layout != torch.strided:
-        x = x.to_sparse(layout=torch.sparse_coo)
-    return dense(x.index_select(0, index))
+    return dense(rows_of(x, index))
 
 
 def suited_features(module: nn.Module, x: Tensor) -> Tensor:
@@ -106,6 +100,9 @@ def suited_features(module: nn.Module, x: Tensor) -> Tensor:
     return x if known else dense(x)
 
 
-def rows_of(x: Tensor, nodes: Tensor) -> Tensor:
-    """Return the features of some nodes [n], sparse if those of all are."""
-    return SparseFeatures(x.rows.take(nodes), x.size(1)) if isinstance(x, SparseFeatures) else x.index_select(0, nodes)
+def rows_of(x: Tensor, index: Tensor) -> Tensor:
+    """Return rows [n] of features [N, F], prepared if all of them are."""
+    if isinstance(x, SparseFeatures):
+        return SparseFeatures(x.rows.take(index), x.size(1))
+    plain = x.layout in (torch.strided, torch.sparse_coo)
+    return (x if plain else x.to_sparse(layout=torch.sparse_coo)).index_select(0, index)

@@ -130,17 +130,31 @@ def test_a_gate_that_needs_the_strong_expert_has_it_run_for_all_that_is_asked():
     assert model.strong.asked == [N, 5]
 
 
-def test_a_router_stands_in_for_the_gate_where_nodes_are_routed_and_nowhere_else():
+def test_a_router_stands_in_for_the_gate_where_nodes_are_given_to_one_expert():
     model = counting(LooksAtBoth())
     pooled = predict(model, X, EDGES)
     model.router = Router()
     assert torch.equal(predict(model, X, EDGES), pooled)
-    model.strong.asked = []
-    routed = predict(model, X, EDGES, how="routed")
     trusted = X[:, 0] > 0
-    assert model.strong.asked == [int((~trusted).sum())]
     with torch.no_grad():
-        torch.testing.assert_close(routed[trusted], model.weak(X, EDGES).softmax(-1)[trusted])
+        weak = model.weak(X, EDGES).softmax(-1)
+    for how in ("routed", "sampled"):
+        model.strong.asked = []
+        chosen = predict(model, X, EDGES, how=how)
+        assert model.strong.asked == [int((~trusted).sum())]
+        torch.testing.assert_close(chosen[trusted], weak[trusted])
+
+
+def test_the_logits_are_calibrated_wherever_they_are_run():
+    model = mixture().eval()
+    model.temperature.copy_(torch.tensor([3.0, 0.2]))
+    with torch.no_grad():
+        want = predicted(model(X, graph()))[NODES]
+    torch.testing.assert_close(predict(model, X, graph(), nodes=NODES), want)
+    torch.testing.assert_close(Kept(model, X, graph()).query(NODES), want)
+    routed = predict(model, X, graph(), how="routed", threshold=1.1, nodes=NODES)
+    with torch.no_grad():
+        torch.testing.assert_close(routed, model(X, graph()).strong.softmax(-1)[NODES])
 
 
 def test_what_was_touched_is_told():
@@ -181,8 +195,7 @@ def test_the_mode_of_the_model_survives_an_error():
 
 def test_a_mode_of_ones_own_asks_the_strong_expert_about_a_share_of_the_nodes():
     def third(ask, *, threshold, generator):
-        confidence = ask.gated().confidence
-        return ask.choose(confidence >= confidence.quantile(1 / 3))
+        return ask.choose(ask.confidence >= ask.confidence.quantile(1 / 3))
 
     model = counting(PowerGate())
     predict(model, X, EDGES, how=third)

@@ -56,6 +56,7 @@ def test_the_classifier_predicts_some_nodes_and_in_every_mode(tiny):
     assert torch.equal(classifier.predict(tiny, nodes), classifier.predict(tiny)[nodes])
     torch.testing.assert_close(classifier.predict_proba(tiny).sum(-1), torch.ones(60))
     assert classifier.predict_proba(tiny, how="routed", threshold=0.0).shape == (60, 3)
+    torch.testing.assert_close(classifier.keep(tiny).query([4, 9]), classifier.predict_proba(tiny, [4, 9]))
 
 
 def test_the_classifier_leaves_the_callers_random_numbers_alone(tiny):
@@ -71,6 +72,8 @@ def test_the_classifier_says_what_is_wrong(tiny):
         MowstClassifier(colour="blue")
     with pytest.raises(RuntimeError, match="fit"):
         MowstClassifier().predict(tiny)
+    with pytest.raises(RuntimeError, match="fit"):
+        MowstClassifier().keep(tiny)
     tiny.x[0, 0] = float("nan")
     with pytest.raises(InputError, match="node 0"):
         MowstClassifier(epochs=1).fit(tiny)
