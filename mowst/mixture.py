@@ -99,6 +99,10 @@ class Mowst(nn.Module):
             gated = weigh(self.gate, weak, x, strong)
         return Mixture(weak, strong, *gated)
 
+    def edgeless(self, given: Collection[str]) -> bool:
+        """Whether no edge is looked at once the experts named in `given` are handed in."""
+        return all(name in given or not getattr(getattr(self, name), "sees_edges", True) for name in EXPERTS)
+
     @torch.no_grad()
     def constants(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> dict[str, Tensor | Gated]:
         """Return what cannot change while only the parts named in `trains` do: keyword arguments for `forward`."""

@@ -19,9 +19,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from mowst.confidence import Gated
 from mowst.metrics import Output, rows
 from mowst.mixture import run_module
 from mowst.objectives import Loss
+from mowst.sparse_features import rows_of
 
 HIDDEN = -100
 """The label of a node whose label is not to be seen."""
@@ -61,7 +63,8 @@ class Trainer:
 
     Args:
         model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. If it has a method
-            `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments.
+            `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments; if
+            `edgeless(constants)` then says so, validation runs on the validation nodes alone.
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
@@ -205,12 +208,23 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self, constants: dict[str, Any]) -> float:
-        score = self.score(rows(self._forward(constants), self.val), self.val_y)
+        score = self.score(self._validation(constants), self.val_y)
         if math.isnan(score):
             raise FloatingPointError(
                 "the validation score is no number: a class has no validation node, or lr is large"
             )
         return score
+
+    def _validation(self, constants: dict[str, Any]) -> Output:
+        """Run the model for the validation nodes: alone, where what is left to run looks at no edge."""
+        part: Any = self.model
+        edgeless = part.edgeless(constants) if hasattr(part, "edgeless") else not getattr(part, "sees_edges", True)
+        if not edgeless:
+            return rows(self._forward(constants), self.val)
+        given = {name: rows_of_constant(value, self.val) for name, value in constants.items()}
+        self.model.eval()
+        with self.fabric.autocast():
+            return run_module(self.model, rows_of(self.batch.x, self.val), self.graph, **given)
 
     def _keep(self, score: float) -> bool:
         if not score > self.best_score:
@@ -223,6 +237,13 @@ class Trainer:
         self.history.append(record)
         if self.hook is not None:
             self.hook(record)
+
+
+def rows_of_constant(value: Any, index: Tensor) -> Any:
+    """Return some rows of what a model said before: logits [N, C], or what a gate answered."""
+    if isinstance(value, Tensor):
+        return value[index]
+    return Gated(value.confidence[index], None if value.scale is None else value.scale[index])
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

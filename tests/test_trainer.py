@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from mowst.confidence import LearnedGate
+from mowst.confidence import FusedGate, LearnedGate
 from mowst.experts import expert
-from mowst.metrics import accuracy, pooled
+from mowst.metrics import accuracy, likelihood, pooled
 from mowst.mixture import Mowst
 from mowst.objectives import cross_entropy, joint, separate
 from mowst.propagation import Adjacency
@@ -67,6 +67,37 @@ def test_a_weak_turn_runs_the_strong_expert_once_and_a_strong_turn_the_weak_one(
     trainer.fit(phase(("strong",), epochs=7))
     assert model.weak.calls == 1
     assert model.strong.calls == 2 * 7
+
+
+@pytest.mark.parametrize("gate", [LearnedGate(in_channels=8), FusedGate()])
+@pytest.mark.parametrize("trains", [("weak", "gate"), ("gate",)])
+def test_without_edges_validation_runs_on_its_own_nodes_and_changes_nothing(tiny, trains, gate, monkeypatch):
+    def history(alone: bool) -> list[dict]:
+        torch.manual_seed(0)
+        model = fresh()
+        model.gate = copy.deepcopy(gate)
+        if not alone:
+            monkeypatch.setattr(Mowst, "edgeless", lambda self, given: False)
+        asked = []
+        model.weak.register_forward_hook(lambda module, inputs, out: asked.append((module.training, len(out))))
+        trainer = Trainer(model, tiny, lambda out, y: likelihood(out, y, accuracy))
+        trainer.fit(phase(trains, epochs=6))
+        val = int(tiny.val_mask.sum()) if alone else 60
+        assert {size for training, size in asked if not training} <= {val, 60}
+        assert ((False, val) in asked) == ("weak" in trains or not alone)
+        return trainer.history
+
+    for one, other in zip(history(alone=True), history(alone=False), strict=True):
+        assert one["val"] == pytest.approx(other["val"], abs=1e-6)
+
+
+def test_a_weak_expert_alone_is_validated_on_its_own_nodes(tiny):
+    model, asked = fresh().weak, []
+    model.register_forward_hook(lambda module, inputs, out: asked.append(len(out)))
+    trainer = Trainer(model, tiny, score)
+    solo(trainer, Schedule(epochs=3))
+    assert asked == [15, 60, 15, 60, 15, 60, 15]
+    assert score(trainer.output()[tiny.val_mask], tiny.y[tiny.val_mask]) == trainer.best_score
 
 
 def test_after_fit_the_whole_state_is_the_best_state(tiny):
