@@ -192,6 +192,7 @@ UNKNOWN = {
 
 
 @pytest.mark.usefixtures("always_cut")
+@pytest.mark.filterwarnings("ignore:Sparse")
 @pytest.mark.parametrize("model", UNKNOWN.values(), ids=UNKNOWN)
 def test_what_is_not_known_for_certain_runs_on_the_whole_graph(model):
     adjacency, nodes = Adjacency.from_edge_index(edges(), N), torch.tensor([7, 2])
