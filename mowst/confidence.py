@@ -242,6 +242,8 @@ class FusedGate(DispersionGate):
 
     needs_strong = True
     steepness = 10.0
+    plain = ((0.001, 1.0), (1.0, 0.001), (1.0, 1.0))
+    """Weights that are worth a try everywhere: the strong expert, the weak one, the product of independent evidence."""
 
     def __init__(
         self,
@@ -257,9 +259,14 @@ class FusedGate(DispersionGate):
 
     def reset_parameters(self) -> None:
         """Weigh the experts by `start` everywhere."""
+        self.weigh(*self.start)
+
+    @torch.no_grad()
+    def weigh(self, *weights: float) -> None:
+        """Give the weak and the strong expert these weights everywhere."""
         nn.init.zeros_(self.linear.weight)
-        ramp = [math.log(math.expm1(self.steepness * weight)) / self.steepness for weight in self.start]
-        self.linear.bias.data.copy_(torch.tensor(ramp))
+        ramp = [math.log(math.expm1(self.steepness * weight)) / self.steepness for weight in weights]
+        self.linear.bias.copy_(torch.tensor(ramp))
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
         """[N, C], [N, C] -> confidence [N], scale [N]."""

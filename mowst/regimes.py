@@ -105,7 +105,7 @@ def held_out(
     2. Both experts are trained alone on all training nodes, and calibrated by their twins.
     3. The gate is fitted on what the twins say of the held-out nodes, from a start that leans to the strong expert,
        and so is the router, the gate of routed inference.
-    4. The fitted gate is kept unless the validation score was better at its start.
+    4. The fitted gate is kept unless the validation score is better at its start, or at weights that it calls plain.
 
     Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times.
     """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from sklearn.model_selection import KFold, StratifiedKFold
@@ -21,14 +21,14 @@ from mowst.calibration import like, temperature
 from mowst.errors import InputError
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.sparse_features import take_rows
-from mowst.trainer import Term, Trainer
+from mowst.trainer import Term, Trainer, snapshot
 
 if TYPE_CHECKING:
     from mowst.objectives import Loss
     from mowst.regimes import Schedule
 
-PULL = 0.1
-"""Strength of the pull towards a gate's start: twice so many nats for a parameter that is off by one."""
+PULL = 1.0
+"""Strength of the pull towards a gate's start: so many nats for a parameter that is off by one."""
 
 Folds = list[tuple[Tensor, Tensor]]
 
@@ -93,15 +93,25 @@ def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
 
 
 def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
-    """Calibrate the trained experts of a mixture, fit its gate and router on the twins, keep what validates better."""
+    """Calibrate the trained experts of a mixture, fit its gate and router on the twins, keep what validates best.
+
+    Beside its start and its fit, a gate is considered at the weights that it calls `plain`.
+    """
     model: Mowst = trainer.model  # type: ignore[assignment]
     calibrate(model, trainer, twins)
     if model.router is not None:
         fit_gate(model.router, twins, trainer, objective)
-    trainer.restart()
-    trainer.consider()
+    tried: Any = copy.deepcopy(model.gate)
+    states = [snapshot(tried)]
+    for weights in getattr(tried, "plain", ()):
+        tried.weigh(*weights)
+        states.append(snapshot(tried))
     fit_gate(model.gate, twins, trainer, objective)
-    trainer.consider()
+    states.append(snapshot(model.gate))
+    trainer.restart()
+    for state in states:
+        model.gate.load_state_dict(state)
+        trainer.consider()
 
 
 def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:

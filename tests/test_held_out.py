@@ -18,7 +18,7 @@ from mowst.data.built_in import sbm
 from mowst.errors import InputError
 from mowst.experiment import fabric_of, fit, prepare, routable
 from mowst.experts import expert
-from mowst.metrics import accuracy, pooled, predicted
+from mowst.metrics import accuracy, pooled, predicted, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
 from mowst.objectives import cross_entropy, joint
 from mowst.regimes import Schedule, held_out
@@ -277,6 +277,17 @@ def test_a_gate_that_validates_worse_than_its_start_is_not_kept(tiny):
     weak = pooled(trainer.output().weak[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
     assert weak < strong, "the graph must tell the two apart"
     assert (trainer.model.gate.linear.weight == 0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_on_validation_nodes_the_mixture_loses_to_neither_expert_nor_to_their_product(tiny, seed):
+    torch.manual_seed(seed)
+    trainer = Trainer(fresh(seed=seed), tiny, score)
+    held_out(trainer, Schedule(epochs=3 + 5 * seed))
+    out, val = trainer.output(), tiny.val_mask
+    mixed_score = pooled(rows(out, val), tiny.y[val], accuracy)
+    for other in (out.weak, out.strong, fusion.evidence(out.weak, out.strong)):
+        assert mixed_score >= pooled(rows(other, val), tiny.y[val], accuracy)
 
 
 # fusions
