@@ -36,7 +36,7 @@ from mowst.mixture import EXPERTS, Mixture, Mowst
 from mowst.objectives import joint
 from mowst.process import tune_process
 from mowst.record import write_arrays, write_text
-from mowst.stacking import Twins, divide, rehearse, settle
+from mowst.stacking import Twins, calibrate, divide, fit_gate, rehearse, settle
 from mowst.trainer import HIDDEN, Trainer
 
 RESULTS = HERE / "results" / "gating"
@@ -118,6 +118,22 @@ def gated(gate: Callable[[], nn.Module], experts: Experts) -> tuple[Mowst, Mixtu
     return model, trainer.output()  # type: ignore[return-value]
 
 
+def unchecked(gate: Callable[[], nn.Module], experts: Experts) -> Mixture:
+    """Put a gate between trained experts and keep its fit, whatever it does on validation nodes."""
+    model = Mowst(*(Known(experts.alone[part]) for part in EXPERTS), gate())
+    trainer = trainer_of(model, experts.data)
+    calibrate(model, trainer, experts.twins)
+    fit_gate(model.gate, experts.twins, trainer, joint)
+    return trainer.output()  # type: ignore[return-value]
+
+
+def seen_before(experts: Experts) -> Experts:
+    """Let the experts themselves be the twins, at the training nodes whose labels they were fitted on."""
+    train = experts.data.train_mask
+    there, elsewhere = ({part: experts.alone[part][mask] for part in EXPERTS} for mask in (train, ~train))
+    return experts._replace(twins=Twins(train.nonzero().squeeze(-1), there, elsewhere))
+
+
 class Constant(FusedGate):
     """The same two weights at every node."""
 
@@ -144,6 +160,9 @@ def outputs(experts: Experts) -> dict[str, Output]:
         found[name] = out
         if name == "fused":
             found["routed"] = hard(routable(model, out, data))
+    found["fused, no choice on validation"] = unchecked(FusedGate, experts)
+    found["fused, fitted on seen nodes, no choice"] = unchecked(FusedGate, seen_before(experts))
+    found["linear, fitted on seen nodes, no choice"] = unchecked(LogisticGate, seen_before(experts))
     calibrated = weak / model.temperature[0], strong / model.temperature[1]
     return found | {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
 
