@@ -7,6 +7,7 @@ test labels are taken away before training starts and looked at once, when every
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
+from graphkd import Weighted
 from mowst import fusion
 from mowst.confidence import GATES, LearnedGate, LogisticGate
 from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import diagnose
+from mowst.distillation import attached, observe, parse, ride, wanted
 from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
@@ -32,9 +35,11 @@ from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
-from mowst.regimes import OWN_GATE, REGIMES, solo
+from mowst.record import read_config, read_weights
+from mowst.regimes import OWN_GATE, REGIMES, alone, solo
 from mowst.sparse_features import dense, prepare_features, take_rows
 from mowst.stacking import Twins, mixed
+from mowst.teachers import Teacher, read
 from mowst.trainer import HIDDEN, Trainer
 
 Hook = Callable[[dict[str, Any]], None]
@@ -50,6 +55,8 @@ class Fitted(NamedTuple):
     seconds: float
     twins: Twins | None = None
     """What twins of the experts said of held-out training nodes, where the regime has some."""
+    losses: nn.Module = nn.ModuleList()
+    """The distillation losses it was trained with, which may have parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +66,14 @@ class SeedRun:
     seed: int
     data: Data
     fitted: dict[str, Fitted]
-    """`weak` and `strong`, each trained alone, and `mixture`; what the configuration leaves out is not there."""
+    """`weak` and `strong`, each trained alone, and `mixture`, or `student`; what the configuration leaves out is not
+    there."""
     scores: dict[str, dict[str, float]]
     """In percent, by predictor and split."""
     diagnosis: dict[str, Any] | None = None
     """Of the mixture (`mowst.diagnosis`)."""
+    teacher: Teacher | None = None
+    """The teacher, if it was not trained here."""
 
 
 def fabric_of(config: Config) -> Fabric:
@@ -151,15 +161,43 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
         FloatingPointError: training diverged.
     """
     fabric = fabric_of(config)
+    data, ready, teacher = opened(config, seed, fabric)
+    fitted: dict[str, Fitted] = {}
+    for name in planned(config):
+        fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
+        if name == own_teacher(config):
+            ready = taught(config, ready, fitted[name].model, seed, fabric)
+    diagnosis = diagnosis_of(fitted.get("mixture"), ready)
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis, teacher)
+
+
+def opened(config: Config, seed: int, fabric: Fabric) -> tuple[Data, Data, Teacher | None]:
+    """Return one seed's graph, the same prepared, and its teacher; what cannot work is said before any training."""
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
     with seeded(seed, fabric.device):
-        build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is trained
+        build(config, data.num_features, classes_of(data))
+    teacher = read_teacher(config, seed, data, fabric)
     ready = prepare(data, config, fabric.device)
-    wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
-    fitted: dict[str, Fitted] = {}
-    for name in wanted:
-        fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
-    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis_of(fitted.get("mixture"), ready))
+    if teacher is not None:
+        ready = ride(ready, teacher.signals)
+    if config.kd is not None:
+        try_losses(config, ready, seed, fabric)
+    return data, ready, teacher
+
+
+def planned(config: Config) -> list[str]:
+    """Return what is trained, in order: experts alone, and last the mixture or the student."""
+    student = alone(REGIMES.lookup(config.regime))
+    if student is None:
+        return [*EXPERTS * config.baselines, *("mixture",) * config.mixture]
+    without = (student,) * (config.baselines or config.kd is None)
+    teacher = own_teacher(config)
+    return [*dict.fromkeys((*without, *((teacher,) if teacher else ()))), *("student",) * (config.kd is not None)]
+
+
+def own_teacher(config: Config) -> str | None:
+    """Return the expert of this run that is first trained alone and then teaches the student, if that is so."""
+    return config.teacher if config.teacher in EXPERTS and alone(REGIMES.lookup(config.regime)) else None
 
 
 def fit(
@@ -169,29 +207,79 @@ def fit(
     seed: int,
     fabric: Fabric,
     hook: Hook | None = None,
-    alone: Mapping[str, Fitted] | None = None,
+    done: Mapping[str, Fitted] | None = None,
 ) -> Fitted:
-    """Train one model on a prepared graph: the `weak` or the `strong` expert alone, or the `mixture`.
+    """Train one model on a prepared graph: the `weak` or `strong` expert alone, the `mixture`, or the `student`.
 
-    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one in
-    `alone`; the seconds that took are counted for both.
+    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one that is
+    `done`; the seconds that took are counted for both.
     """
     start = time.perf_counter()
+    told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
+    with seeded(seed, fabric.device):
+        trainer = trainer_of(name, config, ready, fabric, told)
+        trainer.trained = {part: each.model.state_dict() for part, each in (done or {}).items()}
+        losses: tuple[Weighted, ...] = ()
+        if name in EXPERTS:
+            solo(trainer, config.schedule)
+        else:
+            losses = follow(trainer, config)
+    kept = nn.ModuleList(weighted.loss for weighted in losses)
+    seconds = time.perf_counter() - start + sum((done or {})[part].seconds for part in trainer.taken)
+    return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept)
+
+
+def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hook | None = None) -> Trainer:
+    """Return a trainer of a fresh model on a graph without its test labels."""
     seen = copy.copy(ready)
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
     signal = partial(SIGNALS.lookup(config.signal), metric=metric_of(ready))
-    told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
-    shape = ready.num_features, classes_of(ready)
+    model = build_model(name, config, ready.num_features, classes_of(ready))
+    return Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=hook)
+
+
+def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
+    if name == "mixture":
+        return build(config, in_channels, num_classes)
+    part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
+    return build_expert(getattr(config, part), in_channels, num_classes)
+
+
+def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teacher | None:
+    """Read a teacher from outside the run; a run's model is run again where a loss wants to see more than logits."""
+    if config.kd is None or config.teacher is None or config.teacher in EXPERTS:
+        return None
+    teacher = read(config.teacher, seed, data)
+    more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
+    if not more or teacher.folder is None:
+        return teacher
+    theirs = read_config(teacher.folder)
+    model = build_model(teacher.model, theirs, data.num_features, classes_of(data))
+    model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
     with seeded(seed, fabric.device):
-        model = build(config, *shape) if name == "mixture" else build_expert(getattr(config, name), *shape)
-        trained = {part: done.model.state_dict() for part, done in (alone or {}).items()}
-        trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told, trained=trained)
-        if name == "mixture":
-            train_mixture(trainer, config)
-        else:
-            solo(trainer, config.schedule)
-    seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
-    return Fitted(model, trainer.output(), trainer.history, seconds, trainer.twins)
+        return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
+
+
+def taught(config: Config, ready: Data, model: nn.Module, seed: int, fabric: Fabric) -> Data:
+    """Let a model of this run be the teacher on the graph."""
+    with seeded(seed, fabric.device):
+        return ride(ready, observe(model, ready, wanted(parse(config.kd or ()))))
+
+
+def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
+    """Attach the losses once to models that are not trained yet."""
+    with seeded(seed, fabric.device):
+        if teacher := own_teacher(config):
+            ready = taught(config, ready, trainer_of(teacher, config, ready, fabric).model, seed, fabric)
+        trainer = trainer_of(planned(config)[-1], config, ready, fabric)
+        if "extra" not in inspect.signature(REGIMES.lookup(config.regime)).parameters:
+            raise InputError(
+                f"kd: regime {config.regime} takes no further losses (it has no parameter `extra`); "
+                "choose from solo, joint, alternate"
+            )
+        with attached(parse(config.kd or ()), trainer, *roles(config)):
+            pass
 
 
 def classes_of(data: Data) -> int:
@@ -204,16 +292,29 @@ def metric_of(data: Data) -> Metric:
     return METRICS.lookup(getattr(data, "metric", "accuracy"))
 
 
-def train_mixture(trainer: Trainer, config: Config) -> None:
-    """Follow the regime."""
-    objective = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
-    REGIMES.lookup(config.regime)(trainer, config.schedule, **objective)
+def follow(trainer: Trainer, config: Config) -> tuple[Weighted, ...]:
+    """Follow the regime, and return the distillation losses that took part."""
+    regime = REGIMES.lookup(config.regime)
+    options = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
+    losses = parse(config.kd or ())
+    with attached(losses, trainer, *roles(config)) as terms:
+        regime(trainer, config.schedule, **options, **({"extra": terms} if terms else {}))
+    return losses
+
+
+def roles(config: Config) -> tuple[str, str]:
+    """Return which expert of the mixture learns and which teaches; "" for the whole model, and for a frozen teacher."""
+    if alone(REGIMES.lookup(config.regime)):
+        return "", ""
+    return "weak", "strong" if config.teacher in EXPERTS else ""
 
 
 def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
     """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled, in percent."""
     metric = metric_of(data)
     outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
+    if "teacher_logits" in data:
+        outputs["teacher"] = data.teacher_logits
     scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
     if "mixture" in fitted:
         model, out = fitted["mixture"].model, fitted["mixture"].output

@@ -1,0 +1,444 @@
+"""Distillation attached to a run: every kind of teacher, every loss, and what must be refused."""
+
+import itertools
+import json
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import graphkd
+from graphkd import LOSSES
+from mowst import Config, ExpertConfig, LearnedGate, Mowst, expert
+from mowst.cli import main
+from mowst.data import load
+from mowst.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
+from mowst.errors import InputError
+from mowst.metrics import accuracy, pooled
+from mowst.objectives import separate
+from mowst.propagation import Adjacency
+from mowst.record import read_weights, split_hash
+from mowst.regimes import Schedule, alternate
+from mowst.regimes import joint as joint_regime
+from mowst.run import command, run
+from mowst.trainer import Phase, Term, Trainer, snapshot
+from tests.graphkd_contract import SPECS
+from tests.graphs import changed, good
+
+GRAPH = "tests.graphs:good"
+LINE = ["--dataset", GRAPH, "--epochs", "4", "--quiet"]
+SOLO = [*LINE, "--regime", "solo"]
+ACCURACY = partial(pooled, metric=accuracy)
+
+
+def result(out) -> dict:
+    return json.loads((out / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    command([*LINE, "--epochs", "12", "--seeds", "2", "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def taught(tiny):
+    """A graph on which a teacher rides that thinks otherwise than the labels."""
+    tiny.adj_t = Adjacency.from_edge_index(tiny.edge_index, 60)
+    logits = 3 * torch.nn.functional.one_hot((tiny.y + 1) % 3, 3).float()
+    logits += torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
+    return ride(tiny, graphkd.Signals(logits, (torch.randn(60, 5),), torch.rand(60)))
+
+
+def student(kind="mlp", **options):
+    torch.manual_seed(0)
+    return expert(kind, 8, 3, **{"hidden_channels": 16, "num_layers": 2, "norm": "batch_norm", **options})
+
+
+# Teachers ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["folder of a seed", "folder", "named model", "npz", "safetensors", "strong", "weak"])
+def test_every_kind_of_teacher_end_to_end(teacher, kind, tmp_path):
+    run_0 = teacher / "seed-0"
+    logits = np.load(run_0 / "predictions.npz")["strong_logits"]
+    split = split_hash(load(GRAPH))
+    np.savez(tmp_path / "t.npz", logits=logits, split_sha256=split)
+    save_file({"logits": torch.from_numpy(logits)}, tmp_path / "t.safetensors", metadata={"split_sha256": split})
+    given = {
+        "folder of a seed": run_0,
+        "folder": teacher,
+        "named model": f"{teacher}:strong",
+        "npz": tmp_path / "t.npz",
+        "safetensors": tmp_path / "t.safetensors",
+    }.get(kind, kind)
+    out = tmp_path / "run"
+    line = [*SOLO, "--seeds", "1", "--teacher", str(given), "--kd", "kd(temperature=2,weight=0.5)+nkd"]
+    assert command([*line, "--out", str(out)]) == 0
+    scores, written = result(out)["scores"], result(teacher)["runs"][0]["scores"]
+    assert {"weak", "student", "teacher"} <= scores.keys()
+    assert ("strong" in scores) == (kind == "strong")
+    expected = {"strong": scores.get("strong"), "weak": scores["weak"]}.get(kind)
+    if expected is None:
+        model = "mixture" if kind.startswith("folder") else "strong"
+        expected = {part: [score, 0.0] for part, score in written[model].items()}
+        assert result(out)["runs"][0]["teacher"]["same_split"]
+    for part in ("val", "test"):
+        assert scores["teacher"][part] == pytest.approx(expected[part], abs=1e-4)
+
+
+def test_each_seed_has_its_own_teacher(teacher, tmp_path):
+    out = tmp_path / "run"
+    command([*SOLO, "--seeds", "2", "--teacher", str(teacher), "--kd", "glnn", "--no-baselines", "--out", str(out)])
+    for mine, theirs in zip(result(out)["runs"], result(teacher)["runs"], strict=True):
+        assert set(mine["scores"]) == {"student", "teacher"}
+        assert mine["scores"]["teacher"]["test"] == pytest.approx(theirs["scores"]["mixture"]["test"], abs=1e-4)
+
+
+def test_a_student_can_teach(teacher, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    command([*SOLO, "--seeds", "1", "--teacher", str(teacher), "--kd", "glnn", "--out", str(first)])
+    command([*SOLO, "--seeds", "1", "--teacher", str(first), "--kd", "glnn", "--out", str(second)])
+    assert result(second)["scores"]["teacher"] == result(first)["scores"]["student"]
+
+
+def test_without_a_teacher_a_teacher_free_loss_trains(tmp_path):
+    command([*SOLO, "--seeds", "1", "--kd", "uskd", "--out", str(tmp_path / "run")])
+    assert set(result(tmp_path / "run")["scores"]) == {"weak", "student"}
+
+
+@pytest.mark.parametrize("regime", ["joint", "alternate"])
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_mixture_learns_too(teacher, regime, outside, tmp_path):
+    who = str(teacher) if outside else "strong"
+    line = [*LINE, "--seeds", "1", "--rounds", "2", "--regime", regime, "--no-baselines", "--teacher", who]
+    command([*line, "--kd", "kd+dualhead(warmup=3)+lsp(of=hidden)", "--out", str(tmp_path / "run")])
+    assert ("teacher" in result(tmp_path / "run")["scores"]) == outside
+    assert any(key.startswith("kd.1.heads") for key in load_file(tmp_path / "run" / "seed-0" / "model.safetensors"))
+
+
+def test_soft_labels_alone_bring_a_student_to_its_teacher(tmp_path):
+    experts = {"weak": ExpertConfig("gcn"), "strong": ExpertConfig("sage")}
+    config = Config(dataset="sbm", regime="solo", teacher="strong", kd="glnn", epochs=40, seeds=1, **experts)
+    run(replace(config, objective="mowst.distillation:no_labels"), tmp_path / "run")
+    arrays = np.load(tmp_path / "run" / "seed-0" / "predictions.npz")
+    agree = (arrays["student"].argmax(1) == arrays["strong"].argmax(1)).mean()
+    assert agree > 0.75  # chance is 0.25
+
+
+# What must be refused ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--regime solo --kd nkd", ["nkd", "teacher"]),
+        ("--regime solo --teacher strong", ["--kd"]),
+        ("--regime solo --teacher strong --kd gdl", ["'gdl'", "gld"]),
+        ("--regime solo --teacher strong --kd nkd(gama=1)", ["gama", "gamma"]),
+        ("--regime solo --teacher strong --kd nkd(", ["cannot read"]),
+        ("--regime solo --teacher strong --kd nkd(weight=-1)", ["weight"]),
+        ("--regime solo --teacher nowhere --kd nkd", ["nowhere", "run folder"]),
+        ("--regime solo --teacher nowhere.npz --kd nkd", ["nowhere.npz", "cannot be read"]),
+        ("--regime solo --teacher strong --kd nkd --objective joint", ["joint", "solo"]),
+        ("--regime solo --teacher strong --kd ofa --weak.num_layers 1", ["ofa", "hidden"]),
+        ("--regime joint --teacher weak --kd nkd", ["weak", "solo"]),
+        ("--no-mixture --teacher strong --kd nkd", ["solo"]),
+        ("--regime tests.test_extension_points:once --teacher strong --kd nkd", ["once", "extra"]),
+        ("--dataset tests.test_distillation:two_classes --regime solo --teacher strong --kd standardized", ["2 class"]),
+    ],
+)
+def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(command, [*LINE, "--seeds", "1", "--out", str(tmp_path / "run"), *flags.split()])
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert said.count("\n") == 1
+    assert all(word in said for word in words), said
+    assert not list(tmp_path.iterdir())
+
+
+def two_classes():
+    return changed(y=good().y.clamp(max=1))
+
+
+def test_another_split_or_graph_is_refused_before_anything_is_written(teacher, tmp_path):
+    out = tmp_path / "run"
+
+    def attempt(*words):
+        command([*SOLO, "--kd", "glnn", "--out", str(out), *words])
+
+    with pytest.raises(InputError, match=r"another split of .* seed 0"):
+        attempt("--split", "random", "--teacher", str(teacher / "seed-0"))
+    with pytest.raises(InputError, match=r"was trained on tests.graphs:good, not on sbm"):
+        attempt("--teacher", str(teacher), "--dataset", "sbm")
+    with pytest.raises(InputError, match="has no seed-2, holds seed-0, seed-1"):
+        attempt("--seeds", "3", "--teacher", str(teacher))
+    with pytest.raises(InputError, match="unknown 'stron'; choose from mixture, strong, weak"):
+        attempt("--teacher", f"{teacher}:stron")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_split_is_compared_not_the_seed(tmp_path):
+    graph = ["--dataset", "sbm", "--epochs", "1", "--quiet"]
+    command([*graph, "--seeds", "1", "--no-mixture", "--out", str(tmp_path / "t")])
+    line = [*graph, "--regime", "solo", "--teacher", str(tmp_path / "t" / "seed-0"), "--kd", "glnn"]
+    with pytest.raises(InputError, match="seed 0"):
+        command([*line, "--seeds", "2", "--out", str(tmp_path / "s")])  # the second seed's split is another one
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_files_of_logits_are_checked(suffix, tmp_path):
+    path = tmp_path / f"t{suffix}"
+
+    def written(split=None, **arrays):
+        tensors = {name: torch.as_tensor(value) for name, value in arrays.items()}
+        if suffix == ".npz":
+            np.savez(path, **arrays, **({} if split is None else {"split_sha256": split}))
+        else:
+            save_file(tensors, path, metadata=None if split is None else {"split_sha256": split})
+        return ["--teacher", str(path), "--kd", "glnn", "--seeds", "1", "--out", str(tmp_path / "run"), *SOLO]
+
+    good, mine = np.zeros((60, 3), np.float32), split_hash(load(GRAPH))
+    for arguments, words in (
+        ({"logits": good, "split": "0" * 64}, "another split"),
+        ({"logits": good[:50], "split": mine}, r"\[50, 3\].*\[60, 3\]"),
+        ({"logits": good[:, :2].copy(), "split": mine}, r"\[60, 2\]"),
+        ({"logits": good + np.float32("nan"), "split": mine}, "finite"),
+        ({"logit": good, "split": mine}, "must hold `logits`"),
+    ):
+        line = written(**arguments)
+        with pytest.raises(InputError, match=words):
+            command(line)
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(InputError, match="cannot be read"):
+        command(line)
+    assert not (tmp_path / "run").exists()
+    line = written(logits=good)
+    with pytest.warns(UserWarning, match="cannot be checked"):
+        command(line)
+    assert not result(tmp_path / "run")["runs"][0]["teacher"]["same_split"]
+
+
+def test_an_array_of_objects_is_never_unpickled(tmp_path):
+    np.savez(tmp_path / "t.npz", logits=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match="allow_pickle"):
+        command([*SOLO, "--teacher", str(tmp_path / "t.npz"), "--kd", "glnn", "--out", str(tmp_path / "run")])
+
+
+# Losses --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", ["all", "train"])
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_loss_attaches_and_trains(taught, spec, on):
+    losses = parse(f"{spec.removesuffix(')')}{', ' if '(' in spec else '('}on={on})".replace("k=3", "k=2"))
+    model = student()
+    trainer = Trainer(model, taught, ACCURACY)
+    before = snapshot(model)
+    with attached(losses, trainer) as terms:
+        trainer._keep = lambda score: setattr(trainer, "best_state", snapshot(model)) or True  # keep every epoch
+        trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=3, weight_decay=0.0))
+    assert len(trainer.history) == 3
+    moved = {
+        name for name, value in before.items() if "lins" in name and not torch.equal(value, trainer.best_state[name])
+    }
+    assert moved
+
+
+def test_the_specifications_cover_the_catalogue():
+    names = {weighted.name.split(".")[-1] for spec in SPECS for weighted in parse(spec)}
+    assert {LOSSES.normalize(name) for name in names} >= set(LOSSES.lookup_dict)
+
+
+def test_a_loss_from_outside_by_its_dotted_path(teacher, tmp_path):
+    name = "tests.test_extension_points.Squared"
+    command(
+        [*SOLO, "--seeds", "1", "--teacher", str(teacher), "--kd", f"{name}(weight=2)", "--out", str(tmp_path / "r")]
+    )
+    assert "student" in result(tmp_path / "r")["scores"]
+
+
+def test_parameters_of_losses_are_trained_kept_at_their_best_and_saved(taught, tmp_path):
+    losses = parse("dualhead+ofa(weight=0.1)")
+    trainer = Trainer(student(), taught, ACCURACY)
+    at_best = {}
+
+    def remember(record):
+        if record["val"] == record["best"] and record["best"] not in at_best:
+            at_best[record["best"]] = snapshot(losses[0].loss)
+
+    trainer.hook = remember
+    with attached(losses, trainer) as terms:
+        start = snapshot(losses[0].loss)
+        trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=30, lr=0.02))
+    best = at_best.get(trainer.best_score, start)
+    assert all(torch.equal(best[key], value) for key, value in snapshot(losses[0].loss).items())
+    config = Config(
+        dataset=GRAPH,
+        epochs=3,
+        seeds=1,
+        regime="solo",
+        teacher="strong",
+        kd=[{"name": "dualhead", "weight": 2.0}, "ofa"],
+    )
+    run(config, tmp_path / "run")
+    fresh = torch.nn.ModuleList(weighted.loss for weighted in parse("dualhead(hidden_channels=64,num_classes=3)"))
+    saved = load_file(tmp_path / "run" / "seed-0" / "model.safetensors")
+    assert {key for key in saved if key.startswith("kd.")} == {
+        f"kd.{i}.heads.0.{part}" for i in (0, 1) for part in ("weight", "bias")
+    }
+    save_file(
+        {key: value for key, value in saved.items() if not key.startswith("kd.1")}, tmp_path / "model.safetensors"
+    )
+    again = read_weights(tmp_path, "kd", fresh)
+    assert torch.equal(again.state_dict()["0.heads.0.weight"], saved["kd.0.heads.0.weight"])
+
+
+def test_the_warm_up_weighs_each_epoch(taught):
+    loss = parse("glnn(weight=0.5, warmup=3)")
+    trainer = Trainer(student(dropout=0.0), taught, ACCURACY)
+    seen = []
+    with attached(loss, trainer) as terms:
+        one = terms[0]._replace(loss=lambda out, batch: 0 * out.sum(-1) + 1)
+        trainer.hook = lambda record: seen.append(record["loss"])
+        trainer.fit(Phase("test", ("",), (one,), epochs=6))
+    assert seen == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_labels_outside_the_training_mask_change_no_gradient(taught, spec):
+    spec = spec.replace("k=3", "k=2")
+    gradients = []
+    for y in (taught.y, torch.where(taught.train_mask, taught.y, (taught.y + 1) % 3)):
+        data = taught.clone()
+        data.y = y
+        model = student(dropout=0.0)
+        trainer = Trainer(model, data, ACCURACY)
+        with attached(parse(spec), trainer) as terms:
+            torch.manual_seed(1)
+            out = trainer._call({})
+            sum(trainer._reduce(term, out) for term in terms).backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    assert gradients[0]
+    assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
+
+
+def test_a_coupled_loss_on_training_nodes_sees_no_other(taught):
+    (weighted,) = parse("gld(k=2, on=train)")
+    distill = Distill(weighted.loss, on="train")
+    out = torch.randn(60, 3, requires_grad=True)
+    distill(out, taught).backward()
+    assert (out.grad[~taught.train_mask] == 0).all()
+    assert (out.grad[taught.train_mask] != 0).any()
+
+
+# Inside the mixture --------------------------------------------------------------------------------------------------
+
+
+def mixture():
+    torch.manual_seed(0)
+    options = {"hidden_channels": 16, "num_layers": 2, "dropout": 0.0}
+    return Mowst(expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options), LearnedGate())
+
+
+def test_the_teacher_inside_the_mixture_gets_no_gradient(taught):
+    model = mixture()
+    trainer = Trainer(model, taught, ACCURACY)
+    with attached(parse("nkd+lsp(of=hidden)+gld(k=2)"), trainer, "weak", "strong") as terms:
+        out = trainer._call({})
+        sum(trainer._reduce(term, out) for term in terms).backward()
+    assert all(parameter.grad is None for parameter in model.strong.parameters())
+    assert any(parameter.grad is not None for parameter in model.weak.parameters())
+
+
+def test_a_strong_turn_leaves_the_lesson_out_and_a_weak_turn_runs_the_strong_expert_once(taught):
+    model = mixture()
+    trainer = Trainer(model, taught, ACCURACY)
+    calls, taught_in = [], []
+    model.strong.register_forward_hook(lambda *_: calls.append(len(trainer.history)))
+    with attached(parse("kd+lsp(of=hidden)"), trainer, "weak", "strong") as terms:
+        calls.clear()
+        watched = terms[0]._replace(loss=lambda out, batch: taught_in.append(len(trainer.history)) or out.weak.sum(-1))
+        watched = [watched, terms[1]]
+        trainer.fit(Schedule(epochs=5).phase("weak", ("weak", "gate"), Term(separate), *watched))
+        assert len(calls) == 1
+        assert len(taught_in) == 5
+        trainer.fit(Schedule(epochs=5).phase("strong", ("strong",), Term(separate), *watched))
+        assert len(taught_in) == 5
+
+
+@pytest.mark.parametrize("regime", [joint_regime, alternate])
+def test_the_weak_expert_comes_closer_to_the_strong_one(taught, regime):
+    distance = {}
+    for weight in (0, 20):
+        model = mixture()
+        rising = itertools.count()  # keeps the last weights
+        trainer = Trainer(model, taught, lambda out, y, rising=rising: next(rising))
+        with attached(parse(f"glnn(weight={weight})"), trainer, "weak", "strong") as terms:
+            regime(trainer, Schedule(epochs=25, rounds=2, lr=0.01), extra=terms)
+        out = trainer.output()
+        distance[weight] = float(graphkd.kd(out.weak, out.strong, 1.0).mean())
+    assert distance[20] < 0.7 * distance[0]
+
+
+# Hidden layers -------------------------------------------------------------------------------------------------------
+
+WIDTHS = {
+    "mlp": [16, 16],
+    "gcn": [16, 16],
+    "sage": [16, 16],
+    "gat": [16, 16],
+    "gin": [16, 16],
+    "gin-skip": [16, 16, 16],
+}
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+def test_hidden_layers_are_the_inputs_of_all_layers_but_the_first(taught, kind):
+    model = student(kind, num_layers=3).eval()
+    plain = model(taught.x, taught.edge_index)
+    hidden = Hidden(model)
+    assert torch.equal(model(taught.x, taught.edge_index), plain)
+    assert [h.size(-1) for h in hidden.layers] == WIDTHS[kind]
+    assert all(h.requires_grad for h in hidden.layers)
+    *_, last = layers_of(model)
+    if kind in ("mlp", "gin-skip"):
+        torch.testing.assert_close(last(hidden.layers[-1]), plain)
+    hidden.close()
+    model(taught.x, taught.edge_index)
+    assert hidden.layers == ()
+
+
+def test_a_loss_on_hidden_layers_reaches_the_student_but_not_its_last_layer(taught):
+    model = student(dropout=0.0)
+    trainer = Trainer(model, taught, ACCURACY)
+    with attached(parse("dualhead"), trainer) as terms:
+        trainer._reduce(terms[0], trainer._call({})).backward()
+    *_, last = model.lins
+    assert last.weight.grad is None
+    assert model.lins[0].weight.grad.abs().sum() > 0
+
+
+def test_a_run_as_teacher_gives_hidden_layers_and_reliabilities(teacher, tmp_path):
+    for model in ("mixture", "strong"):
+        line = [*SOLO, "--seeds", "1", "--teacher", f"{teacher}:{model}", "--kd", "krd+lsp(of=hidden)+rkd(of=hidden)"]
+        command([*line, "--out", str(tmp_path / model)])
+        score = result(tmp_path / model)["scores"]["teacher"]["test"][0]
+        assert score == pytest.approx(result(teacher)["runs"][0]["scores"][model]["test"], abs=1e-3)
+
+
+def test_what_is_observed_of_a_teacher(taught):
+    model = student("gcn")
+    torch.manual_seed(3)
+    seen = observe(model, taught, frozenset({"teacher_hidden", "reliability"}))
+    torch.testing.assert_close(seen.logits, model.eval()(taught.x, taught.edge_index))
+    assert [h.shape for h in seen.hidden] == [(60, 16)]
+    assert ((seen.reliability >= 0) & (seen.reliability <= 1)).all()
+    assert not seen.logits.requires_grad
+    assert observe(model, taught).reliability is None
