@@ -235,7 +235,8 @@ def loss_table() -> list[str]:
         "",
         f"Test scores in percent, mean ± standard deviation over the first {FEW} seeds; MLP 2 x 128 as in GLNN, "
         f"at most {PACE['epochs']} full-batch epochs, patience {PACE['patience']}; labels count once, the loss "
-        f"{', '.join(map(str, WEIGHTS[:-1]))} or {WEIGHTS[-1]} times, as validation chooses; every loss with its defaults.",
+        f"{', '.join(map(str, WEIGHTS[:-1]))} or {WEIGHTS[-1]} times, as validation chooses; every "
+        "loss with its defaults.",
     ]
 
 
