@@ -350,7 +350,7 @@ def mixture():
 def test_the_teacher_inside_the_mixture_gets_no_gradient(taught):
     model = mixture()
     trainer = Trainer(model, taught, ACCURACY)
-    with attached(parse("nkd+lsp(of=hidden)+gld(k=2)"), trainer, "weak", "strong") as terms:
+    with attached(parse("nkd+lsp(of=hidden)+tests.graphkd_contract.Outside"), trainer, "weak", "strong") as terms:
         out = trainer._call({})
         sum(trainer._reduce(term, out) for term in terms).backward()
     assert all(parameter.grad is None for parameter in model.strong.parameters())
@@ -381,7 +381,7 @@ def test_the_weak_expert_comes_closer_to_the_strong_one(taught, regime):
         rising = itertools.count()  # keeps the last weights
         trainer = Trainer(model, taught, lambda out, y, rising=rising: next(rising))
         with attached(parse(f"glnn(weight={weight})"), trainer, "weak", "strong") as terms:
-            regime(trainer, Schedule(epochs=25, rounds=2, lr=0.01), extra=terms)
+            regime(trainer, Schedule(epochs=25, rounds=2, pretrain="none"), extra=terms)
         out = trainer.output()
         distance[weight] = float(graphkd.kd(out.weak, out.strong, 1.0).mean())
     assert distance[20] < 0.7 * distance[0]
