@@ -45,11 +45,15 @@ GRAPHS = {
     "actor": {"dataset": "actor"},
     "tolokers": {"dataset": "tolokers"},
 }
-SEEDS = {"cora": 10, "pubmed": 5}  # of teacher, student alone and GLNN; everything else has FEW
-FEW = 3
-PACE = {"optimizer": "adam", "epochs": 300, "patience": 50}
+SEEDS = {"cora": 10, "pubmed": 5}  # of teacher, student alone and soft labels; other graphs have FEW
+LOSS_SEEDS = {"cora": 3}
+FEW = 2
+LONG = {"epochs": 300, "patience": 50, "eval_every": 1}  # Cora, and the GLNN protocol
+SHORT = {"epochs": 150, "patience": 30, "eval_every": 2}
 WIDE = {"hidden_channels": 128, "num_layers": 2, "norm": "none"}
-TEACHER = Config(regime="solo", weak=ExpertConfig("sage", dropout=0.0, **WIDE), lr=0.01, weight_decay=5e-4, **PACE)
+TEACHER = Config(
+    regime="solo", weak=ExpertConfig("sage", dropout=0.0, **WIDE), lr=0.01, weight_decay=5e-4, optimizer="adam"
+)
 STUDENT = {  # GLNN's own on its graphs: lr, weight decay, dropout
     "cora": (0.01, 0.005, 0.6),
     "pubmed": (0.005, 0.0, 0.4),
@@ -59,25 +63,28 @@ LOSSES = [
     *("kd", "glnn", "dkd", "nkd", "uskd", "standardized", "ofa", "dualhead"),
     *("gld", "gld(form=neighbourhood)", "lsp", "rkd", "krd", "gld+nkd"),
 ]
-WEIGHTS = (0.1, 1, 10)
+WEIGHTS = (1, 10)
 MIXTURE = Config(
     regime="joint",
     strong=ExpertConfig("sage"),
     weak=ExpertConfig("mlp"),
     baselines=False,
-    epochs=300,
-    patience=50,
+    pretrain="both",
+    signal="loss",
     seeds=FEW,
+    **SHORT,
 )
+SHARES = torch.linspace(0, 1, 51).tolist()
 LESSON = "kd(temperature=1)"
-PAPER = {"cora": (80.52, 59.22, 80.54), "pubmed": (75.39, 67.55, 75.42)}  # `tran`, from memory of the paper
+THEIRS = {"cora": (78.78, 58.95, 79.39), "pubmed": (74.78, 66.79, 74.81)}  # their README's `tran` scores
 
 
 def student(graph: str, **options: Any) -> Config:
     """Return the configuration of a student: an MLP in GLNN's size."""
     lr, decay, dropout = STUDENT.get(graph, OTHER)
     expert = ExpertConfig("mlp", dropout=dropout, **WIDE)
-    return Config(regime="solo", weak=expert, lr=lr, weight_decay=decay, seeds=FEW, **PACE, **GRAPHS[graph], **options)
+    plan = {"regime": "solo", "lr": lr, "weight_decay": decay, "optimizer": "adam", "seeds": LOSS_SEEDS.get(graph, FEW)}
+    return Config(weak=expert, **plan, **GRAPHS[graph], **options)
 
 
 def weighted(spec: str, weight: float) -> list[dict[str, Any]]:
@@ -94,7 +101,9 @@ def cells(root: str, teachers: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """Return every experiment by name; the first of a graph is its teacher."""
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     for graph, data in GRAPHS.items():
-        many, taught = {"seeds": SEEDS.get(graph, FEW)}, {"teacher": str(teachers / graph), "baselines": False}
+        many = {"seeds": SEEDS.get(graph, FEW), **(LONG if graph in THEIRS else SHORT)}
+        pace = LONG if graph == "cora" else SHORT
+        taught = {"teacher": str(teachers / graph), "baselines": False, **pace}
         experiments = {
             "teacher": dataclasses.replace(TEACHER, **data, **many),
             "alone": dataclasses.replace(student(graph), **many),
@@ -134,7 +143,8 @@ def routing(config: Config) -> dict[str, Any]:
         )
         out = plain.fitted["mixture"].output
         data, metric = plain.data, metric_of(plain.data)
-        least = pooled(rows(share_routed(out, data, 0.0)[0], data.val_mask), data.y[data.val_mask], metric)
+        routed = (rows(share_routed(out, data, share)[0], data.val_mask) for share in SHARES)
+        least = max(pooled(each, data.y[data.val_mask], metric) for each in routed)
         sides = {"without": out, "with": taught.fitted["mixture"].output}
         lines.append({name: saved(side, data, metric, least) for name, side in sides.items()})
     return {"runs": lines, "lesson": LESSON, "seeds": list(config.all_seeds)}
@@ -151,10 +161,10 @@ def share_routed(out: Mixture, data: Any, share: float) -> tuple[Mixture, float]
 def saved(out: Mixture, data: Any, metric: Any, least: float) -> dict[str, float]:
     """Return the largest share of test nodes that need no GNN at a validation score of `least`, and scores there."""
     best = {"share": 0.0, "val": float("nan"), "test": float("nan")}
-    for share in torch.linspace(0, 1, 101).tolist():
+    for share in SHARES:
         routed, of_test = share_routed(out, data, share)
         val, test = (pooled(rows(routed, mask), data.y[mask], metric) for mask in (data.val_mask, data.test_mask))
-        if val >= least or share == 0:
+        if val >= least - 1e-9 or share == 0:
             best = {"share": 100 * of_test, "val": 100 * val, "test": 100 * test}
     masks = {"pool": out, "weak": hard(out, -1.0)}
     whole = {
@@ -213,15 +223,15 @@ def tables() -> list[str]:
 
 
 def glnn_table() -> list[str]:
-    """Return the GLNN protocol beside what the paper reports."""
-    table = ["| `tran` | seeds | SAGE | MLP | MLP, soft labels only | the paper's |", "|---|---|---|---|---|---|"]
-    for graph in PAPER:
+    """Return the GLNN protocol beside what its authors report."""
+    table = ["| `tran` | seeds | SAGE | MLP | MLP, soft labels only | theirs |", "|---|---|---|---|---|---|"]
+    for graph in THEIRS:
         teacher, alone, soft = (read(f"{graph}/{name}") for name in ("teacher", "alone", "soft-labels"))
         if teacher and alone and soft:
             shown = (teacher["scores"]["weak"], alone["scores"]["weak"], soft["scores"]["student"])
-            paper = " / ".join(f"{score:.2f}" for score in PAPER[graph])
+            theirs = " / ".join(f"{score:.2f}" for score in THEIRS[graph])
             cells = " | ".join(words(score) for score in shown)
-            table.append(f"| {graph} | {len(teacher['seeds'])} | {cells} | {paper} |")
+            table.append(f"| {graph} | {len(teacher['seeds'])} | {cells} | {theirs} |")
     return table
 
 
@@ -242,10 +252,10 @@ def loss_table() -> list[str]:
     return [
         *table,
         "",
-        f"Test scores in percent, mean ± standard deviation over the first {FEW} seeds; MLP 2 x 128 as in GLNN, "
-        f"at most {PACE['epochs']} full-batch epochs, patience {PACE['patience']}; labels count once, the loss "
-        f"{', '.join(map(str, WEIGHTS[:-1]))} or {WEIGHTS[-1]} times, as validation chooses; every "
-        "loss with its defaults.",
+        "Test scores in percent, mean ± standard deviation over the first seeds (3 on Cora, else 2); 2 x 128, "
+        "full batch; Cora, and on PubMed the teacher and the student without, at most 300 epochs, patience 50, the "
+        f"rest 150 and 30. Labels count once, the loss {WEIGHTS[0]} or {WEIGHTS[1]} times, as validation chooses; "
+        "every loss with its defaults. Photo has 20 nodes a class to train and 30 to validate.",
     ]
 
 
@@ -254,7 +264,7 @@ def column(graph: str) -> dict[str, list[float] | None]:
     found: dict[str, list[float] | None] = {}
     for row, cell, model in (("teacher (SAGE)", "teacher", "weak"), ("student without", "alone", "weak")):
         if result := read(f"{graph}/{cell}"):
-            found[row] = spread([run[model]["test"] for run in result["runs"][:FEW]])
+            found[row] = spread([run[model]["test"] for run in result["runs"][: LOSS_SEEDS.get(graph, FEW)]])
     for spec in LOSSES:
         tried = [result for weight in WEIGHTS if (result := read(f"{graph}/{loss_cell(spec, weight)}"))]
         if len(tried) == len(WEIGHTS):
@@ -272,7 +282,7 @@ def routing_table() -> list[str]:
     """Return how many nodes need no GNN with and without strong -> weak distillation."""
     heads = [
         "graph",
-        "GNN everywhere (val)",
+        "validation score",
         "to the MLP without",
         "with",
         "test score without",
@@ -294,10 +304,10 @@ def routing_table() -> list[str]:
     return [
         *table,
         "",
-        "Mowst\\* with an MLP and SAGE, with and without "
+        "Mowst\\* with an MLP and SAGE (2 x 64), both pre-trained, stopped on validation likelihood, with and without "
         f'`--teacher strong --kd "{LESSON}"`, {FEW} seeds: the largest share of test nodes that confidence may send to '
-        "the MLP so that the validation score is not below that of the undistilled GNN on every node, and the test "
-        "score there.",
+        "the MLP so that the validation score is not below the best that any share gives without distillation (first "
+        "column), the test score there, and the MLP's on all nodes.",
     ]
 
 
