@@ -124,8 +124,8 @@ class Config(Checked):
     options."""
     teacher: str | None = None
     """Who teaches: a run's folder (OUT, OUT/seed-0; OUT:strong names one of its models) trained on the same split, a
-    file of logits (.npz or .safetensors), strong (the strong expert of this run), or, with regime solo, weak (the
-    student, trained once before); none for losses that need no teacher, such as uskd."""
+    file of logits (.npz or .safetensors), strong (the strong expert of this run; regimes solo, joint, alternate), or,
+    with regime solo, weak (the student, trained once before); none for losses that need no teacher, such as uskd."""
     optimizer: str = "adamw"
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)

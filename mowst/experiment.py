@@ -9,8 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,27 +18,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.transforms import NormalizeFeatures
 
 from graphkd import Weighted
 from mowst import fusion
-from mowst.confidence import GATES, LearnedGate, LogisticGate
+from mowst.building import build, build_model, classes_of, fabric_of, prepare, seeded
 from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import diagnose
-from mowst.distillation import attached, observe, parse, ride, wanted
+from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
-from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
-from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
-from mowst.propagation import Adjacency
-from mowst.record import read_config, read_weights
-from mowst.regimes import OWN_GATE, REGIMES, alone, solo
-from mowst.sparse_features import dense, prepare_features, take_rows
+from mowst.regimes import REGIMES, alone, solo
+from mowst.sparse_features import take_rows
 from mowst.stacking import Twins, mixed
-from mowst.teachers import Teacher, read
+from mowst.teachers import Teacher, read_teacher, taught
 from mowst.trainer import HIDDEN, Trainer
 
 Hook = Callable[[dict[str, Any]], None]
@@ -74,78 +68,6 @@ class SeedRun:
     """Of the mixture (`mowst.diagnosis`)."""
     teacher: Teacher | None = None
     """The teacher, if it was not trained here."""
-
-
-def fabric_of(config: Config) -> Fabric:
-    """Return the device and precision of a configuration, on one device."""
-    try:
-        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
-    if not supports(fabric.device, config.precision):
-        raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
-    guard_scatter(fabric.device)
-    return fabric
-
-
-def supports(device: torch.device, precision: str) -> bool:
-    """Whether a device computes in a precision by itself, without emulation."""
-    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision != "bf16-mixed" or bfloat16
-
-
-def prepare(data: Data, config: Config, device: torch.device) -> Data:
-    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
-    data = copy.copy(data)
-    if config.normalize_features:
-        data.x = dense(data.x)
-        data = NormalizeFeatures()(data)
-    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
-    x = prepare_features(data.x)
-    data = data.to(device)
-    data.x, data.adj_t = x.to(device), adjacency.to(device)
-    return data
-
-
-def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
-    """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
-    weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
-    kind = config.gate.kind or OWN_GATE.get(REGIMES.lookup(config.regime), "learned")
-    gate_class: Any = GATES.lookup(kind)
-    options = dict(config.gate.options)
-    if config.gate.features:
-        if gate_class is not LearnedGate and "in_channels" not in options:
-            raise InputError(f"gate {kind}: only the learned gate sees features; use --gate learned")
-        options["in_channels"] = in_channels
-    try:
-        gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"gate {kind}: {error}") from None
-    router = LogisticGate(config.gate.dispersions) if getattr(gate, "needs_strong", False) else None
-    return Mowst(weak, strong, gate, router)
-
-
-def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
-    """Build one expert from its configuration."""
-    return expert(
-        part.kind,
-        in_channels,
-        num_classes,
-        norm=part.norm,
-        hidden_channels=part.hidden_channels,
-        num_layers=part.num_layers,
-        dropout=part.dropout,
-        **part.options,
-    )
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside, and leave its generators outside as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
@@ -238,35 +160,6 @@ def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hoo
     return Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=hook)
 
 
-def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
-    if name == "mixture":
-        return build(config, in_channels, num_classes)
-    part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
-    return build_expert(getattr(config, part), in_channels, num_classes)
-
-
-def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teacher | None:
-    """Read a teacher from outside the run; a run's model is run again where a loss wants to see more than logits."""
-    if config.kd is None or config.teacher is None or config.teacher in EXPERTS:
-        return None
-    teacher = read(config.teacher, seed, data)
-    more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
-    if not more or teacher.folder is None:
-        return teacher
-    theirs = read_config(teacher.folder)
-    model = build_model(teacher.model, theirs, data.num_features, classes_of(data))
-    model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
-    with seeded(seed, fabric.device):
-        return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
-
-
-def taught(config: Config, ready: Data, model: nn.Module, seed: int, fabric: Fabric) -> Data:
-    """Let a model of this run be the teacher on the graph."""
-    with seeded(seed, fabric.device):
-        return ride(ready, observe(model, ready, wanted(parse(config.kd or ()))))
-
-
 def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
     """Attach the losses once to models that are not trained yet."""
     with seeded(seed, fabric.device):
@@ -280,11 +173,6 @@ def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
             )
         with attached(parse(config.kd or ()), trainer, *roles(config)):
             pass
-
-
-def classes_of(data: Data) -> int:
-    """Return the number of classes C that a graph names, or that its labels go up to."""
-    return data["num_classes"] if "num_classes" in data else int(data.y.max()) + 1
 
 
 def metric_of(data: Data) -> Metric:

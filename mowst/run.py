@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mowst import cli
+from mowst.building import build, classes_of, fabric_of
 from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import sentences
 from mowst.errors import InputError
-from mowst.experiment import Hook, build, classes_of, fabric_of, opened, run_seed
+from mowst.experiment import Hook, opened, run_seed
 from mowst.process import float32_products, tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table

@@ -21,15 +21,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import Signals
-from mowst.distillation import pool_logits
+from mowst.building import build_model, classes_of, prepare, seeded
+from mowst.config import Config
+from mowst.distillation import observe, parse, pool_logits, ride, wanted
 from mowst.errors import InputError, unknown
 from mowst.mixture import EXPERTS, Mixture
-from mowst.record import read_json, split_hash
+from mowst.record import read_config, read_json, read_weights, split_hash
 
 NAMES = ("mixture", "strong", "student", "weak")
 """The models of a run, the best teacher first."""
@@ -50,6 +53,27 @@ class Teacher(NamedTuple):
     model: str = ""
 
 
+def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teacher | None:
+    """Read a teacher from outside the run; a run's model is run again where a loss wants to see more than logits."""
+    if config.kd is None or config.teacher is None or config.teacher in EXPERTS:
+        return None
+    teacher = read(config.teacher, seed, data)
+    more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
+    if not more or teacher.folder is None:
+        return teacher
+    theirs = read_config(teacher.folder)
+    model = build_model(teacher.model, theirs, data.num_features, classes_of(data))
+    model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
+    with seeded(seed, fabric.device):
+        return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
+
+
+def taught(config: Config, ready: Data, model: nn.Module, seed: int, fabric: Fabric) -> Data:
+    """Let a model of this run be the teacher on the graph."""
+    with seeded(seed, fabric.device):
+        return ride(ready, observe(model, ready, wanted(parse(config.kd or ()))))
+
+
 def read(teacher: str, seed: int, data: Data) -> Teacher:
     """Read the teacher of one seed's student on a graph.
 
@@ -58,11 +82,17 @@ def read(teacher: str, seed: int, data: Data) -> Teacher:
     """
     path = Path(teacher)
     found = read_logits(path, data) if path.suffix in FILES else read_run(teacher, seed, data)
-    shape, wanted = list(found.signals.logits.shape), [data.num_nodes, data["num_classes"]]
-    if shape != wanted:
-        raise InputError(f"teacher {found.source}: logits are {shape}, but {data.name} has nodes and classes {wanted}")
-    if not all(signal.isfinite().all() for signal in (found.signals.logits, *found.signals.hidden)):
-        raise InputError(f"teacher {found.source}: some logits or hidden features are no finite numbers")
+    logits, hidden, reliability = found.signals
+    shape, size = list(logits.shape), [data.num_nodes, data["num_classes"]]
+    if shape != size:
+        raise InputError(f"teacher {found.source}: logits are {shape}, but {data.name} has nodes and classes {size}")
+    others = (*hidden, *(() if reliability is None else (reliability,)))
+    if any(len(signal) != len(logits) for signal in others):
+        raise InputError(
+            f"teacher {found.source}: hidden layers and reliability must have {len(logits)} rows, a node each"
+        )
+    if not all(signal.isfinite().all() for signal in (logits, *others)):
+        raise InputError(f"teacher {found.source}: some entries are no finite numbers")
     return found
 
 
@@ -85,20 +115,24 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
     record = read_json(folder / "result.json")
     try:
         models = [model for model in NAMES if model in record["scores"]]
-        dataset, split, trained = record["dataset"], record["split"], record["seed"]
+        dataset, split, trained = record["dataset"], record["split"]["name"], record["seed"]
+        same = record["split"]["sha256"] == split_hash(data)
     except (KeyError, TypeError):
         raise InputError(f"teacher {folder}: result.json is not the record of a run of one seed") from None
     if name and name not in models:
         raise unknown(f"teacher {folder}: model", name, models)
     if dataset != data.name:
         raise InputError(f"teacher {folder}: was trained on {dataset}, not on {data.name}")
-    if split["sha256"] != split_hash(data):
+    if not same:
         raise InputError(
-            f"teacher {folder}: was trained on another split of {data.name} ({split['name']}, seed {trained}) "
+            f"teacher {folder}: was trained on another split of {data.name} ({split}, seed {trained}) "
             "and may have seen the student's test labels; give a run with the same split and seed"
         )
     name = name or models[0]
-    logits = run_logits(read_arrays(folder / "predictions.npz")[0], name)
+    try:
+        logits = run_logits(read_arrays(folder / "predictions.npz")[0], name)
+    except KeyError as error:
+        raise InputError(f"teacher {folder}: predictions.npz has no {error}") from None
     return Teacher(Signals(logits), f"{folder}:{name}", True, folder, name)
 
 
@@ -106,8 +140,8 @@ def run_logits(arrays: dict[str, Tensor], name: str) -> Tensor:
     """Return a model's logits [N, C] from a run's arrays: of a mixture, the log of its pooled probabilities."""
     if f"{name}_logits" in arrays:
         return arrays[f"{name}_logits"]
-    parts = {part: arrays.get(f"{name}_{part}") for part in Mixture._fields}
-    return pool_logits(Mixture(**parts))  # type: ignore[arg-type]
+    weak, strong, confidence = (arrays[f"{name}_{part}"] for part in ("weak", "strong", "confidence"))
+    return pool_logits(Mixture(weak, strong, confidence, arrays.get(f"{name}_scale")))
 
 
 def read_logits(path: Path, data: Data) -> Teacher:
@@ -129,11 +163,10 @@ def read_arrays(path: Path) -> Contents:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
+        split = str(arrays.pop("split_sha256").item()) if "split_sha256" in arrays else None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"teacher {path}: cannot be read: {error}") from None
-    split = arrays.pop("split_sha256", None)
-    floats = {key: torch.from_numpy(value).float() for key, value in arrays.items() if value.dtype.kind == "f"}
-    return floats, None if split is None else str(split.item())
+    return {key: torch.from_numpy(value).float() for key, value in arrays.items() if value.dtype.kind == "f"}, split
 
 
 def read_tensors(path: Path) -> Contents:

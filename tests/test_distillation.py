@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import graphkd
 from graphkd import LOSSES
 from mowst import Config, ExpertConfig, LearnedGate, Mowst, expert
+from mowst.building import build_model
 from mowst.cli import main
 from mowst.data import load
 from mowst.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
@@ -20,7 +21,7 @@ from mowst.errors import InputError
 from mowst.metrics import accuracy, pooled
 from mowst.objectives import separate
 from mowst.propagation import Adjacency
-from mowst.record import read_weights, split_hash
+from mowst.record import read_config, read_weights, split_hash
 from mowst.regimes import Schedule, alternate
 from mowst.regimes import joint as joint_regime
 from mowst.run import command, run
@@ -106,6 +107,24 @@ def test_a_student_can_teach(teacher, tmp_path):
     assert result(second)["scores"]["teacher"] == result(first)["scores"]["student"]
 
 
+def test_a_line_and_the_same_in_yaml_give_the_same_run(tmp_path):
+    (tmp_path / "kd.yaml").write_text("teacher: strong\nkd:\n- {name: gld, k: 2, weight: 0.5, warmup: 2}\n- nkd\n")
+    line, yaml = tmp_path / "line", tmp_path / "yaml"
+    solo = [*SOLO, "--seeds", "1"]
+    command([*solo, "--teacher", "strong", "--kd", "gld(k=2,weight=0.5,warmup=2)+nkd", "--out", str(line)])
+    command(["--config", str(tmp_path / "kd.yaml"), *solo, "--out", str(yaml)])
+    command(["--config", str(yaml / "config.yaml"), "--quiet", "--out", str(tmp_path / "again")])
+    assert result(line)["scores"] == result(yaml)["scores"] == result(tmp_path / "again")["scores"]
+
+
+def test_a_saved_student_predicts_without_the_graph(teacher, tmp_path):
+    command([*SOLO, "--seeds", "1", "--teacher", str(teacher), "--kd", "glnn", "--out", str(tmp_path / "run")])
+    folder = tmp_path / "run" / "seed-0"
+    student = read_weights(folder, "student", build_model("student", read_config(folder), 8, 3)).eval()
+    written = torch.from_numpy(np.load(folder / "predictions.npz")["student"])
+    torch.testing.assert_close(student(good().x).softmax(-1), written)
+
+
 def test_without_a_teacher_a_teacher_free_loss_trains(tmp_path):
     command([*SOLO, "--seeds", "1", "--kd", "uskd", "--out", str(tmp_path / "run")])
     assert set(result(tmp_path / "run")["scores"]) == {"weak", "student"}
@@ -142,6 +161,7 @@ def test_soft_labels_alone_bring_a_student_to_its_teacher(tmp_path):
         ("--regime solo --teacher strong --kd nkd(gama=1)", ["gama", "gamma"]),
         ("--regime solo --teacher strong --kd nkd(", ["cannot read"]),
         ("--regime solo --teacher strong --kd nkd(weight=-1)", ["weight"]),
+        ("--regime held-out --teacher strong --kd nkd", ["held-out", "extra", "joint"]),
         ("--regime solo --teacher nowhere --kd nkd", ["nowhere", "run folder"]),
         ("--regime solo --teacher nowhere.npz --kd nkd", ["nowhere.npz", "cannot be read"]),
         ("--regime solo --teacher strong --kd nkd --objective joint", ["joint", "solo"]),
@@ -211,6 +231,8 @@ def test_files_of_logits_are_checked(suffix, tmp_path):
         ({"logits": good[:, :2].copy(), "split": mine}, r"\[60, 2\]"),
         ({"logits": good + np.float32("nan"), "split": mine}, "finite"),
         ({"logit": good, "split": mine}, "must hold `logits`"),
+        ({"logits": good, "hidden_0": good[:50], "split": mine}, "must have 60 rows"),
+        ({"logits": good, "reliability": good[:, 0] - np.float32("inf"), "split": mine}, "finite"),
     ):
         line = written(**arguments)
         with pytest.raises(InputError, match=words):
