@@ -259,8 +259,8 @@ def loss_table() -> list[str]:
         "Test scores in percent, mean ± standard deviation over the first seeds (3 on Cora, else 2); 2 x 128, "
         "full batch; Cora, and on PubMed the teacher and the student without, at most 300 epochs, patience 50, the "
         "rest 150 and 30. Labels count once, the loss 10 times; on Cora and Actor 1 or 10, as validation chooses. "
-        "Every loss with its defaults. In bold the student with the best validation score. Photo has 20 nodes a class to "
-        "train and 30 to validate.",
+        "Every loss with its defaults. In bold the student with the best validation score. Photo has 20 nodes a class "
+        "to train and 30 to validate.",
     ]
 
 
