@@ -27,10 +27,11 @@ from torch_geometric.data import Data
 
 from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
 from mowst import fusion
+from mowst.building import build, classes_of, fabric_of, prepare
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig
 from mowst.data import load
-from mowst.experiment import build, classes_of, fabric_of, fit, hard, metric_of, prepare, routable, score
+from mowst.experiment import fit, hard, metric_of, routable, score
 from mowst.metrics import SIGNALS, Output, pooled
 from mowst.mixture import EXPERTS, Mixture, Mowst
 from mowst.objectives import joint

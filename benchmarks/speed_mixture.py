@@ -15,11 +15,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from benchmarks.citation_like import ARXIV_NODES, CLASSES, citation_like
+from mowst.building import classes_of, prepare
 from mowst.confidence import LearnedGate
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import classes_of, prepare
 from mowst.experts import expert
 from mowst.inference import Kept, predict
 from mowst.metrics import accuracy, expected, pooled

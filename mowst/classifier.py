@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from mowst.building import fabric_of, prepare
 from mowst.config import Config
 from mowst.data import check
 from mowst.errors import InputError
-from mowst.experiment import fabric_of, fit, prepare
+from mowst.experiment import fit
 from mowst.inference import Kept, Nodes, predict
 from mowst.mixture import Mowst
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mowst.confidence import DISPERSIONS, GATES
+from mowst.distillation import TEACHES, parse, wanted
 from mowst.errors import InputError, unknown
 from mowst.experts import EXPERTS
 from mowst.metrics import SIGNALS
 from mowst.objectives import OBJECTIVES
-from mowst.regimes import OPTIMIZERS, REGIMES, Schedule, pretrained_parts
+from mowst.regimes import OPTIMIZERS, REGIMES, Schedule, alone, pretrained_parts
 
 
 def setting(default: Any, search: Any = None, **limits: float) -> Any:
@@ -107,7 +108,8 @@ class Config(Checked):
     gate: GateConfig = field(default_factory=GateConfig)
     """The gate between them."""
     regime: str = setting("held-out", ["held-out", "joint", "alternate"])
-    """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), or the dotted path of a regime."""
+    """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong
+    one, a student where there is kd), or the dotted path of a regime."""
     objective: str | None = setting(None, [None, "separate", "joint"])
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
@@ -116,6 +118,14 @@ class Config(Checked):
     """Parts that held-out divides the training nodes into; one of them is held out at a time."""
     rehearsals: int = setting(1, at_least=1)
     """How many of these parts are held out in turn; as many as there are is cross-fitting."""
+    kd: list[str | dict[str, Any]] | str | None = None
+    """Distillation losses that the weak expert learns from, e.g. gld(k=5,weight=0.5)+nkd, or in YAML a list
+    [{name: gld, k: 5, weight: 0.5}, nkd]; each takes weight, warmup (epochs) and on (all or train) beside its own
+    options."""
+    teacher: str | None = None
+    """Who teaches: a run's folder (OUT, OUT/seed-0; OUT:strong names one of its models) trained on the same split, a
+    file of logits (.npz or .safetensors), strong (the strong expert of this run; regimes solo, joint, alternate), or,
+    with regime solo, weak (the student, trained once before); none for losses that need no teacher, such as uskd."""
     optimizer: str = "adamw"
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
@@ -161,6 +171,30 @@ class Config(Checked):
         pretrained_parts(self.pretrain)
         if self.objective is not None:
             OBJECTIVES.lookup(self.objective)
+        self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        student = alone(REGIMES.lookup(self.regime))
+        if student and OBJECTIVES.normalize(self.objective or "") in OBJECTIVES.synonyms:
+            raise InputError(f"objective {self.objective}: is a mixture's; regime {self.regime} trains one expert")
+        if self.kd is None:
+            if self.teacher is not None:
+                raise InputError(
+                    f"teacher {self.teacher}: nothing is learned from it without losses; give --kd, e.g. nkd"
+                )
+            return
+        losses = parse(self.kd)
+        if not (student or self.mixture):
+            raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")
+        if self.teacher is None and TEACHES & wanted(losses):
+            raise InputError(f"kd: {self.kd} needs a teacher; give a run's folder, a file of logits, or strong")
+        if self.teacher == "weak" and not student:
+            raise InputError("teacher weak: is the student itself here; only regime solo can train it twice")
+
+    @property
+    def all_seeds(self) -> range:
+        """The seed of each run."""
+        return range(self.first_seed, self.first_seed + self.seeds)
 
     @property
     def schedule(self) -> Schedule:

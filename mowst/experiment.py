@@ -7,9 +7,9 @@ test labels are taken away before training starts and looked at once, when every
 from __future__ import annotations
 
 import copy
+import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,23 +18,22 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.transforms import NormalizeFeatures
 
+from graphkd import Weighted
 from mowst import fusion
-from mowst.confidence import GATES, LearnedGate, LogisticGate
+from mowst.building import build, build_model, classes_of, fabric_of, prepare, seeded
 from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import diagnose
+from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
-from mowst.experts import expert
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
-from mowst.native import guard_scatter
 from mowst.objectives import OBJECTIVES
-from mowst.propagation import Adjacency
-from mowst.regimes import OWN_GATE, REGIMES, solo
-from mowst.sparse_features import dense, prepare_features, take_rows
+from mowst.regimes import REGIMES, alone, solo
+from mowst.sparse_features import take_rows
 from mowst.stacking import Twins, mixed
+from mowst.teachers import Teacher, read_teacher, taught
 from mowst.trainer import HIDDEN, Trainer
 
 Hook = Callable[[dict[str, Any]], None]
@@ -50,6 +49,8 @@ class Fitted(NamedTuple):
     seconds: float
     twins: Twins | None = None
     """What twins of the experts said of held-out training nodes, where the regime has some."""
+    losses: nn.Module = nn.ModuleList()
+    """The distillation losses it was trained with, which may have parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,83 +60,14 @@ class SeedRun:
     seed: int
     data: Data
     fitted: dict[str, Fitted]
-    """`weak` and `strong`, each trained alone, and `mixture`; what the configuration leaves out is not there."""
+    """`weak` and `strong`, each trained alone, and `mixture`, or `student`; what the configuration leaves out is not
+    there."""
     scores: dict[str, dict[str, float]]
     """In percent, by predictor and split."""
     diagnosis: dict[str, Any] | None = None
     """Of the mixture (`mowst.diagnosis`)."""
-
-
-def fabric_of(config: Config) -> Fabric:
-    """Return the device and precision of a configuration, on one device."""
-    try:
-        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
-    if not supports(fabric.device, config.precision):
-        raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
-    guard_scatter(fabric.device)
-    return fabric
-
-
-def supports(device: torch.device, precision: str) -> bool:
-    """Whether a device computes in a precision by itself, without emulation."""
-    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return precision != "bf16-mixed" or bfloat16
-
-
-def prepare(data: Data, config: Config, device: torch.device) -> Data:
-    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
-    data = copy.copy(data)
-    if config.normalize_features:
-        data.x = dense(data.x)
-        data = NormalizeFeatures()(data)
-    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
-    x = prepare_features(data.x)
-    data = data.to(device)
-    data.x, data.adj_t = x.to(device), adjacency.to(device)
-    return data
-
-
-def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
-    """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
-    weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
-    kind = config.gate.kind or OWN_GATE.get(REGIMES.lookup(config.regime), "learned")
-    gate_class: Any = GATES.lookup(kind)
-    options = dict(config.gate.options)
-    if config.gate.features:
-        if gate_class is not LearnedGate and "in_channels" not in options:
-            raise InputError(f"gate {kind}: only the learned gate sees features; use --gate learned")
-        options["in_channels"] = in_channels
-    try:
-        gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"gate {kind}: {error}") from None
-    router = LogisticGate(config.gate.dispersions) if getattr(gate, "needs_strong", False) else None
-    return Mowst(weak, strong, gate, router)
-
-
-def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
-    """Build one expert from its configuration."""
-    return expert(
-        part.kind,
-        in_channels,
-        num_classes,
-        norm=part.norm,
-        hidden_channels=part.hidden_channels,
-        num_layers=part.num_layers,
-        dropout=part.dropout,
-        **part.options,
-    )
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch inside, and leave its generators outside as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
+    teacher: Teacher | None = None
+    """The teacher, if it was not trained here."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
@@ -151,15 +83,43 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
         FloatingPointError: training diverged.
     """
     fabric = fabric_of(config)
+    data, ready, teacher = opened(config, seed, fabric)
+    fitted: dict[str, Fitted] = {}
+    for name in planned(config):
+        fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
+        if name == own_teacher(config):
+            ready = taught(config, ready, fitted[name].model, seed, fabric)
+    diagnosis = diagnosis_of(fitted.get("mixture"), ready)
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis, teacher)
+
+
+def opened(config: Config, seed: int, fabric: Fabric) -> tuple[Data, Data, Teacher | None]:
+    """Return one seed's graph, the same prepared, and its teacher; what cannot work is said before any training."""
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
     with seeded(seed, fabric.device):
-        build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is trained
+        build(config, data.num_features, classes_of(data))
+    teacher = read_teacher(config, seed, data, fabric)
     ready = prepare(data, config, fabric.device)
-    wanted = [*("weak", "strong") * config.baselines, *("mixture",) * config.mixture]
-    fitted: dict[str, Fitted] = {}
-    for name in wanted:
-        fitted[name] = fit(name, config, ready, seed, fabric, hook, fitted)
-    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis_of(fitted.get("mixture"), ready))
+    if teacher is not None:
+        ready = ride(ready, teacher.signals)
+    if config.kd is not None:
+        try_losses(config, ready, seed, fabric)
+    return data, ready, teacher
+
+
+def planned(config: Config) -> list[str]:
+    """Return what is trained, in order: experts alone, and last the mixture or the student."""
+    student = alone(REGIMES.lookup(config.regime))
+    if student is None:
+        return [*EXPERTS * config.baselines, *("mixture",) * config.mixture]
+    without = (student,) * (config.baselines or config.kd is None)
+    teacher = own_teacher(config)
+    return [*dict.fromkeys((*without, *((teacher,) if teacher else ()))), *("student",) * (config.kd is not None)]
+
+
+def own_teacher(config: Config) -> str | None:
+    """Return the expert of this run that is first trained alone and then teaches the student, if that is so."""
+    return config.teacher if config.teacher in EXPERTS and alone(REGIMES.lookup(config.regime)) else None
 
 
 def fit(
@@ -169,34 +129,50 @@ def fit(
     seed: int,
     fabric: Fabric,
     hook: Hook | None = None,
-    alone: Mapping[str, Fitted] | None = None,
+    done: Mapping[str, Fitted] | None = None,
 ) -> Fitted:
-    """Train one model on a prepared graph: the `weak` or the `strong` expert alone, or the `mixture`.
+    """Train one model on a prepared graph: the `weak` or `strong` expert alone, the `mixture`, or the `student`.
 
-    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one in
-    `alone`; the seconds that took are counted for both.
+    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one that is
+    `done`; the seconds that took are counted for both.
     """
     start = time.perf_counter()
+    told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
+    with seeded(seed, fabric.device):
+        trainer = trainer_of(name, config, ready, fabric, told)
+        trainer.trained = {part: each.model.state_dict() for part, each in (done or {}).items()}
+        losses: tuple[Weighted, ...] = ()
+        if name in EXPERTS:
+            solo(trainer, config.schedule)
+        else:
+            losses = follow(trainer, config)
+    kept = nn.ModuleList(weighted.loss for weighted in losses)
+    seconds = time.perf_counter() - start + sum((done or {})[part].seconds for part in trainer.taken)
+    return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept)
+
+
+def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hook | None = None) -> Trainer:
+    """Return a trainer of a fresh model on a graph without its test labels."""
     seen = copy.copy(ready)
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
     signal = partial(SIGNALS.lookup(config.signal), metric=metric_of(ready))
-    told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
-    shape = ready.num_features, classes_of(ready)
+    model = build_model(name, config, ready.num_features, classes_of(ready))
+    return Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=hook)
+
+
+def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
+    """Attach the losses once to models that are not trained yet."""
     with seeded(seed, fabric.device):
-        model = build(config, *shape) if name == "mixture" else build_expert(getattr(config, name), *shape)
-        trained = {part: done.model.state_dict() for part, done in (alone or {}).items()}
-        trainer = Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=told, trained=trained)
-        if name == "mixture":
-            train_mixture(trainer, config)
-        else:
-            solo(trainer, config.schedule)
-    seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
-    return Fitted(model, trainer.output(), trainer.history, seconds, trainer.twins)
-
-
-def classes_of(data: Data) -> int:
-    """Return the number of classes C that a graph names, or that its labels go up to."""
-    return data["num_classes"] if "num_classes" in data else int(data.y.max()) + 1
+        if teacher := own_teacher(config):
+            ready = taught(config, ready, trainer_of(teacher, config, ready, fabric).model, seed, fabric)
+        trainer = trainer_of(planned(config)[-1], config, ready, fabric)
+        if "extra" not in inspect.signature(REGIMES.lookup(config.regime)).parameters:
+            raise InputError(
+                f"kd: regime {config.regime} takes no further losses (it has no parameter `extra`); "
+                "choose from solo, joint, alternate"
+            )
+        with attached(parse(config.kd or ()), trainer, *roles(config)):
+            pass
 
 
 def metric_of(data: Data) -> Metric:
@@ -204,16 +180,29 @@ def metric_of(data: Data) -> Metric:
     return METRICS.lookup(getattr(data, "metric", "accuracy"))
 
 
-def train_mixture(trainer: Trainer, config: Config) -> None:
-    """Follow the regime."""
-    objective = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
-    REGIMES.lookup(config.regime)(trainer, config.schedule, **objective)
+def follow(trainer: Trainer, config: Config) -> tuple[Weighted, ...]:
+    """Follow the regime, and return the distillation losses that took part."""
+    regime = REGIMES.lookup(config.regime)
+    options = {} if config.objective is None else {"objective": OBJECTIVES.lookup(config.objective)}
+    losses = parse(config.kd or ())
+    with attached(losses, trainer, *roles(config)) as terms:
+        regime(trainer, config.schedule, **options, **({"extra": terms} if terms else {}))
+    return losses
+
+
+def roles(config: Config) -> tuple[str, str]:
+    """Return which expert of the mixture learns and which teaches; "" for the whole model, and for a frozen teacher."""
+    if alone(REGIMES.lookup(config.regime)):
+        return "", ""
+    return "weak", "strong" if config.teacher in EXPERTS else ""
 
 
 def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
     """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled, in percent."""
     metric = metric_of(data)
     outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
+    if "teacher_logits" in data:
+        outputs["teacher"] = data.teacher_logits
     scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
     if "mixture" in fitted:
         model, out = fitted["mixture"].model, fitted["mixture"].output

@@ -15,10 +15,10 @@ from rich.console import Console
 from torch_geometric.data import Data
 
 from mowst import cli
+from mowst.building import build, classes_of, fabric_of, prepare
 from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import build, classes_of, fabric_of, prepare
 from mowst.frontier import Touched
 from mowst.inference import INFERENCE, answer
 from mowst.mixture import Mowst

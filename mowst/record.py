@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,9 +35,11 @@ from mowst.cli import config_of, parse, parser
 from mowst.config import Config
 from mowst.diagnosis import together
 from mowst.errors import InputError
-from mowst.experiment import SeedRun
 from mowst.metrics import predicted
 from mowst.mixture import Mixture
+
+if TYPE_CHECKING:
+    from mowst.experiment import SeedRun
 
 
 @contextmanager
@@ -89,6 +91,11 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             for name, fitted in run.fitted.items()
             for key, value in fitted.model.state_dict().items()
         }
+        weights |= {
+            f"kd.{key}": value.contiguous().cpu()
+            for fitted in run.fitted.values()
+            for key, value in fitted.losses.state_dict().items()
+        }
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
         (whole / "config.yaml").write_text(dump(config))
@@ -125,6 +132,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
+    if run.teacher is not None:
+        record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
     record["epochs"] = {name: len(fitted.history) for name, fitted in run.fitted.items()}
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
@@ -216,7 +225,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_weights(folder: Path, name: str, model: nn.Module) -> nn.Module:
-    """Load the weights of `weak`, `strong` or `mixture` into a model built alike."""
+    """Load the weights of `weak`, `strong`, `student`, `mixture`, or `kd`'s losses, into a model built alike."""
     path = folder / "model.safetensors"
     try:
         weights = {

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mowst.objectives import Loss
 from mowst.stacking import divide, rehearse, settle
 from mowst.trainer import Phase, Term, Trainer
 
+Regime = Callable[..., None]
 OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
 
 
@@ -59,6 +60,14 @@ def solo(
     trainer.fit(schedule.phase("solo", ("",), Term(objective), *extra))
 
 
+solo.alone = "weak"  # type: ignore[attr-defined]
+
+
+def alone(regime: Regime) -> str | None:
+    """Return the expert that a regime trains without the other one (its attribute `alone`); none: the mixture."""
+    return getattr(regime, "alone", None)
+
+
 def pretrain(trainer: Trainer, schedule: Schedule, parts: Iterable[str]) -> None:
     """Train the named experts of a mixture, each alone; the mixture's best weights then hold them.
 
@@ -95,9 +104,7 @@ def alternate(
             return
 
 
-def held_out(
-    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()
-) -> None:
+def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint) -> None:
     """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
 
     1. The training nodes are divided into folds. A twin of each expert, with the same fresh weights, is trained without
@@ -115,7 +122,7 @@ def held_out(
     settle(trainer, trainer.twins, objective)
 
 
-REGIMES = Names("regime", {"held-out": held_out, "joint": joint, "alternate": alternate})
+REGIMES = Names("regime", {"held-out": held_out, "joint": joint, "alternate": alternate, "solo": solo})
 OWN_GATE = {held_out: "fused"}
 """The gate of a regime for which `learned`, that of the published experiments, is not the one."""
 PRETRAIN = {"none": (), "weak": ("weak",), "strong": ("strong",), "both": ("weak", "strong")}

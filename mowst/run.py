@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mowst import cli
+from mowst.building import build, classes_of, fabric_of
 from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import sentences
 from mowst.errors import InputError
-from mowst.experiment import Hook, build, classes_of, fabric_of, run_seed
+from mowst.experiment import Hook, opened, run_seed
 from mowst.process import float32_products, tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table
@@ -39,7 +40,7 @@ def run(config: Config, out: str | Path | None = None, *, hook: Hook | None = No
         FloatingPointError: training diverged.
     """
     records = []
-    for seed in range(config.first_seed, config.first_seed + config.seeds):
+    for seed in config.all_seeds:
         done = run_seed(config, seed, hook)
         records.append(write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done))
     result = summary(records)
@@ -121,6 +122,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if mismatch := getattr(data, "count_mismatch", None):
         console.print(f"note: {mismatch}")
     build(config, data.num_features, classes_of(data))  # before an older run is given up for this one
+    for seed in config.all_seeds if config.kd is not None else ():
+        opened(config, seed, fabric_of(config))
     out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
     with tune_process(parsed.fast), products, shown as display:

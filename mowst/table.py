@@ -19,6 +19,8 @@ ROWS = {
     "mixture": "mixture",
     "routed": "one expert per node (routed)",
     "sampled": "random routing (exact)",
+    "student": "student, distilled",
+    "teacher": "its teacher",
 }
 
 

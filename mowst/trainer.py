@@ -11,7 +11,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,9 +34,16 @@ class Term(NamedTuple):
 
     loss: Loss
     """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other."""
-    weight: float = 1.0
+    weight: float | Callable[[int], float] = 1.0
+    """A number, or a function of the phase's epoch (from 0)."""
     on: str = "train"
     """The nodes it is averaged over: "train" or "all"."""
+    trains: str = ""
+    """The submodule that learns from it: phases that leave it frozen leave the term out; "": any phase."""
+
+    def weight_at(self, epoch: int) -> float:
+        """Return the weight in an epoch of a phase, counted from 0."""
+        return self.weight(epoch) if callable(self.weight) else self.weight
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,15 @@ class Phase:
     patience: int = 100
     """Epochs without a better validation score after which the phase ends."""
     eval_every: int = 1
+
+    def live(self) -> Phase:
+        """Return the phase without the terms that nothing in it learns from."""
+        everything = "" in self.trains
+        return replace(self, terms=tuple(t for t in self.terms if everything or t.trains in ("", *self.trains)))
+
+    def losses(self) -> list[nn.Module]:
+        """Return the losses that are modules: they may have parameters of their own."""
+        return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
 
 
 class Trainer:
@@ -117,6 +133,7 @@ class Trainer:
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
         self.best_score, self.best_state = -math.inf, snapshot(self.model)
+        self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
 
     def consider(self) -> bool:
         """Keep the model's present weights if nothing validated better so far, else put the best ones back."""
@@ -130,10 +147,14 @@ class Trainer:
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.
 
+        Parameters of losses are trained with the model, and are at the end what they were at its best.
+
         Raises:
             FloatingPointError: the loss or the score is not a number; the best weights so far are in place.
         """
+        phase = phase.live()
         self.model.load_state_dict(self.best_state)
+        self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
         parts = self._thaw(phase)
         constants = self._constants(phase)
         optimizer = self._optimizer(phase, parts)
@@ -143,7 +164,7 @@ class Trainer:
         try:
             for epoch in range(1, phase.epochs + 1):
                 start = time.perf_counter()
-                loss = self._step(phase, parts, optimizer, constants)
+                loss = self._step(phase, epoch, parts, optimizer, constants)
                 if epoch % phase.eval_every and epoch < phase.epochs:
                     continue
                 score = self._evaluate(constants)
@@ -154,6 +175,8 @@ class Trainer:
         finally:
             self.model.load_state_dict(self.best_state)
             self.model.eval().requires_grad_(True)
+            for module, state in self.best_losses.items():
+                module.load_state_dict(state)
         return self.best_score > before
 
     @torch.no_grad()
@@ -177,17 +200,22 @@ class Trainer:
             {"params": list(part.parameters()), "lr": phase.lrs.get(name, phase.lr)}
             for name, part in zip(phase.trains, parts, strict=True)
         ]
-        groups += [{"params": list(t.loss.parameters())} for t in phase.terms if isinstance(t.loss, nn.Module)]
+        groups += [{"params": list(loss.parameters())} for loss in phase.losses()]
         return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)  # type: ignore[call-arg]
 
     def _step(
-        self, phase: Phase, parts: list[nn.Module], optimizer: torch.optim.Optimizer, constants: dict[str, Any]
+        self,
+        phase: Phase,
+        epoch: int,
+        parts: list[nn.Module],
+        optimizer: torch.optim.Optimizer,
+        constants: dict[str, Any],
     ) -> Tensor:
         for part in parts:
             part.train()
         optimizer.zero_grad(set_to_none=True)
         out = self._call(constants)
-        loss = torch.stack([term.weight * self._reduce(term, out) for term in phase.terms]).sum()
+        loss = torch.stack([term.weight_at(epoch - 1) * self._reduce(term, out) for term in phase.terms]).sum()
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
         self.fabric.backward(loss)
@@ -230,6 +258,7 @@ class Trainer:
         if not score > self.best_score:
             return False
         self.best_score, self.best_state = score, snapshot(self.model)
+        self.best_losses = {loss: snapshot(loss) for loss in self.best_losses}
         return True
 
     def _record(self, phase: Phase, **values: Any) -> None:

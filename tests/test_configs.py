@@ -5,10 +5,10 @@ import re
 import pytest
 import torch
 
+from mowst.building import build
 from mowst.cli import config_of, parse, parser
 from mowst.data import card
 from mowst.errors import InputError
-from mowst.experiment import build
 from mowst.record import dump, read_config
 from mowst.resources import folder
 

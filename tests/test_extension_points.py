@@ -7,7 +7,7 @@ from graphkd import KD, DistillationLoss
 from mowst import Config, ExpertConfig, GateConfig, Mixture, Mowst, PowerGate, expert
 from mowst.confidence import DispersionGate, Gated
 from mowst.data import load
-from mowst.distillation import Distill, weak_student
+from mowst.distillation import Distill
 from mowst.metrics import accuracy, pooled
 from mowst.objectives import separate
 from mowst.regimes import Schedule, solo
@@ -125,7 +125,7 @@ def test_a_mixture_learns_from_a_teacher_too(tiny):
     data.teacher_logits = 4 * torch.nn.functional.one_hot(tiny.y, 3).float()
     model = Mowst(expert("mlp", 8, 3, hidden_channels=8, num_layers=2), Backbone(8, 3), PowerGate())
     trainer = Trainer(model, data, lambda out, y: pooled(out, y, accuracy))
-    terms = Term(separate), Term(Distill(KD(), weak_student), weight=0.5, on="all")
+    terms = Term(separate), Term(Distill(KD(), "weak"), weight=0.5, on="all")
     assert trainer.fit(Phase("both", ("weak", "strong"), terms, epochs=60))
 
 

@@ -59,3 +59,14 @@ def test_a_whole_run(precision, regime, tmp_path):
     )
     scores = run(config, tmp_path / "run")["scores"]
     assert scores["mixture"]["test"][0] > 50
+
+
+def test_a_student_is_distilled_in_bf16(tmp_path):
+    experts = {"weak": ExpertConfig("mlp"), "strong": ExpertConfig("gcn")}
+    losses = "gld(k=2)+nkd+ofa+krd+rkd+lsp(of=hidden)"
+    options = {"device": "cuda", "precision": "bf16-mixed", "epochs": 30, "seeds": 1}
+    config = Config(dataset="sbm", regime="solo", teacher="strong", kd=losses, **experts, **options)
+    scores = run(config, tmp_path / "run")["scores"]
+    assert scores["student"]["test"][0] > 50
+    again = Config(dataset="sbm", regime="solo", teacher=str(tmp_path / "run"), kd="krd", **experts, **options)
+    assert run(again)["scores"]["teacher"]["test"][0] == pytest.approx(scores["strong"]["test"][0], abs=1)

@@ -11,12 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from mowst import fusion
+from mowst.building import fabric_of, prepare
 from mowst.calibration import like, sharpness, temperature
 from mowst.confidence import FusedGate, LogisticGate, PowerGate
 from mowst.config import Config, ExpertConfig
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
-from mowst.experiment import fabric_of, fit, prepare, routable
+from mowst.experiment import fit, routable
 from mowst.experts import expert
 from mowst.metrics import accuracy, pooled, predicted, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool

@@ -198,7 +198,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_pat
 def test_a_precision_that_the_device_lacks_stops_a_run_and_is_replaced_in_a_prediction(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     run(Config(dataset="sbm", epochs=2, seeds=1, baselines=False, precision="bf16-mixed"), out)
-    monkeypatch.setattr("mowst.experiment.supports", lambda device, precision: precision == "32-true")
+    monkeypatch.setattr("mowst.building.supports", lambda device, precision: precision == "32-true")
     with pytest.raises(InputError, match=r"'bf16-mixed'.*32-true"):
         run(Config(dataset="sbm", precision="bf16-mixed"))
     assert predict_command([str(out / "seed-0")]) == 0

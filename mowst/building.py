@@ -1,0 +1,109 @@
+"""From a configuration to what is trained: device, prepared graph, experts, gate and mixture, with fresh weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch_geometric.data import Data
+from torch_geometric.transforms import NormalizeFeatures
+
+from mowst.confidence import GATES, LearnedGate, LogisticGate
+from mowst.config import Config
+from mowst.errors import InputError
+from mowst.experts import expert
+from mowst.mixture import EXPERTS, Mowst
+from mowst.native import guard_scatter
+from mowst.propagation import Adjacency
+from mowst.regimes import OWN_GATE, REGIMES, alone
+from mowst.sparse_features import dense, prepare_features
+
+
+def fabric_of(config: Config) -> Fabric:
+    """Return the device and precision of a configuration, on one device."""
+    try:
+        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
+    if not supports(fabric.device, config.precision):
+        raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
+    guard_scatter(fabric.device)
+    return fabric
+
+
+def supports(device: torch.device, precision: str) -> bool:
+    """Whether a device computes in a precision by itself, without emulation."""
+    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision != "bf16-mixed" or bfloat16
+
+
+def prepare(data: Data, config: Config, device: torch.device) -> Data:
+    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
+    data = copy.copy(data)
+    if config.normalize_features:
+        data.x = dense(data.x)
+        data = NormalizeFeatures()(data)
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    x = prepare_features(data.x)
+    data = data.to(device)
+    data.x, data.adj_t = x.to(device), adjacency.to(device)
+    return data
+
+
+def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
+    """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
+    weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
+    kind = config.gate.kind or OWN_GATE.get(REGIMES.lookup(config.regime), "learned")
+    gate_class: Any = GATES.lookup(kind)
+    options = dict(config.gate.options)
+    if config.gate.features:
+        if gate_class is not LearnedGate and "in_channels" not in options:
+            raise InputError(f"gate {kind}: only the learned gate sees features; use --gate learned")
+        options["in_channels"] = in_channels
+    try:
+        gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"gate {kind}: {error}") from None
+    router = LogisticGate(config.gate.dispersions) if getattr(gate, "needs_strong", False) else None
+    return Mowst(weak, strong, gate, router)
+
+
+def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
+    """Build one expert from its configuration."""
+    return expert(
+        part.kind,
+        in_channels,
+        num_classes,
+        norm=part.norm,
+        hidden_channels=part.hidden_channels,
+        num_layers=part.num_layers,
+        dropout=part.dropout,
+        **part.options,
+    )
+
+
+def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
+    if name == "mixture":
+        return build(config, in_channels, num_classes)
+    part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
+    return build_expert(getattr(config, part), in_channels, num_classes)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch inside, and leave its generators outside as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def classes_of(data: Data) -> int:
+    """Return the number of classes C that a graph names, or that its labels go up to."""
+    return data["num_classes"] if "num_classes" in data else int(data.y.max()) + 1
