@@ -5,7 +5,7 @@
 | average          | (p + q) / 2                                             | nothing                                |
 | calibrated       | the same, of logits divided by temperatures             | held-out training nodes (temperatures) |
 | evidence         | softmax(log p + log q), of logits divided likewise      | held-out training nodes (temperatures) |
-| stacked-on-val   | logistic regression on [log p, log q] (Wolpert, 1992)   | **validation nodes**                   |
+| stacked-on-val   | logistic regression on scaled [log p, log q] (Wolpert)  | **validation nodes**                   |
 
 `evidence` is Bayes' rule for two independent observations under a uniform prior.
 """
@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mowst.mixture import Mixture, log_probs
@@ -44,7 +46,7 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
     if len(seen) < 2:
         logits[:, seen] = 0.0
         return torch.from_numpy(logits).to(weak)
-    model = LogisticRegression(max_iter=1000)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     logits[:, seen] = model.fit(inputs[index], labels).predict_log_proba(inputs)
     if counts.min() >= folds:
         logits[np.ix_(index, seen)] = cross_val_predict(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,18 +89,29 @@ class Display:
         self.bar.stop()
 
 
-def free_folder(out: str | None, config: Config, *, overwrite: bool) -> Path:
-    """Return the folder to write, which must not hold a run already unless it may be overwritten."""
+@contextmanager
+def free_folder(out: str | None, config: Config, *, overwrite: bool) -> Iterator[Path]:
+    """Give the folder to write; a run that is there already gives way when the new one is whole.
+
+    Raises:
+        InputError: the folder is a file, or holds a run that may not be overwritten.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(out or f"runs/{Path(config.dataset).stem.lower()}-{stamp}")
     if folder.is_file():
         raise InputError(f"--out {folder}: is a file; give a folder")
     held = [*folder.glob("seed-*"), *folder.glob("result.json")]
-    if held and not overwrite:
+    if not held:
+        yield folder
+        return
+    if not overwrite:
         raise InputError(f"--out {folder}: holds a run already; give another folder, or --overwrite true to replace it")
-    for old in held:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return folder
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        yield Path(beside)
+        for old in held:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for new in Path(beside).iterdir():
+            os.replace(new, folder / new.name)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -121,19 +135,19 @@ def command(arguments: Sequence[str] | None = None) -> int:
     data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
     if mismatch := getattr(data, "count_mismatch", None):
         console.print(f"note: {mismatch}")
-    build(config, data.num_features, classes_of(data))  # before an older run is given up for this one
+    build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is written
     for seed in config.all_seeds if config.kd is not None else ():
         opened(config, seed, fabric_of(config))
-    out = free_folder(parsed.out, config, overwrite=parsed.overwrite)
+    place = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
-    with tune_process(parsed.fast), products, shown as display:
+    with tune_process(parsed.fast), products, shown as display, place as out:
         result = run(config, out, hook=display)
     console.print(scores_table(result))
     console.print(confidence_line(result))
     if "diagnosis" in result:
         console.print(benefit_table(result))
         console.print(" ".join(sentences(result)))
-    console.print(f"written to {out}")
+    console.print(f"written to {parsed.out or out}")
     return 0
 
 

@@ -9,6 +9,8 @@ import torch
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mowst import fusion
 from mowst.building import fabric_of, prepare
@@ -301,7 +303,7 @@ def test_stacking_is_scikit_learns_regression_and_predicts_its_own_rows_out_of_f
     nodes = torch.arange(0, 200, 2)
     found = fusion.stacked(weak, strong, y, nodes)
     inputs = np.concatenate([log_softmax(weak.double(), -1), log_softmax(strong.double(), -1)], -1)
-    model = LogisticRegression(max_iter=1000).fit(inputs[::2], y[::2])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(inputs[::2], y[::2])
     assert np.allclose(found[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-4)
     assert not np.allclose(found[::2], model.predict_log_proba(inputs[::2]), atol=1e-2)
 
@@ -342,7 +344,7 @@ def test_on_a_block_model_the_router_finds_the_nodes_whose_features_say_nothing(
     config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options))
     ready, fabric = prepare(data, config, torch.device("cpu")), fabric_of(config)
     alone = {part: fit(part, config, ready, 0, fabric) for part in EXPERTS}
-    mixture = fit("mixture", config, ready, 0, fabric, alone=alone)
+    mixture = fit("mixture", config, ready, 0, fabric, done=alone)
     test, useful = data.test_mask, ~data.feature_useless[data.test_mask]
     confidence = routable(mixture.model, mixture.output, ready).confidence[test]
     assert roc_auc_score(useful, confidence) > 0.88

@@ -278,6 +278,19 @@ def test_a_run_that_cannot_be_built_costs_no_older_run(tmp_path):
     assert (out / "seed-0" / "model.safetensors").exists()
 
 
+def test_a_run_that_diverges_costs_no_older_run(tmp_path):
+    out = tmp_path / "run"
+    command([*FAST, "--out", str(out)])
+    (out / "note.txt").write_text("mine")
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(FloatingPointError):
+        command([*FAST, "--out", str(out), "--overwrite", "true", "--lr", "1e30"])
+    assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
+    assert {path.name for path in out.iterdir()} == {"config.yaml", "note.txt", "result.json", "seed-0"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main(command, [*FAST, "--lr", "1e30", "--out", str(tmp_path / "run")])
