@@ -129,25 +129,25 @@ def fit(
     seed: int,
     fabric: Fabric,
     hook: Hook | None = None,
-    done: Mapping[str, Fitted] | None = None,
+    alone: Mapping[str, Fitted] | None = None,
 ) -> Fitted:
     """Train one model on a prepared graph: the `weak` or `strong` expert alone, the `mixture`, or the `student`.
 
-    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one that is
-    `done`; the seconds that took are counted for both.
+    Only training and validation labels are seen. Where a regime trains an expert alone first, it takes the one in
+    `alone`; the seconds that took are counted for both.
     """
     start = time.perf_counter()
     told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
     with seeded(seed, fabric.device):
         trainer = trainer_of(name, config, ready, fabric, told)
-        trainer.trained = {part: each.model.state_dict() for part, each in (done or {}).items()}
+        trainer.trained = {part: each.model.state_dict() for part, each in (alone or {}).items()}
         losses: tuple[Weighted, ...] = ()
         if name in EXPERTS:
             solo(trainer, config.schedule)
         else:
             losses = follow(trainer, config)
     kept = nn.ModuleList(weighted.loss for weighted in losses)
-    seconds = time.perf_counter() - start + sum((done or {})[part].seconds for part in trainer.taken)
+    seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
     return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept)
 
 
