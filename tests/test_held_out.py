@@ -344,7 +344,7 @@ def test_on_a_block_model_the_router_finds_the_nodes_whose_features_say_nothing(
     config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options))
     ready, fabric = prepare(data, config, torch.device("cpu")), fabric_of(config)
     alone = {part: fit(part, config, ready, 0, fabric) for part in EXPERTS}
-    mixture = fit("mixture", config, ready, 0, fabric, done=alone)
+    mixture = fit("mixture", config, ready, 0, fabric, alone=alone)
     test, useful = data.test_mask, ~data.feature_useless[data.test_mask]
     confidence = routable(mixture.model, mixture.output, ready).confidence[test]
     assert roc_auc_score(useful, confidence) > 0.88
