@@ -19,6 +19,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -29,16 +30,17 @@ from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
 from mowst import fusion
 from mowst.building import build, classes_of, fabric_of, prepare
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
-from mowst.config import Config, ExpertConfig
+from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
-from mowst.experiment import fit, hard, metric_of, routable, score
+from mowst.experiment import fit, hard, metric_of, routable, run_seed, score
 from mowst.metrics import SIGNALS, Output, pooled
 from mowst.mixture import EXPERTS, Mixture, Mowst
-from mowst.objectives import joint
+from mowst.objectives import Loss, joint
 from mowst.process import tune_process
 from mowst.record import write_arrays, write_text
+from mowst.regimes import Schedule, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, rehearse, settle
-from mowst.trainer import HIDDEN, Trainer
+from mowst.trainer import HIDDEN, Term, Trainer
 
 RESULTS = HERE / "results" / "gating"
 CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
@@ -180,6 +182,56 @@ def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
     return {"graph": config.dataset, "strong": config.strong.kind, "metric": experts.data.metric, "runs": runs}
 
 
+def fine_tuned(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
+    """Train both experts on together behind the fitted gate; kept only where validation improves."""
+    held_out(trainer, schedule, objective)
+    trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective)))
+
+
+def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
+    """Leave every temperature at 1."""
+    with (
+        mock.patch("mowst.stacking.temperature", return_value=1.0),
+        mock.patch("mowst.stacking.like", return_value=1.0),
+    ):
+        held_out(trainer, schedule, objective)
+
+
+WHOLE = {
+    "held-out": {},
+    "no temperatures": {"regime": "benchmarks.gating:uncalibrated", "gate": GateConfig("fused")},
+    "cross-fitting, 5 folds": {"rehearsals": 5},
+    "then fine-tuned": {"regime": "benchmarks.gating:fine_tuned", "gate": GateConfig("fused")},
+    "a quarter as wide MLP": {"weak": ExpertConfig("mlp", **{**EXPERT, "hidden_channels": 16})},
+    "Mowst*": {"regime": "joint"},
+}
+"""Variants that need training of their own."""
+
+
+def whole(config: Config, seeds: int) -> dict[str, Any]:
+    """Run a cell with each variant of the whole regime."""
+    found: dict[str, Any] = {}
+    for name, options in WHOLE.items():
+        runs = [run_seed(dataclasses.replace(config, **options), seed) for seed in range(seeds)]  # type: ignore[arg-type]
+        found[name] = [{"scores": run.scores, "seconds": {n: f.seconds for n, f in run.fitted.items()}} for run in runs]
+    return {"graph": config.dataset, "strong": config.strong.kind, "variants": found}
+
+
+def whole_lines(results: list[dict[str, Any]]) -> list[str]:
+    """Return the table of such cells: test score of the mixture, and seconds over those of the strong expert."""
+    heads = ["variant", *(f"{result['graph']}, {result['strong']}" for result in results)]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name in WHOLE:
+        row = [name]
+        for result in results:
+            runs = result["variants"][name]
+            score = statistics.fmean(run["scores"]["mixture"]["test"] for run in runs)
+            took = statistics.median(run["seconds"]["mixture"] / run["seconds"]["strong"] for run in runs)
+            row.append(f"{score:.2f} ({took:.1f})")
+        table.append("| " + " | ".join(row) + " |")
+    return table
+
+
 def main() -> None:
     """Run the cells that are missing, print the tables."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -189,28 +241,37 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, default=5)
     arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
     arguments.add_argument("--again", action="store_true", help="run cells that are there again, with kept experts")
+    arguments.add_argument("--whole", action="store_true", help="run the variants that need training of their own")
     arguments.add_argument("--table", action="store_true", help="only write the table")
     given = arguments.parse_args()
     start = time.perf_counter()
     for graph in GRAPHS:
         for strong in ("gcn", "sage"):
-            path = RESULTS / f"{graph}-{strong}.json"
+            path = RESULTS / f"{graph}-{strong}{'-whole' * given.whole}.json"
             wanted = any(fnmatch(f"{graph}/{strong}", pattern) for pattern in given.only) and not given.table
             if not wanted or (path.exists() and not given.again) or time.perf_counter() - start > given.budget:
                 continue
             config = dataclasses.replace(PLAIN, dataset=graph, strong=ExpertConfig(strong, **EXPERT))
             config = dataclasses.replace(config, data_root=given.data_root)
             with tune_process(True):
-                result = cell(config, given.seeds, Path(given.work))
+                result = whole(config, given.seeds) if given.whole else cell(config, given.seeds, Path(given.work))
             write_text(path, json.dumps(result, indent=1) + "\n")
+            if given.whole:
+                continue
             means = {name: round(mean(result, name), 2) for name in result["runs"][0]["scores"]}
             print(f"{graph}/{strong}: {json.dumps(means)}", flush=True)
-    paths = (RESULTS / f"{graph}-{strong}.json" for graph in GRAPHS for strong in ("gcn", "sage"))
-    found = [json.loads(path.read_text()) for path in paths if path.exists()]
-    if found:
+    if found := read("-whole"):
+        put(HERE.parent / "docs" / "gating.md", "gating-whole", "\n".join(whole_lines(found)))
+    if found := read():
         print(table := "\n".join(lines(found)))
         put(HERE.parent / "docs" / "gating.md", "gating", table)
         put(HERE.parent / "README.md", "gating", "\n".join(comes_to(found)))
+
+
+def read(kind: str = "") -> list[dict[str, Any]]:
+    """Return the cells that have been run."""
+    paths = (RESULTS / f"{graph}-{strong}{kind}.json" for graph in GRAPHS for strong in ("gcn", "sage"))
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def mean(result: dict[str, Any], name: str, split: str = "test") -> float:
