@@ -217,7 +217,7 @@ def attached(
                 with torch.no_grad():
                     distill(out, trainer.batch)
             except ValueError as error:
-                raise InputError(f"kd: {weighted.name}: {error}") from None
+                raise InputError(f"kd: {weighted.name}: {str(error).removeprefix(f'{weighted.name}: ')}") from None
         yield tuple(
             Term(distill, each.weight_at, each.on, student) for each, distill in zip(losses, distills, strict=True)
         )
