@@ -245,7 +245,8 @@ def best_trial(study: Study) -> FrozenTrial:
 def retrain(config: Config, seeds: int, out: Path) -> dict[str, Any]:
     """Run a configuration on seeds after those of its trials, and leave it as `OUT.yaml` and the run in `OUT`."""
     fresh = dataclasses.replace(config, first_seed=config.first_seed + config.seeds, seeds=seeds)
-    result = run(fresh, free_folder(str(out), fresh, overwrite=True))
+    with free_folder(str(out), fresh, overwrite=True) as place:
+        result = run(fresh, place)
     write_text(out.with_suffix(".yaml"), dump(fresh))
     return result
 
