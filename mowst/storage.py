@@ -18,9 +18,8 @@ from mowst.errors import InputError
 
 RETRIES = 3
 """How often a trial is tried again; what kills its worker every time (memory, say) is then left alone."""
-
-
 JOURNAL = b'{"op_code"'
+"""What a journal begins with."""
 
 
 @contextmanager

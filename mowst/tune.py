@@ -207,16 +207,16 @@ def tune(config: Config, space: Space | None = None, told: Any = None, **plan: A
     Raises:
         InputError: the study cannot be opened, is of another space, or nothing of it can be run.
     """
-    planned = Plan(**plan)
+    how = Plan(**plan)
     space = space or make_space(config)
-    goals = [GOALS.lookup(goal) for goal in planned.goals]
+    goals = [GOALS.lookup(goal) for goal in how.goals]
     directions = [getattr(goal, "direction", "maximize") for goal in goals]
-    rehearse(make_sampler(planned.sampler, 0, planned.sampler_options), space.draw, len(goals))
+    rehearse(make_sampler(how.sampler, 0, how.sampler_options), space.draw, len(goals))
     opened(space.config, config.first_seed, fabric_of(config))  # what cannot work is said before a study is made of it
-    open_study(planned, directions, space.described() | {"goals": planned.goals}, first_points(space))
-    run_trial = partial(objective, config=config, space=space, goals=tuple(planned.goals))
-    go = work if planned.workers == 1 else work_together
-    return go(planned, run_trial, config.epochs, told)
+    open_study(how, directions, space.described() | {"goals": how.goals}, first_points(space))
+    run_trial = partial(objective, config=config, space=space, goals=tuple(how.goals))
+    go = work if how.workers == 1 else work_together
+    return go(how, run_trial, config.epochs, told)
 
 
 def first_points(space: Space) -> list[dict[str, Any]]:
