@@ -20,7 +20,7 @@ from mowst.experts import expert
 from mowst.mixture import EXPERTS, Mowst
 from mowst.native import guard_scatter
 from mowst.propagation import Adjacency
-from mowst.regimes import OWN_GATE, REGIMES, alone
+from mowst.regimes import REGIMES, alone
 from mowst.sparse_features import dense, prepare_features
 
 
@@ -58,7 +58,7 @@ def prepare(data: Data, config: Config, device: torch.device) -> Data:
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
     weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
-    kind = config.gate.kind or OWN_GATE.get(REGIMES.lookup(config.regime), "learned")
+    kind = config.gate_kind
     gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
     if config.gate.features:

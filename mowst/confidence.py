@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,8 @@ class DispersionGate(nn.Module):
     """
 
     needs_strong = False
+    search: ClassVar[dict[str, Any]] = {}
+    """What a study may search of the constructor's own parameters; ranges as beside the fields of `mowst.config`."""
 
     def __init__(self, dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"), *, detach: bool = False):
         super().__init__()
@@ -114,6 +116,8 @@ class LearnedGate(DispersionGate):
         in_channels: number of node features joined to the dispersions; 0 for dispersions only.
         hidden_channels, num_layers, dropout: of the MLP.
     """
+
+    search: ClassVar[dict[str, Any]] = {"hidden_channels": [16, 64], "dropout": (0.0, 0.7)}
 
     def __init__(
         self,
@@ -145,6 +149,8 @@ class PowerGate(DispersionGate):
 
     Several dispersions are averaged first.
     """
+
+    search: ClassVar[dict[str, Any]] = {"alpha": (1.0, 16.0, "log")}
 
     def __init__(
         self, dispersions: Sequence[str | Dispersion] = ("variance",), *, alpha: float = 1.0, detach: bool = False
@@ -203,6 +209,8 @@ class LogisticGate(DispersionGate):
         dispersions, detach: see `DispersionGate`.
         start: confidence before anything is learned; it leans to the strong expert.
     """
+
+    search: ClassVar[dict[str, Any]] = {"start": (0.01, 0.5, "log")}
 
     def __init__(
         self,

@@ -2,26 +2,60 @@
 
 The same types serve the library, the command line (`--strong gcn --strong.hidden_channels 256`), YAML files and
 studies; the range a study may search stands beside the field (`metadata={"search": ...}`): a list of choices, or
-`(low, high)` with `"log"` as third entry for a logarithmic scale.
+`(low, high)` with `"log"` as third entry for a logarithmic scale. `when` says of which configurations it is a part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from mowst.confidence import DISPERSIONS, GATES
+from mowst.confidence import DISPERSIONS, GATES, LearnedGate
 from mowst.distillation import TEACHES, parse, wanted
 from mowst.errors import InputError, unknown
 from mowst.experts import EXPERTS
 from mowst.metrics import SIGNALS
 from mowst.objectives import OBJECTIVES
-from mowst.regimes import OPTIMIZERS, REGIMES, Schedule, alone, pretrained_parts
+from mowst.regimes import (
+    OPTIMIZERS,
+    OWN_GATE,
+    REGIMES,
+    Schedule,
+    alone,
+    alternate,
+    held_out,
+    joint,
+    pretrained_parts,
+)
 
 
-def setting(default: Any, search: Any = None, **limits: float) -> Any:
-    """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation."""
-    return field(default=default, metadata={"search": search, **limits})
+def setting(default: Any, search: Any = None, when: Callable[[Config], bool] | None = None, **limits: float) -> Any:
+    """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation.
+
+    `when` answers, of a whole configuration, whether the field changes anything in it.
+    """
+    return field(default=default, metadata={"search": search, "when": when, **limits})
+
+
+def has_mixture(config: Config) -> bool:
+    """Tell whether a mixture is trained, and not an expert alone."""
+    return config.mixture and alone(REGIMES.lookup(config.regime)) is None
+
+
+def has_weak(config: Config) -> bool:
+    """Tell whether what is judged has the weak expert in it: the mixture, or a student."""
+    return config.mixture or alone(REGIMES.lookup(config.regime)) is not None
+
+
+def has_strong(config: Config) -> bool:
+    """Tell whether the strong expert is trained: in the mixture, alone, or as a teacher."""
+    return alone(REGIMES.lookup(config.regime)) is None or config.teacher == "strong"
+
+
+def unless(*regimes: Any) -> Callable[[Config], bool]:
+    """Return what tells whether a mixture is trained by any regime but these, to which a field means nothing."""
+    return lambda config: has_mixture(config) and REGIMES.lookup(config.regime) not in regimes
 
 
 @dataclass(frozen=True)
@@ -76,9 +110,9 @@ class GateConfig(Checked):
     """Gate by short name (learned, logistic, monotone, power, fused), or a dotted path; by default the regime's own."""
     dispersions: list[str] = field(default_factory=lambda: ["variance", "negentropy"])
     """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
-    features: bool = setting(False, [False, True])
+    features: bool = setting(False, [False, True], when=lambda config: GATES.lookup(config.gate_kind) is LearnedGate)
     """Whether a learned gate sees the node features too."""
-    detach: bool = setting(False, [False, True])
+    detach: bool = setting(False, [False, True], when=unless(held_out))
     """Whether to stop the gradient of the confidence at the weak expert (as the authors' code does)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the gate's constructor (hidden_channels, num_layers, dropout, alpha)."""
@@ -101,22 +135,22 @@ class Config(Checked):
     """Folder that holds the graphs."""
     split: str | None = None
     """Split protocol, one of the card's; by default the card's first."""
-    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"))
+    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"), metadata={"when": has_weak})
     """The weak expert."""
-    strong: ExpertConfig = field(default_factory=ExpertConfig)
+    strong: ExpertConfig = field(default_factory=ExpertConfig, metadata={"when": has_strong})
     """The strong expert."""
-    gate: GateConfig = field(default_factory=GateConfig)
+    gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
     """The gate between them."""
-    regime: str = setting("held-out", ["held-out", "joint", "alternate"])
+    regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
     """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong
     one, a student where there is kd), or the dotted path of a regime."""
-    objective: str | None = setting(None, [None, "separate", "joint"])
+    objective: str | None = setting(None, [None, "separate", "joint"], when=has_mixture)
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
-    pretrain: str = setting("strong", ["none", "weak", "strong", "both"])
+    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
-    folds: int = setting(5, at_least=2)
+    folds: int = setting(5, when=unless(joint, alternate), at_least=2)
     """Parts that held-out divides the training nodes into; one of them is held out at a time."""
-    rehearsals: int = setting(1, at_least=1)
+    rehearsals: int = setting(1, when=unless(joint, alternate), at_least=1)
     """How many of these parts are held out in turn; as many as there are is cross-fitting."""
     kd: list[str | dict[str, Any]] | str | None = None
     """Distillation losses that the weak expert learns from, e.g. gld(k=5,weight=0.5)+nkd, or in YAML a list
@@ -130,7 +164,7 @@ class Config(Checked):
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
     """Learning rate of the experts."""
-    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
+    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless(held_out), above=0)
     """Learning rate of the gate."""
     weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
     """Weight decay, or L2 penalty, as the optimiser means it."""
@@ -138,7 +172,7 @@ class Config(Checked):
     """Most epochs a phase may take."""
     patience: int = setting(100, at_least=1)
     """Epochs without a better validation score after which a phase ends."""
-    rounds: int = setting(10, at_least=1)
+    rounds: int = setting(10, when=unless(held_out, joint), at_least=1)
     """Most rounds of turns of the alternate regime."""
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""
@@ -195,6 +229,11 @@ class Config(Checked):
     def all_seeds(self) -> range:
         """The seed of each run."""
         return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def gate_kind(self) -> str:
+        """The gate's kind, where none is named the regime's own."""
+        return self.gate.kind or OWN_GATE.get(REGIMES.lookup(self.regime), "learned")
 
     @property
     def schedule(self) -> Schedule:
