@@ -202,6 +202,8 @@ class Config(Checked):
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
+        if self.rehearsals > self.folds:
+            raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
         pretrained_parts(self.pretrain)
         if self.objective is not None:
             OBJECTIVES.lookup(self.objective)

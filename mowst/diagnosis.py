@@ -15,8 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mowst.mixture import Mixture
+from mowst.mixture import EXPERTS, Mixture
 
+COMPARED = {
+    "weak": "the weak expert",
+    "strong": "the strong expert",
+    "average": "the plain average of both experts",
+    "calibrated": "the average of both experts, calibrated",
+    "evidence": "the sum of both experts' log-probabilities",
+    "mixture": "the mixture",
+}
+"""What a user may choose among: none of it is fitted on validation nodes."""
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -33,10 +42,12 @@ def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor |
     if held is not None:
         confidence["held_out"] = mean(held)
     right = [(logits[val].argmax(dim=-1) == y[val]).float() for logits in (out.weak, out.strong)]
+    best = threshold(out.confidence[val], *right)
     return {
         "confidence": confidence,
         "bins": bins(out.confidence[val], *right),
-        "threshold": threshold(out.confidence[val], *right),
+        "threshold": best,
+        "served": 0.0 if best is None else mean(out.confidence[val] >= best),
     }
 
 
@@ -56,19 +67,20 @@ def bins(confidence: Tensor, weak: Tensor, strong: Tensor) -> list[dict[str, flo
     return found
 
 
-def threshold(confidence: Tensor, weak: Tensor, strong: Tensor) -> float:
+def threshold(confidence: Tensor, weak: Tensor, strong: Tensor) -> float | None:
     """Confidence from which the weak expert serves best: where the benefit of the strong one crosses zero.
 
-    Of all thresholds, the one at which sending the nodes above it to the weak expert has the most nodes [n] right; of
-    equals the lowest, which calls the strong expert least. More than 1: the weak expert serves nowhere.
+    Of all thresholds with at least one node in a hundred above them, the one at which sending those nodes to the weak
+    expert has the most nodes [n] right; of equals the lowest, which calls the strong expert least. None: nowhere
+    does the weak expert have as many right as the strong one.
     """
     order = confidence.argsort(descending=True, stable=True)
     ranked, gain = confidence[order], (weak - strong)[order].cumsum(0)
-    last = torch.ones_like(ranked, dtype=torch.bool)
-    last[:-1] = ranked[1:] != ranked[:-1]  # nodes of one confidence go one way
-    gain, ranked = gain[last], ranked[last]
+    able = torch.arange(1, len(ranked) + 1, device=ranked.device) >= len(ranked) / 100
+    able[:-1] &= ranked[1:] != ranked[:-1]  # nodes of one confidence go one way
+    gain, ranked = gain[able], ranked[able]
     if not len(gain) or gain.max() < 0:
-        return 1.01
+        return None
     return float(ranked[int((gain == gain.max()).nonzero()[-1])])
 
 
@@ -79,10 +91,12 @@ def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for group in zip(*(each["bins"] for each in found), strict=True)
     ]
     confidence = {key: statistics.fmean(each["confidence"][key] for each in found) for key in found[0]["confidence"]}
+    thresholds = [each["threshold"] for each in found if each["threshold"] is not None]
     return {
         "confidence": confidence,
         "bins": added,
-        "threshold": statistics.fmean(each["threshold"] for each in found),
+        "threshold": statistics.fmean(thresholds) if thresholds else None,
+        "served": statistics.fmean(each["served"] for each in found),
     }
 
 
@@ -91,19 +105,18 @@ def sentences(result: dict[str, Any]) -> list[str]:
     said, confidence = [], result["diagnosis"]["confidence"]
     elsewhere = confidence.get("held_out", confidence["val"])
     said.append(
-        f"Confidence in the weak expert: {confidence['train']:.2f} on its training nodes, {elsewhere:.2f} on nodes "
-        f"{'held out from them' if 'held_out' in confidence else 'of the validation split'}."
+        f"Confidence that routes nodes to the weak expert: {confidence['train']:.2f} on training nodes, "
+        f"{elsewhere:.2f} {'where they were held out' if 'held_out' in confidence else 'on validation nodes'}."
     )
-    scores = {name: scores["val"][0] for name, scores in result["scores"].items()}
+    scores = {name: scores["val"][0] for name, scores in result["scores"].items() if name in COMPARED}
     if not {"weak", "strong"} <= scores.keys():
         return said
-    better = "strong" if scores["strong"] >= scores["weak"] else "weak"
-    gain = scores["mixture"] - scores[better]
-    if gain > 0:
-        said.append(f"On validation nodes the mixture is {gain:.2f} points above the better expert, the {better} one.")
+    mixture, best = scores.pop("mixture"), max(scores, key=lambda name: scores[name])
+    if mixture >= scores[best] and best not in EXPERTS:
+        said.append(f"On validation nodes the mixture is the best ({mixture:.2f}).")
+    elif mixture > scores[best]:
+        said.append(f"On validation nodes the mixture is {mixture - scores[best]:.2f} points above the {best} expert.")
     else:
-        said.append(
-            f"On validation nodes the mixture is not better than the {better} expert alone "
-            f"({scores['mixture']:.2f} against {scores[better]:.2f}): use that one, it costs less."
-        )
+        use = f"the {best} expert alone: use that one, it costs less" if best in EXPERTS else COMPARED[best]
+        said.append(f"On validation nodes the mixture ({mixture:.2f}) is not better ({scores[best]:.2f}) than {use}.")
     return said

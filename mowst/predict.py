@@ -34,8 +34,11 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         InputError: the folder is not a run's, holds no mixture, or its graph has another split now.
     """
     record = read_json(folder / "result.json")
+    if "seed" not in record:
+        raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
     if "mixture" not in record["scores"]:
-        raise InputError(f"{folder}: was run without a mixture, so there is none to load")
+        there = ", ".join(record["parameters"])
+        raise InputError(f"{folder}: holds no mixture but {there}; the README shows how to load one of these")
     data = load(config.dataset, config.data_root, split=config.split, seed=record["seed"])
     if split_hash(data) != record["split"]["sha256"]:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
@@ -135,6 +138,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if parsed.how == "pooled":
         console.print(f"{len(found)} nodes predicted, {compared(found, folder, nodes)}")
     console.print(f"the strong expert read {touched}")
+    for node, probs in zip(nodes or (), found, strict=False):
+        console.print(f"node {node}: class {probs.argmax()}, probability {probs.max():.3f}")
     classes, counts = np.unique(found.argmax(axis=1), return_counts=True)
     console.print(
         json.dumps({"nodes": len(found), "per_class": dict(zip(classes.tolist(), counts.tolist(), strict=True))})

@@ -122,14 +122,14 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
-    parser.add_argument("--quiet", action="store_true", help="Print nothing but the table.")
+    parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     parsed = cli.parse(parser, arguments)
     config = cli.config_of(parsed)
     console = Console()
+    console = console if console.is_terminal else Console(width=160)
     if parsed.list:
-        wide = console if console.is_terminal else Console(width=160)
-        wide.print(catalogue_table(config.data_root))
+        console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
     data = load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)

@@ -46,7 +46,8 @@ def percent(mean: float, deviation: float, *, alone: bool) -> str:
 def benefit_table(result: dict[str, Any]) -> Table:
     """Return how often each expert is right on validation nodes, by the weak expert's confidence."""
     found = result["diagnosis"]
-    title = f"validation nodes by confidence; the weak expert serves as well from {found['threshold']:.2f} on"
+    served = f"serves as well on the {100 * found['served']:.0f} % from {found['threshold'] or 0:.3f} on"
+    title = f"validation nodes by confidence; the weak expert {served if found['served'] else 'serves as well nowhere'}"
     table = Table("confidence", "nodes", "weak right", "strong right", "benefit", title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -63,7 +64,7 @@ def confidence_line(result: dict[str, Any]) -> str:
     words = f"{result['seconds']:.1f} s of training"
     if "confidence" in result:
         mean, share = result["confidence"]["mean"], 100 * result["confidence"]["share_weak"]
-        words = f"mean confidence in the weak expert {mean:.2f}, above one half on {share:.1f} % of test nodes; {words}"
+        words = f"weight of the weak expert {mean:.2f}, above one half on {share:.1f} % of test nodes; {words}"
     return words
 
 

@@ -14,26 +14,36 @@ def case(n=400, seed=0):
 
 def brute_threshold(confidence, weak, strong):
     """Try every threshold: nodes right, then as many nodes as can be for the weak expert."""
-    tried = [(float(strong.sum()), 0, 1.01)]
+    tried = [(float(strong.sum()), 0, None)]
     for t in confidence.unique().tolist():
         sent = confidence >= t
-        tried.append((float(torch.where(sent, weak, strong).sum()), int(sent.sum()), t))
-    return max(tried)[2]
+        if sent.float().mean() >= 0.01:
+            tried.append((float(torch.where(sent, weak, strong).sum()), int(sent.sum()), t))
+    return max(tried, key=lambda each: each[:2])[2]
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("levels", [3, 20, 10_000])
 def test_the_threshold_is_the_best_of_all(seed, levels):
-    confidence, weak, strong = case(60, seed)
+    confidence, weak, strong = case(300, seed)
     confidence = (confidence * levels).round() / levels
     assert threshold(confidence, weak, strong) == pytest.approx(brute_threshold(confidence, weak, strong))
 
 
 def test_a_weak_expert_that_is_never_right_serves_nowhere():
     confidence = torch.rand(50)
-    assert threshold(confidence, torch.zeros(50), torch.ones(50)) > 1
+    assert threshold(confidence, torch.zeros(50), torch.ones(50)) is None
     assert threshold(confidence, torch.ones(50), torch.zeros(50)) == confidence.min()
-    assert threshold(torch.rand(0), torch.rand(0), torch.rand(0)) > 1
+    assert threshold(torch.rand(0), torch.rand(0), torch.rand(0)) is None
+
+
+def test_one_node_in_a_thousand_does_not_speak_for_the_weak_expert():
+    weak, strong = torch.zeros(1000), torch.ones(1000)
+    weak[0], strong[0] = 1.0, 0.0
+    assert threshold(torch.linspace(1, 0, 1000), weak, strong) is None
+    out = Mixture(torch.eye(2)[torch.zeros(1000, dtype=torch.long)], torch.rand(1000, 2), torch.linspace(1, 0, 1000))
+    y, val = torch.ones(1000, dtype=torch.long), torch.ones(1000, dtype=torch.bool)
+    assert diagnose(out, y, ~val, val)["served"] == 0
 
 
 def test_the_threshold_is_where_the_weak_expert_begins_to_be_right():
@@ -78,10 +88,20 @@ def test_seeds_are_put_together():
     )
 
 
-@pytest.mark.parametrize(("mixture", "word"), [(81.0, "above"), (80.0, "use that one"), (70.0, "use that one")])
-def test_the_sentence_says_which_model_to_use(mixture, word):
-    scores = {name: {"val": [value, 0.0]} for name, value in (("weak", 60.0), ("strong", 80.0), ("mixture", mixture))}
+@pytest.mark.parametrize(
+    ("mixture", "average", "word"),
+    [
+        (81.0, 70.0, "above the strong expert"),
+        (80.0, 70.0, "strong expert alone: use that one"),
+        (70.0, 60.0, "strong expert alone: use that one"),
+        (81.0, 82.0, "plain average"),
+        (82.0, 81.0, "the mixture is the best"),
+    ],
+)
+def test_the_sentence_says_which_model_to_use(mixture, average, word):
+    known = {"weak": 60.0, "strong": 80.0, "mixture": mixture, "average": average, "stacked-on-val": 99.0}
+    scores = {name: {"val": [value, 0.0]} for name, value in known.items()}
     said = " ".join(sentences({"scores": scores, "diagnosis": {"confidence": {"train": 0.9, "val": 0.5}}}))
     assert word in said
-    assert "strong" in said
     assert "0.90" in said
+    assert "99" not in said, "what is fitted on validation nodes is not compared on them"

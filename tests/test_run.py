@@ -133,7 +133,7 @@ def test_short_kinds_and_their_options_on_one_command_line(tmp_path):
 def test_experts_alone_need_no_mixture(tmp_path):
     result = run(Config(dataset="sbm", epochs=2, seeds=1, mixture=False), tmp_path / "run")
     assert set(result["scores"]) == {"weak", "strong", "average", "stacked-on-val"}
-    with pytest.raises(InputError, match="without a mixture"):
+    with pytest.raises(InputError, match="holds no mixture but"):
         predict_command([str(tmp_path / "run" / "seed-0")])
 
 
@@ -158,6 +158,7 @@ def test_isolated_nodes_are_fine():
         ("--gate oracle", ["'oracle'", "learned"]),
         ("--regime turns", ["'turns'", "alternate"]),
         ("--pretrain all", ["'all'", "both"]),
+        ("--rehearsals 9", ["rehearsals", "5"]),
         ("--signal val_acc", ["'val_acc'", "expected"]),
         ("--precision bf16", ["'bf16'", "bf16-mixed"]),
         ("--matmul medium --device cpu", ["matmul", "CUDA", "highest"]),
@@ -218,6 +219,19 @@ def test_a_folder_with_a_run_is_refused_unless_told(finished, tmp_path):
     command([*FAST, "--out", str(out)])
     command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
     assert not (out / "seed-1").exists()
+
+
+def test_a_folder_of_all_seeds_is_no_folder_of_one(finished):
+    with pytest.raises(InputError, match="seed-0"):
+        predict_command([str(finished)])
+
+
+def test_nodes_that_are_asked_for_are_told_one_by_one(finished, capsys):
+    predict_command([str(finished / "seed-0"), "--nodes", "5,17"])
+    said = capsys.readouterr().out
+    probs = np.load(finished / "seed-0" / "predictions.npz")["mixture"]
+    for node in (5, 17):
+        assert f"node {node}: class {probs[node].argmax()}, probability {probs[node].max():.3f}" in said
 
 
 def test_damaged_runs_are_refused_in_a_line(finished, tmp_path):
