@@ -26,7 +26,7 @@ def temperature(logits: Tensor, y: Tensor) -> float:
 
     A prior as strong as one node keeps it at 1 where there is nothing to learn from.
     """
-    logits = logits.detach().double()
+    logits, y = logits.detach().cpu().double(), y.cpu()
 
     def loss(log_t: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_t), y, reduction="sum")) + log_t**2 / 2
@@ -36,7 +36,7 @@ def temperature(logits: Tensor, y: Tensor) -> float:
 
 def like(logits: Tensor, twin: Tensor) -> float:
     """T > 0 at which logits / T have the mean negentropy of the twin's, [n, C], [m, C] -> T."""
-    logits, goal = logits.detach().double(), sharpness(twin.detach().double())
+    logits, goal = logits.detach().cpu().double(), sharpness(twin.detach().cpu().double())
 
     def excess(log_t: float) -> float:
         return sharpness(logits / math.exp(log_t)) - goal

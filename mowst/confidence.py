@@ -203,11 +203,16 @@ class MonotoneGate(DispersionGate):
 
 
 class LogisticGate(DispersionGate):
-    """c = sigmoid(w · D + b): as many parameters as a handful of held-out nodes can tell.
+    """c = sigmoid(b + 2 w · D) with w >= 0 (softplus of free parameters): non-decreasing in every dispersion.
+
+    It has as many parameters as a handful of held-out nodes can tell.
 
     Args:
         dispersions, detach: see `DispersionGate`.
-        start: confidence before anything is learned; it leans to the strong expert.
+        start: confidence at a uniform prediction before anything is learned; it leans to the strong expert.
+
+    Raises:
+        ValueError: start is not in (0, 1).
     """
 
     search: ClassVar[dict[str, Any]] = {"start": (0.01, 0.5, "log")}
@@ -219,21 +224,24 @@ class LogisticGate(DispersionGate):
         start: float = 0.1,
         detach: bool = False,
     ):
+        if not 0 < start < 1:
+            raise ValueError(f"start must be between 0 and 1, got {start}")
         super().__init__(dispersions, detach=detach)
         self.start = start
-        self.linear = nn.Linear(len(self.dispersions), 1)
+        self.slope = nn.Parameter(torch.empty(len(self.dispersions)))
+        self.bias = nn.Parameter(torch.empty(()))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Trust the weak expert by `start` everywhere."""
-        nn.init.zeros_(self.linear.weight)
-        nn.init.constant_(self.linear.bias, math.log(self.start / (1 - self.start)))
+        """Trust a uniform prediction by `start`, and a certain one more."""
+        nn.init.constant_(self.slope, 0.5)
+        nn.init.constant_(self.bias, math.log(self.start / (1 - self.start)))
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
         """[N, C] -> confidence [N]."""
         signals = self.measure(weak_logits)
-        confidence: Tensor = self.linear(signals).squeeze(-1).to(signals.dtype).sigmoid()
-        return Gated(confidence)
+        with torch.autocast(signals.device.type, enabled=False):
+            return Gated((self.bias + 2 * signals @ F.softplus(self.slope)).sigmoid())
 
 
 class FusedGate(DispersionGate):
@@ -246,6 +254,9 @@ class FusedGate(DispersionGate):
     Args:
         dispersions, detach: see `DispersionGate`.
         start: the two weights before anything is learned; they lean to the strong expert.
+
+    Raises:
+        ValueError: start is not a pair of positive numbers.
     """
 
     needs_strong = True
@@ -260,6 +271,8 @@ class FusedGate(DispersionGate):
         start: tuple[float, float] = (0.001, 1.0),
         detach: bool = False,
     ):
+        if len(start) != 2 or min(start) <= 0:
+            raise ValueError(f"start must be two positive weights, got {start}")
         super().__init__(dispersions, detach=detach)
         self.start = start
         self.linear = nn.Linear(2 * len(self.dispersions), 2)
@@ -273,7 +286,8 @@ class FusedGate(DispersionGate):
     def weigh(self, *weights: float) -> None:
         """Give the weak and the strong expert these weights everywhere."""
         nn.init.zeros_(self.linear.weight)
-        ramp = [math.log(math.expm1(self.steepness * weight)) / self.steepness for weight in weights]
+        k = self.steepness
+        ramp = [weight + math.log(-math.expm1(-k * weight)) / k for weight in weights]
         self.linear.bias.copy_(torch.tensor(ramp))
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:

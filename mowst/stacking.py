@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 PULL = 1.0
 """Strength of the pull towards a gate's start: so many nats for a parameter that is off by one."""
+ROUTER_PULL = 0.1
+"""The same for a router, which has one slope for each dispersion and needs large ones."""
 
 Folds = list[tuple[Tensor, Tensor]]
 
@@ -95,15 +97,15 @@ def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
 def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
     """Calibrate the trained experts of a mixture, fit its gate and router on the twins, keep what validates best.
 
-    Beside its start and its fit, a gate is considered at the weights that it calls `plain`.
+    Beside its start and its fit, a gate that can `weigh` the experts is considered at the weights it calls `plain`.
     """
     model: Mowst = trainer.model  # type: ignore[assignment]
     calibrate(model, trainer, twins)
     if model.router is not None:
-        fit_gate(model.router, twins, trainer, objective)
+        fit_gate(model.router, twins, trainer, objectives.joint, ROUTER_PULL)
     tried: Any = copy.deepcopy(model.gate)
     states = [snapshot(tried)]
-    for weights in getattr(tried, "plain", ()):
+    for weights in tried.plain if callable(getattr(tried, "weigh", None)) else ():
         tried.weigh(*weights)
         states.append(snapshot(tried))
     fit_gate(model.gate, twins, trainer, objective)
@@ -126,17 +128,18 @@ def fit_gate(gate: nn.Module, twins: Twins, trainer: Trainer, objective: Loss, p
     Minimises the sum of the objective + pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with.
     """
     fitted = copy.deepcopy(gate).cpu().double().eval()
-    start = [parameter.detach().clone() for parameter in fitted.parameters()]
-    if not start:
+    free = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
+    if not free:
         return
+    start = [parameter.detach().clone() for parameter in free]
     x = take_rows(trainer.batch.x, twins.nodes).cpu().double()
     batch = Data(y=trainer.batch.y[twins.nodes].cpu())
     seen = twins._replace(logits={part: said.cpu().double() for part, said in twins.logits.items()})
-    optimizer = torch.optim.LBFGS(fitted.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        pulled = sum(((now - then) ** 2).sum() for now, then in zip(fitted.parameters(), start, strict=True))
+        pulled = sum(((now - then) ** 2).sum() for now, then in zip(free, start, strict=True))
         loss: Tensor = (objective(mixed(fitted, seen, x), batch).sum() + pull * pulled) / len(twins.nodes)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
