@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from fnmatch import fnmatch
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -29,6 +30,7 @@ from torch_geometric.data import Data
 from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
 from mowst import fusion
 from mowst.building import build, classes_of, fabric_of, prepare
+from mowst.calibration import sharpness
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
@@ -37,7 +39,7 @@ from mowst.metrics import SIGNALS, Output, pooled
 from mowst.mixture import EXPERTS, Mixture, Mowst
 from mowst.objectives import Loss, joint
 from mowst.process import tune_process
-from mowst.record import write_arrays, write_text
+from mowst.record import dump, write_arrays, write_text
 from mowst.regimes import Schedule, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, rehearse, settle
 from mowst.trainer import HIDDEN, Term, Trainer
@@ -99,16 +101,14 @@ def kept(config: Config, seed: int, path: Path) -> Experts:
         found = train(config, seed)
         logits = {f"alone_{part}": found.alone[part] for part in EXPERTS}
         logits |= {f"held_{part}": found.twins.logits[part] for part in EXPERTS}
-        logits |= {f"elsewhere_{part}": found.twins.elsewhere[part] for part in EXPERTS}
         seconds = np.array([found.seconds[name] for name in (*EXPERTS, "twins")])
         arrays = {name: value.float().numpy() for name, value in logits.items()}
-        write_arrays(path, **arrays, nodes=found.twins.nodes.numpy(), seconds=seconds)
+        sharpness = np.array([found.twins.sharpness[part] for part in EXPERTS])
+        write_arrays(path, **arrays, nodes=found.twins.nodes.numpy(), sharpness=sharpness, seconds=seconds)
     read = np.load(path, allow_pickle=False)
-    alone, held, elsewhere = (
-        {part: torch.from_numpy(read[f"{kind}_{part}"]) for part in EXPERTS} for kind in ("alone", "held", "elsewhere")
-    )
+    alone, held = ({part: torch.from_numpy(read[f"{kind}_{part}"]) for part in EXPERTS} for kind in ("alone", "held"))
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
-    twins = Twins(torch.from_numpy(read["nodes"]), held, elsewhere)
+    twins = Twins(torch.from_numpy(read["nodes"]), held, dict(zip(EXPERTS, read["sharpness"].tolist(), strict=True)))
     return Experts(data, alone, twins, dict(zip((*EXPERTS, "twins"), read["seconds"].tolist(), strict=True)))
 
 
@@ -133,8 +133,9 @@ def unchecked(gate: Callable[[], nn.Module], experts: Experts) -> Mixture:
 def seen_before(experts: Experts) -> Experts:
     """Let the experts themselves be the twins, at the training nodes whose labels they were fitted on."""
     train = experts.data.train_mask
-    there, elsewhere = ({part: experts.alone[part][mask] for part in EXPERTS} for mask in (train, ~train))
-    return experts._replace(twins=Twins(train.nonzero().squeeze(-1), there, elsewhere))
+    there = {part: experts.alone[part][train] for part in EXPERTS}
+    sharp = {part: sharpness(experts.alone[part][~train]) for part in EXPERTS}
+    return experts._replace(twins=Twins(train.nonzero().squeeze(-1), there, sharp))
 
 
 class Constant(FusedGate):
@@ -172,9 +173,9 @@ def outputs(experts: Experts) -> dict[str, Output]:
 
 def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
     """Run the seeds of one cell."""
-    runs = []
+    runs, settings = [], sha256(dump(dataclasses.replace(config, data_root="")).encode()).hexdigest()[:8]
     for seed in range(seeds):
-        experts = kept(config, seed, work / f"{config.dataset}-{config.strong.kind}-{seed}.npz")
+        experts = kept(config, seed, work / f"{config.dataset}-{config.strong.kind}-{seed}-{settings}.npz")
         metric, found = metric_of(experts.data), outputs(experts)
         scores = {name: score(out, experts.data, metric, pooled) for name, out in found.items()}
         share = float(found["routed"].confidence[experts.data.test_mask].mean())  # type: ignore[union-attr]
@@ -252,7 +253,7 @@ def main() -> None:
             if not wanted or (path.exists() and not given.again) or time.perf_counter() - start > given.budget:
                 continue
             config = dataclasses.replace(PLAIN, dataset=graph, strong=ExpertConfig(strong, **EXPERT))
-            config = dataclasses.replace(config, data_root=given.data_root)
+            config = dataclasses.replace(config, data_root=given.data_root, device="cpu")
             with tune_process(True):
                 result = whole(config, given.seeds) if given.whole else cell(config, given.seeds, Path(given.work))
             write_text(path, json.dumps(result, indent=1) + "\n")

@@ -5,7 +5,7 @@ trust it (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185).
 """
 
 from mowst.classifier import MowstClassifier
-from mowst.confidence import LearnedGate, MonotoneGate, PowerGate
+from mowst.confidence import FusedGate, LearnedGate, LogisticGate, MonotoneGate, PowerGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import from_networkx, load
 from mowst.errors import InputError
@@ -15,9 +15,11 @@ from mowst.mixture import Mixture, Mowst
 __all__ = [
     "Config",
     "ExpertConfig",
+    "FusedGate",
     "GateConfig",
     "InputError",
     "LearnedGate",
+    "LogisticGate",
     "Mixture",
     "MonotoneGate",
     "Mowst",

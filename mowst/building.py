@@ -20,7 +20,7 @@ from mowst.experts import expert
 from mowst.mixture import EXPERTS, Mowst
 from mowst.native import guard_scatter
 from mowst.propagation import Adjacency
-from mowst.regimes import REGIMES, alone
+from mowst.regimes import REGIMES, alone, routes
 from mowst.sparse_features import dense, prepare_features
 
 
@@ -69,8 +69,8 @@ def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
         gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"gate {kind}: {error}") from None
-    router = LogisticGate(config.gate.dispersions) if getattr(gate, "needs_strong", False) else None
-    return Mowst(weak, strong, gate, router)
+    routed = getattr(gate, "needs_strong", False) and routes(REGIMES.lookup(config.regime))
+    return Mowst(weak, strong, gate, LogisticGate(config.gate.dispersions) if routed else None)
 
 
 def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:

@@ -34,9 +34,9 @@ def temperature(logits: Tensor, y: Tensor) -> float:
     return math.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x)
 
 
-def like(logits: Tensor, twin: Tensor) -> float:
-    """T > 0 at which logits / T have the mean negentropy of the twin's, [n, C], [m, C] -> T."""
-    logits, goal = logits.detach().cpu().double(), sharpness(twin.detach().cpu().double())
+def like(logits: Tensor, goal: float) -> float:
+    """T > 0 at which logits / T have this mean negentropy, that of a calibrated twin, [n, C] -> T."""
+    logits = logits.detach().cpu().double()
 
     def excess(log_t: float) -> float:
         return sharpness(logits / math.exp(log_t)) - goal

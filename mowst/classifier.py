@@ -18,6 +18,7 @@ from mowst.errors import InputError
 from mowst.experiment import fit
 from mowst.inference import Kept, Nodes, predict
 from mowst.mixture import Mowst
+from mowst.regimes import REGIMES, alone
 
 
 class MowstClassifier:
@@ -41,6 +42,8 @@ class MowstClassifier:
             self.config = dataclasses.replace(config, **options)
         except TypeError as error:
             raise InputError(f"MowstClassifier: {error}") from None
+        if alone(REGIMES.lookup(self.config.regime)):
+            raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
         self.seed = seed
         self.model: Mowst | None = None
         self.history: list[dict[str, Any]] = []

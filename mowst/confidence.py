@@ -294,7 +294,8 @@ class FusedGate(DispersionGate):
         """[N, C], [N, C] -> confidence [N], scale [N]."""
         assert strong_logits is not None, "this gate looks at the strong expert too"
         signals = torch.cat([self.measure(weak_logits), self.measure(strong_logits)], dim=-1)
-        weights = F.softplus(self.linear(signals).to(signals.dtype), beta=self.steepness)
+        with torch.autocast(signals.device.type, enabled=False):
+            weights = F.softplus(self.linear(signals), beta=self.steepness)
         scale = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
         return Gated(weights[..., 0] / scale, scale)
 

@@ -7,6 +7,7 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -219,6 +220,11 @@ class Config(Checked):
                     f"teacher {self.teacher}: nothing is learned from it without losses; give --kd, e.g. nkd"
                 )
             return
+        if "extra" not in inspect.signature(REGIMES.lookup(self.regime)).parameters:
+            raise InputError(
+                f"kd: regime {self.regime} takes no further losses (it has no parameter `extra`); "
+                "choose from solo, joint, alternate"
+            )
         losses = parse(self.kd)
         if not (student or self.mixture):
             raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")

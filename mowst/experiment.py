@@ -7,7 +7,6 @@ test labels are taken away before training starts and looked at once, when every
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import diagnose
 from mowst.distillation import attached, parse, ride
-from mowst.errors import InputError
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.objectives import OBJECTIVES
@@ -166,11 +164,6 @@ def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
         if teacher := own_teacher(config):
             ready = taught(config, ready, trainer_of(teacher, config, ready, fabric).model, seed, fabric)
         trainer = trainer_of(planned(config)[-1], config, ready, fabric)
-        if "extra" not in inspect.signature(REGIMES.lookup(config.regime)).parameters:
-            raise InputError(
-                f"kd: regime {config.regime} takes no further losses (it has no parameter `extra`); "
-                "choose from solo, joint, alternate"
-            )
         with attached(parse(config.kd or ()), trainer, *roles(config)):
             pass
 

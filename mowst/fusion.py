@@ -37,7 +37,7 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
     """Logistic regression from both experts' log-probabilities to the label, fitted on `nodes` [n], -> logits [N, C].
 
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
-    has enough of them; classes that are not there keep log-probabilities near those of chance.
+    has enough of them; a class without a node there has a log-probability of log 1e-6, as good as excluded.
     """
     inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).cpu().double().numpy()
     index, labels = nodes.cpu().numpy(), y[nodes].cpu().numpy()

@@ -107,8 +107,8 @@ def alternate(
 def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint) -> None:
     """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
 
-    1. The training nodes are divided into folds. A twin of each expert, with the same fresh weights, is trained without
-       one fold and calibrated there; with `rehearsals` above one, for so many folds (all of them: cross-fitting).
+    1. The training nodes are divided into folds. A twin of each expert, from fresh weights, is trained without one fold
+       and calibrated there; with `rehearsals` above one, for so many folds (all of them: cross-fitting).
     2. Both experts are trained alone on all training nodes, and calibrated by their twins.
     3. The gate is fitted on what the twins say of the held-out nodes, from a start that leans to the strong expert,
        and so is the router, the gate of routed inference.
@@ -120,6 +120,14 @@ def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.
     trainer.twins = rehearse(trainer, schedule, folds)
     pretrain(trainer, schedule, EXPERTS)
     settle(trainer, trainer.twins, objective)
+
+
+held_out.routes = True  # type: ignore[attr-defined]
+
+
+def routes(regime: Regime) -> bool:
+    """Tell whether a regime fits a router (its attribute `routes`), for a gate that looks at both experts."""
+    return getattr(regime, "routes", False)
 
 
 REGIMES = Names("regime", {"held-out": held_out, "joint": joint, "alternate": alternate, "solo": solo})

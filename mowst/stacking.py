@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst import objectives
-from mowst.calibration import like, temperature
+from mowst.calibration import like, sharpness, temperature
 from mowst.errors import InputError
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.sparse_features import take_rows
@@ -42,8 +43,8 @@ class Twins(NamedTuple):
     """[n] ids of the held-out nodes."""
     logits: dict[str, Tensor]
     """[n, C] calibrated logits there, by expert."""
-    elsewhere: dict[str, Tensor]
-    """[m, C] calibrated logits at nodes outside the training set, a block for each fold, by expert."""
+    sharpness: dict[str, float]
+    """Their mean negentropy at nodes outside the training set once calibrated, in [0, 1], by expert."""
 
 
 def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
@@ -68,10 +69,9 @@ def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
 
 def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
     """Train a twin of each expert without each of the folds held out, and calibrate it there."""
-    labels = trainer.batch.y
-    outside = torch.ones_like(labels, dtype=torch.bool).index_fill(0, trainer.on["train"], False)
+    labels, outside = trainer.batch.y, ~trainer.batch.train_mask
     logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
-    elsewhere: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
+    sharp: dict[str, list[float]] = {part: [] for part in EXPERTS}
     for part in EXPERTS:
         for kept, held in folds:
             twin = trainer.twin(part, kept)
@@ -79,19 +79,20 @@ def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
             said = twin.output().float()  # type: ignore[union-attr]
             said = said / temperature(said[held], labels[held])
             logits[part].append(said[held])
-            elsewhere[part].append(said[outside])
+            sharp[part].append(sharpness(said[outside]))
     nodes = torch.cat([held for _, held in folds])
-    return Twins(nodes, *({part: torch.cat(said[part]) for part in EXPERTS} for said in (logits, elsewhere)))
+    return Twins(
+        nodes, {part: torch.cat(logits[part]) for part in EXPERTS}, {part: fmean(sharp[part]) for part in EXPERTS}
+    )
 
 
 @torch.no_grad()
 def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
     """Give each expert of the mixture the temperature at which it is as sharp as its twins outside the training set."""
-    outside = torch.ones_like(trainer.batch.y, dtype=torch.bool).index_fill(0, trainer.on["train"], False)
     model.temperature.fill_(1.0)
     out = trainer.output()
     for place, part in enumerate(EXPERTS):
-        model.temperature[place] = like(getattr(out, part)[outside], twins.elsewhere[part])
+        model.temperature[place] = like(getattr(out, part)[~trainer.batch.train_mask], twins.sharpness[part])
 
 
 def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
@@ -123,18 +124,18 @@ def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
 
 
 def fit_gate(gate: nn.Module, twins: Twins, trainer: Trainer, objective: Loss, pull: float = PULL) -> None:
-    """Fit a gate on what the twins say of the held-out nodes, by L-BFGS in float64.
+    """Fit a gate on what the twins say of the held-out nodes, by L-BFGS on the CPU.
 
     Minimises the sum of the objective + pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with.
     """
-    fitted = copy.deepcopy(gate).cpu().double().eval()
+    fitted = copy.deepcopy(gate).cpu().eval()
     free = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
     if not free:
         return
     start = [parameter.detach().clone() for parameter in free]
-    x = take_rows(trainer.batch.x, twins.nodes).cpu().double()
+    x = take_rows(trainer.batch.x, twins.nodes).cpu()
     batch = Data(y=trainer.batch.y[twins.nodes].cpu())
-    seen = twins._replace(logits={part: said.cpu().double() for part, said in twins.logits.items()})
+    seen = twins._replace(logits={part: said.cpu() for part, said in twins.logits.items()})
     optimizer = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:

@@ -93,3 +93,9 @@ def test_the_classifier_says_what_is_wrong(tiny):
     tiny.x[0, 0] = float("nan")
     with pytest.raises(InputError, match="node 0"):
         MowstClassifier(epochs=1).fit(tiny)
+
+
+@pytest.mark.parametrize(("options", "words"), [({"regime": "solo"}, "no mixture"), ({"kd": "uskd"}, "solo, joint")])
+def test_a_classifier_is_of_a_mixture_and_its_regime_takes_its_losses(options, words):
+    with pytest.raises(InputError, match=words):
+        MowstClassifier(**options)
