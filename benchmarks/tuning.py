@@ -26,6 +26,7 @@ from accuracy import cell, put
 from optuna import load_study
 from optuna.trial import TrialState
 
+import mowst.trial
 import mowst.tune
 from mowst.config import Config, ExpertConfig
 from mowst.fields import configured
@@ -109,10 +110,10 @@ def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
 def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     """Time what a study adds to its trials: drawing, reporting, pruning, writing, counting; one worker."""
     spent = {"trials": 0.0, "study": 0.0}
-    fit, opened, watch = mowst.tune.fit, mowst.tune.opened, mowst.tune.Watch.__call__
-    mowst.tune.fit = timed(fit, spent, "trials")  # type: ignore[assignment]
-    mowst.tune.opened = timed(opened, spent, "trials")
-    mowst.tune.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
+    fit, opened, watch = mowst.trial.fit, mowst.trial.opened, mowst.trial.Watch.__call__
+    mowst.trial.fit = timed(fit, spent, "trials")  # type: ignore[assignment]
+    mowst.trial.opened = timed(opened, spent, "trials")
+    mowst.trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
     place = Path(given.work) / f"overhead-{graph}.log"
     place.unlink(missing_ok=True)
@@ -122,8 +123,8 @@ def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), trials=given.trials)
     whole = time.perf_counter() - start
-    mowst.tune.fit, mowst.tune.opened = fit, opened
-    mowst.tune.Watch.__call__ = watch  # type: ignore[method-assign]
+    mowst.trial.fit, mowst.trial.opened = fit, opened
+    mowst.trial.Watch.__call__ = watch  # type: ignore[method-assign]
     trained = spent["trials"] - spent["study"]
     return {**counted(study), "seconds": whole, "training": trained, "percent": 100 * (whole - trained) / trained}
 

@@ -8,6 +8,7 @@ import torch
 import yaml
 from optuna.trial import FixedTrial, TrialState
 
+import mowst.trial
 import mowst.tune
 from mowst import Config, ExpertConfig
 from mowst.cli import main
@@ -15,11 +16,12 @@ from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment import run_seed
 from mowst.fields import configured
+from mowst.goals import Goal
 from mowst.record import parameters
 from mowst.run import command as run_command
 from mowst.space import make_space
 from mowst.study_page import write_page
-from mowst.tune import Goal, best_trial, command, finish, objective, tune
+from mowst.tune import best_trial, command, finish, objective, tune
 from tests.tuning import SMALL, narrow, plan, state
 
 HERE = __name__
@@ -79,8 +81,8 @@ def test_trials_do_not_have_the_test_nodes_at_all(monkeypatch):
         assert (ready.y[~(ready.train_mask | ready.val_mask)] == -100).all()
         return fit(name, config, ready, *rest)
 
-    fit = mowst.tune.fit
-    monkeypatch.setattr(mowst.tune, "fit", looking)
+    fit = mowst.trial.fit
+    monkeypatch.setattr(mowst.trial, "fit", looking)
     assert objective(FixedTrial({"lr": 0.02, "strong.dropout": 0.1}), SMALL, narrow()) > 0
 
 
@@ -159,7 +161,7 @@ def test_too_little_memory_is_a_pruned_trial_and_a_fault_is_none(tmp_path, monke
     def fit(*_):
         raise error
 
-    monkeypatch.setattr(mowst.tune, "fit", fit)
+    monkeypatch.setattr(mowst.trial, "fit", fit)
     if pruned:
         (trial,) = tune(SMALL, narrow(), **plan(tmp_path / "s", trials=1)).trials
         assert (trial.state, trial.user_attrs["reason"][:13]) == (TrialState.PRUNED, "out of memory")
