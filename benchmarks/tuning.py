@@ -29,13 +29,13 @@ from optuna.trial import TrialState
 import mowst.trial
 import mowst.tune
 from mowst.config import Config, ExpertConfig
-from mowst.fields import configured
+from mowst.finals import finish
 from mowst.process import tune_process
 from mowst.record import write_text
 from mowst.space import make_space
 from mowst.storage import open_storage
 from mowst.study import Plan, be_quiet, open_study, worker
-from mowst.tune import best_trial, first_points, objective, run, tune
+from mowst.tune import first_points, objective, tune
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tuning"
@@ -71,20 +71,16 @@ def tuned(graph: str, method: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), **caps)
     seconds = time.perf_counter() - start
-    winner = best_trial(study)
+    found = finish(study, space, place.with_suffix(""), SEEDS)
+    assert found
     which = "mixture" if config.mixture else "strong"
-    scores = {}
-    for name, chosen in {"default": space.config, "tuned": configured(space.config, winner.params)}.items():
-        fresh = dataclasses.replace(chosen, first_seed=config.first_seed + config.seeds, seeds=SEEDS)
-        scores[name] = run(fresh)["scores"][which]
     return {
         **caps,
         **counted(study),
         "seconds": round(seconds, 1),
-        "best": winner.value,
-        "params": winner.params,
+        "finalists": found["finalists"],
         "first": study.trials[0].value,
-        "scores": scores,
+        "scores": {name: found[name]["scores"][which] for name in ("default", "tuned")},
     }
 
 
@@ -242,7 +238,10 @@ def lines() -> list[str]:
             "-" if each is None else str(each.get("complete", 0) + each.get("pruned", 0)) for each in found.values()
         )
         table.append("| " + " | ".join([graph, *shown, trials]) + " |")
-    words = f"Validation / test in percent, mean over {SEEDS} seeds that no trial has used; test ± standard deviation"
+    words = (
+        f"Validation / test in percent, mean over {SEEDS} seeds that no trial has used; test ± standard deviation. Of "
+        "the three best trials and the default, `tuned` is the one with the best validation score on these seeds"
+    )
     if caps := next((each for graph in GRAPHS if (each := read(f"{graph}/mixture"))), None):
         words += (
             f". A study has at most {caps['trials']} trials of one seed, {caps['workers']} workers, and begins none "

@@ -35,6 +35,16 @@ def front_table(study: Study, goals: Sequence[str]) -> Table:
     return table
 
 
+def finalists_table(rows: Sequence[Mapping[str, Any]], goal: str) -> Table:
+    """Return what the best trials and the default reach on fresh seeds, the winner on top."""
+    table = Table("finalist", f"{goal} in the study", "on fresh seeds", title="judged again", title_justify="left")
+    for row in rows:
+        name = "the default" if row["trial"] is None else f"trial {row['trial']}"
+        values = ("" if row[key] is None else f"{row[key]:.6g}" for key in ("value", "fresh"))
+        table.add_row(name, *values)
+    return table
+
+
 def params_table(trial: FrozenTrial, default: Mapping[str, Any]) -> Table:
     """Return what a trial chose, beside the default."""
     table = Table("field", f"trial {trial.number}", "default")

@@ -1,13 +1,13 @@
 """`python -m mowst.tune`: search a configuration's space with Optuna, then train the winner beside the default.
 
 A trial is an experiment of the library up to its validation score: test labels are taken out of the graph before it
-begins. They are read once, at the very end, for the winner and the default, on seeds that no trial has used.
+begins. They are read once, at the very end, for the winner and the default, on seeds that no trial has used
+(`mowst.finals`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,7 +15,6 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -23,26 +22,23 @@ from rich.console import Console
 from mowst import cli
 from mowst.building import fabric_of
 from mowst.config import Config
-from mowst.errors import InputError
 from mowst.experiment import opened
-from mowst.fields import configured
+from mowst.finals import best_trial, finish
 from mowst.goals import GOALS
 from mowst.process import tune_process
 from mowst.ranges import read_search
-from mowst.record import dump, read_json, write_text
 from mowst.resources import folder
-from mowst.run import free_folder, run
 from mowst.sampling import make_sampler, rehearse
 from mowst.space import Space, make_space
 from mowst.study import Plan, be_quiet, open_study, work, work_together
-from mowst.study_page import front_table, params_table, write_page
+from mowst.study_page import finalists_table, front_table, params_table, write_page
 from mowst.table import confidence_line, scores_table
 from mowst.trial import objective
 
 __all__ = ["command", "objective", "tune"]
 
 PURPOSE = """Search a configuration's space with Optuna: any field that is not given here and has a range, see --space.
-The study goes on where it stands; its winner is then trained on fresh seeds beside the default configuration."""
+The study goes on where it stands; its best trials are then judged again on fresh seeds beside the default."""
 
 
 def tune(config: Config, space: Space | None = None, told: Any = None, **plan: Any) -> Study:
@@ -83,49 +79,6 @@ def published(dataset: str) -> Iterator[Config]:
             yield config
 
 
-def best_trial(study: Study) -> FrozenTrial:
-    """Return the best trial; of a Pareto front, the one that is best by the first goal."""
-    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
-        reasons = {trial.user_attrs.get("reason", "unknown") for trial in study.trials}
-        raise InputError(f"study: no trial came to an end ({'; '.join(sorted(reasons)[:3]) or 'there is none'})")
-    sign = 1 if study.directions[0].name == "MAXIMIZE" else -1
-    return max(study.best_trials, key=lambda trial: sign * trial.values[0])
-
-
-def retrain(config: Config, seeds: int, out: Path) -> dict[str, Any]:
-    """Run a configuration on seeds after those of its trials, and leave it as `OUT.yaml` and the run in `OUT`."""
-    fresh = dataclasses.replace(config, first_seed=config.first_seed + config.seeds, seeds=seeds)
-    with free_folder(str(out), fresh, overwrite=True) as place:
-        result = run(fresh, place)
-    write_text(out.with_suffix(".yaml"), dump(fresh))
-    return result
-
-
-def finish(study: Study, space: Space, out: Path, seeds: int) -> dict[str, Any] | None:
-    """Write `best.yaml` (and a file per trial of a Pareto front), and train it and the default on fresh seeds.
-
-    What OUT holds of the same winner is kept: the test nodes are not read again.
-    """
-    winner = best_trial(study)
-    chosen = {"trial": winner.number, "values": winner.values, "params": winner.params, "seeds": seeds}
-    for trial in study.best_trials if len(study.directions) > 1 else ():
-        write_text(out / "front" / f"trial-{trial.number}.yaml", dump(configured(space.config, trial.params)))
-    with FileLock(out / ".lock"):  # several workers come here at the same time
-        path = out / "result.json"
-        if path.exists() and (held := read_json(path))["best"] == chosen:
-            return held
-        if not seeds:
-            write_text(out / "best.yaml", dump(configured(space.config, winner.params)))
-            return None
-        result = {
-            "best": chosen,
-            "tuned": retrain(configured(space.config, winner.params), seeds, out / "best"),
-            "default": retrain(space.config, seeds, out / "default"),
-        }
-        write_text(path, json.dumps(result, indent=2) + "\n")
-        return result
-
-
 def say(study: Study, trial: FrozenTrial) -> None:
     """Print a line about a trial that has ended."""
     values = ", ".join(f"{value:.6g}" for value in trial.values or ())
@@ -150,7 +103,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_class_arguments(Plan)
     parser.add_argument("--space", type=str | None, default=None, help="YAML file of ranges by field (mowst.ranges).")
     parser.add_argument("--search", action="append", default=[], help="FIELD=low..high[:log] or FIELD=one,two.")
-    parser.add_argument("--retrain", type=int, default=3, help="Fresh seeds for winner and default; 0: none.")
+    parser.add_argument("--retrain", type=int, default=3, help="Fresh seeds for finalists and default; 0: none.")
+    parser.add_argument("--finalists", type=int, default=3, help="Best trials judged again on them beside the default.")
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
     parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
@@ -167,7 +121,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
         write_page(study, out / "study.html", plan["goals"])
         console.print(front_table(study, plan["goals"]))
         console.print(params_table(best_trial(study), space.point(config)))
-        result = finish(study, space, out, parsed.retrain)
+        result = finish(study, space, out, parsed.retrain, parsed.finalists, plan["goals"][0])
+    if result:
+        console.print(finalists_table(result["finalists"], plan["goals"][0]))
     for name, scores in ((name, result[name]) for name in ("default", "tuned") if result):
         console.print(f"{name}, on seeds that no trial has used:")
         console.print(scores_table(scores))

@@ -8,20 +8,21 @@ import torch
 import yaml
 from optuna.trial import FixedTrial, TrialState
 
+import mowst.finals
 import mowst.trial
-import mowst.tune
 from mowst import Config, ExpertConfig
 from mowst.cli import main
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment import run_seed
 from mowst.fields import configured
+from mowst.finals import best_trial, finals, finish
 from mowst.goals import Goal
 from mowst.record import parameters
 from mowst.run import command as run_command
 from mowst.space import make_space
 from mowst.study_page import write_page
-from mowst.tune import best_trial, command, finish, objective, tune
+from mowst.tune import command, objective, tune
 from tests.tuning import SMALL, narrow, plan, state
 
 HERE = __name__
@@ -223,10 +224,36 @@ def test_the_winner_goes_through_mowst_run_as_it_is(tmp_path, capsys):
 def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
     first = finish(study, narrow(), tmp_path / "out", 1)
-    monkeypatch.setattr(mowst.tune, "run", None)
+    monkeypatch.setattr(mowst.finals, "run", None)
     assert finish(study, narrow(), tmp_path / "out", 1) == first
     with pytest.raises(TypeError):
         finish(study, narrow(), tmp_path / "out", 2)
+
+
+def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
+    space = narrow(lr="1e-9..1e-1:log")
+    study = tune(SMALL, space, **plan(tmp_path / "s", trials=1))
+    ranges = study.trials[0].distributions
+    for lr, value in ((1e-9, 99.9), (0.02, 90.0), (0.03, 0.0)):
+        params = {"lr": lr, "strong.dropout": 0.0}
+        study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
+    rows = finals(study, space, 2, 3)
+    assert {row["trial"] for row in rows} == {None, 1, 2}, "the default is judged once, trial 3 is not among the best"
+    assert [row["fresh"] for row in rows] == sorted((row["fresh"] for row in rows), reverse=True)
+    assert rows[-1]["trial"] == 1
+    for row in rows:
+        config = dataclasses.replace(configured(space.config, row["params"]), baselines=False)
+        runs = [run_seed(config, seed).scores["mixture"]["val"] for seed in (1, 2)]
+        assert row["fresh"] == pytest.approx(sum(runs) / 2)
+
+
+def test_the_default_wins_over_trials_that_are_worse(tmp_path):
+    space = narrow(lr="1e-9..1e-8:log")
+    study, out = tune(SMALL, space, **plan(tmp_path / "s", trials=2)), tmp_path / "out"
+    result = finish(study, space, out, 1)
+    assert result["finalists"][0]["trial"] is None
+    assert result["tuned"] == result["default"]
+    assert (out / "best.yaml").read_text() == (out / "default.yaml").read_text()
 
 
 @pytest.mark.parametrize("goals", [["metric"], ["metric", "parameters"]])

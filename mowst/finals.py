@@ -1,0 +1,128 @@
+"""The end of a study: its best trials are judged again on fresh seeds, and the winner is tested beside the default.
+
+The best of many trials is also the luckiest. So the first few of them, and the default, are trained on seeds that no
+trial has used; the best mean validation score there wins. Test labels are then read once, for winner and default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from optuna import TrialPruned
+from optuna.study import Study
+from optuna.trial import FixedTrial, FrozenTrial, TrialState
+
+from mowst.config import Config
+from mowst.errors import InputError
+from mowst.fields import configured
+from mowst.goals import GOALS
+from mowst.record import dump, read_json, write_text
+from mowst.run import free_folder, run
+from mowst.space import Space
+from mowst.trial import Watch, judged
+
+
+def ranked(study: Study) -> list[FrozenTrial]:
+    """Return the trials that came to an end, or the Pareto front of several goals, best by the first goal on top."""
+    whole = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    if not whole:
+        reasons = {trial.user_attrs.get("reason", "unknown") for trial in study.trials}
+        raise InputError(f"study: no trial came to an end ({'; '.join(sorted(reasons)[:3]) or 'there is none'})")
+    return sorted(study.best_trials if len(study.directions) > 1 else whole, key=lambda trial: downwards(study, trial))
+
+
+def downwards(study: Study, trial: FrozenTrial) -> float:
+    """Return what a trial reached by the first goal, so that less is better."""
+    return trial.values[0] * (-1 if study.directions[0].name == "MAXIMIZE" else 1)
+
+
+def best_trial(study: Study) -> FrozenTrial:
+    """Return the best trial; of a Pareto front, the one that is best by the first goal."""
+    return ranked(study)[0]
+
+
+def fresh(config: Config, seeds: int) -> Config:
+    """Return a configuration on seeds after those of its trials."""
+    return dataclasses.replace(config, first_seed=config.first_seed + config.seeds, seeds=seeds)
+
+
+def reached(config: Config, goal: str) -> float | None:
+    """Train a configuration and return its mean by a goal, without a look at a test label; nothing if it fails."""
+    try:
+        values = judged(config, [goal], Watch(FixedTrial({}), config, 1, asks=False))
+        return statistics.fmean(value for (value,) in values)
+    except TrialPruned:
+        return None
+
+
+def finals(study: Study, space: Space, seeds: int, count: int, goal: str = "metric") -> list[dict[str, Any]]:
+    """Judge the default and the best trials on fresh seeds.
+
+    Args:
+        study: it must hold a trial that came to an end.
+        space: of the study.
+        seeds: how many, after those of the trials.
+        count: of trials.
+        goal: the first one of the study.
+
+    Returns:
+        For each its `trial` (none: the default), what it was worth in the study (`value`) and is on fresh seeds
+        (`fresh`; none if it failed), and its `params`; the best on fresh seeds on top, the default where it is as good.
+    """
+    default = space.point(space.config)
+    found = [{"trial": None, "value": None, "fresh": reached(fresh(space.config, seeds), goal), "params": default}]
+    for trial in (trial for trial in ranked(study)[:count] if trial.params != default):
+        again = reached(fresh(configured(space.config, trial.params), seeds), goal)
+        found.append({"trial": trial.number, "value": trial.values[0], "fresh": again, "params": trial.params})
+    sign = -1 if getattr(GOALS.lookup(goal), "direction", "maximize") == "maximize" else 1
+    return sorted(found, key=lambda row: (row["fresh"] is None, sign * (row["fresh"] or 0.0)))
+
+
+def retrain(config: Config, out: Path) -> dict[str, Any]:
+    """Run a configuration, test nodes and all, and leave it as `OUT.yaml` and the run in `OUT`."""
+    with free_folder(str(out), config, overwrite=True) as place:
+        result = run(config, place)
+    write_text(out.with_suffix(".yaml"), dump(config))
+    return result
+
+
+def finish(
+    study: Study, space: Space, out: Path, seeds: int, count: int = 3, goal: str = "metric"
+) -> dict[str, Any] | None:
+    """Write `best.yaml` (and a file per trial of a Pareto front), and test winner and default on fresh seeds.
+
+    What OUT holds of the same finalists is kept: the test nodes are not read again.
+
+    Args:
+        study: it must hold a trial that came to an end.
+        space: of the study.
+        out: the folder.
+        seeds: fresh ones; with 0 the best trial is written and nothing trained.
+        count: trials that are judged again beside the default (`finals`).
+        goal: the first one of the study.
+    """
+    best = ranked(study)[: max(1, count)]
+    for trial in study.best_trials if len(study.directions) > 1 else ():
+        write_text(out / "front" / f"trial-{trial.number}.yaml", dump(configured(space.config, trial.params)))
+    asked = {"trials": [trial.number for trial in best], "seeds": seeds}
+    with FileLock(out / ".lock"):  # several workers come here at the same time
+        path = out / "result.json"
+        if path.exists() and (held := read_json(path)).get("asked") == asked:
+            return held
+        if not seeds:
+            write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
+            return None
+        rows = finals(study, space, seeds, len(best), goal)
+        result = {"asked": asked, "finalists": rows, "default": retrain(fresh(space.config, seeds), out / "default")}
+        if rows[0]["trial"] is None:
+            result["tuned"] = result["default"]
+            write_text(out / "best.yaml", dump(fresh(space.config, seeds)))
+        else:
+            result["tuned"] = retrain(fresh(configured(space.config, rows[0]["params"]), seeds), out / "best")
+        write_text(path, json.dumps(result, indent=2) + "\n")
+        return result
