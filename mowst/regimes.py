@@ -114,11 +114,12 @@ def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.
        and so is the router, the gate of routed inference.
     4. The fitted gate is kept unless the validation score is better at its start, or at weights that it calls plain.
 
-    Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times.
+    Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times; the strong one goes first, so that
+    whoever watches knows early what to expect.
     """
     folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
     trainer.twins = rehearse(trainer, schedule, folds)
-    pretrain(trainer, schedule, EXPERTS)
+    pretrain(trainer, schedule, reversed(EXPERTS))
     settle(trainer, trainer.twins, objective)
 
 

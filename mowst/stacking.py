@@ -72,7 +72,7 @@ def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
     labels, outside = trainer.batch.y, ~trainer.batch.train_mask
     logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
     sharp: dict[str, list[float]] = {part: [] for part in EXPERTS}
-    for part in EXPERTS:
+    for part in reversed(EXPERTS):
         for kept, held in folds:
             twin = trainer.twin(part, kept)
             twin.fit(schedule.phase(f"rehearse {part}", ("",), Term(objectives.cross_entropy)))
