@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
 from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
@@ -28,8 +29,9 @@ def fabric_of(config: Config) -> Fabric:
     """Return the device and precision of a configuration, on one device."""
     try:
         fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise InputError(f"device {config.device!r}, precision {config.precision!r}: {error}") from None
+    except (ValueError, RuntimeError, TypeError, ImportError):
+        there = [name for name in ACCELERATOR_REGISTRY if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
+        raise InputError(f"device: {config.device!r} is not here; choose from auto, {', '.join(there)}") from None
     if not supports(fabric.device, config.precision):
         raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
     guard_scatter(fabric.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from argparse import ArgumentError
@@ -9,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
 from mowst.config import Config
-from mowst.errors import InputError
+from mowst.errors import InputError, meant
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -26,13 +27,33 @@ def parser(command: str, purpose: str, *, config: bool = True) -> ArgumentParser
     return made
 
 
+def add_switch(made: ArgumentParser, flag: str, default: bool, about: str) -> None:
+    """Add an option that may stand alone (`--overwrite`), be denied (`--no-overwrite`), or have a value."""
+    made.add_argument(flag, action=ActionYesNo(yes_prefix="", no_prefix="no_"), nargs="?", default=default, help=about)
+
+
 def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     """Parse a command line; raise `InputError` with one line where it is wrong."""
     words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
     try:
         return made.instantiate(made.parse_args(short_kinds(words)))
     except (ArgumentError, TypeError) as error:
-        raise InputError(flattened(str(error))) from None
+        raise InputError(said_plainly(str(error), made, words)) from None
+
+
+def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> str:
+    """Put an argument parser's message in our words: the field, the value, and what would be right."""
+    message = re.sub(r"<class '(\w+)'>", r"\1", flattened(message))
+    message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
+    message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
+    message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
+    flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
+    if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
+        return f"unknown argument {found[1]}; {meant(found[1], flags)}--help lists all"
+    if found := re.match(r"Option '([\w.-]+)' is not accepted", message):
+        files = " or ".join(word for word in words if word.endswith((".yaml", ".yml", ".json")))
+        return f"{files}: unknown field {found[1]}; {meant(found[1], [flag[2:] for flag in flags])}--help lists all"
+    return message
 
 
 def spelled(argument: str) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Something handed in from outside is wrong: one line that says what, where, and what would be right.
@@ -10,6 +13,13 @@ class InputError(ValueError):
     """
 
 
-def unknown(what: str, value: object, choices: object) -> InputError:
+def unknown(what: str, value: object, choices: Iterable[object]) -> InputError:
     """Return the error for a name that is not among `choices`, which are listed."""
-    return InputError(f"{what}: unknown {value!r}; choose from {', '.join(sorted(map(str, choices)))}")  # type: ignore[call-overload]
+    names = sorted(map(str, choices))
+    return InputError(f"{what}: unknown {value!r}; {meant(str(value), names)}choose from {', '.join(names)}")
+
+
+def meant(word: str, names: Iterable[str]) -> str:
+    """Ask whether the nearest of some names was meant; empty if none is near."""
+    near = get_close_matches(word, list(names), 1, 0.7)
+    return f"did you mean {near[0]}? " if near else ""

@@ -8,7 +8,7 @@ from typing import Any
 
 from class_resolver import FunctionResolver
 
-from mowst.errors import InputError
+from mowst.errors import InputError, meant
 
 
 class Names(FunctionResolver[..., Any]):
@@ -31,7 +31,9 @@ class Names(FunctionResolver[..., Any]):
             return resolve_name(query) if dotted else super().lookup(query, default)
         except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
             reason = f" ({error})" if dotted else ""
-            choices = ", ".join(sorted({*self.names, *self.lookup_dict}))
+            choices = sorted({*self.names, *self.lookup_dict})
+            guess = "" if dotted else meant(str(query), choices)
             raise InputError(
-                f"{self.kind}: unknown {query!r}{reason}; choose from {choices}, or give package.module:name"
+                f"{self.kind}: unknown {query!r}{reason}; {guess}choose from {', '.join(choices)}, or give "
+                "package.module:name"
             ) from None

@@ -105,7 +105,7 @@ def free_folder(out: str | None, config: Config, *, overwrite: bool) -> Iterator
         yield folder
         return
     if not overwrite:
-        raise InputError(f"--out {folder}: holds a run already; give another folder, or --overwrite true to replace it")
+        raise InputError(f"--out {folder}: holds a run already; give another folder, or --overwrite to replace it")
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         yield Path(beside)
         for old in held:
@@ -118,8 +118,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, print the table."""
     parser = cli.parser("run", PURPOSE)
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
-    parser.add_argument("--overwrite", type=bool, default=False, help="Whether to replace a run that OUT holds.")
-    parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
+    cli.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
+    cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")

@@ -106,7 +106,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--retrain", type=int, default=3, help="Fresh seeds for finalists and default; 0: none.")
     parser.add_argument("--finalists", type=int, default=3, help="Best trials judged again on them beside the default.")
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
-    parser.add_argument("--fast", type=bool, default=True, help="Process-wide settings for speed (mowst.process).")
+    cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
     parsed = cli.parse(parser, arguments)
     config, plan = cli.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}

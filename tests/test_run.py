@@ -153,8 +153,8 @@ def test_isolated_nodes_are_fine():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--dataset coral", ["dataset", "'coral'", "cora"]),
-        ("--strong gnc", ["'gnc'", "gcn"]),
+        ("--dataset coral", ["dataset", "'coral'", "did you mean cora?"]),
+        ("--strong gcnn", ["'gcnn'", "did you mean gcn?", "sage"]),
         ("--gate oracle", ["'oracle'", "learned"]),
         ("--regime turns", ["'turns'", "alternate"]),
         ("--pretrain all", ["'all'", "both"]),
@@ -166,11 +166,15 @@ def test_isolated_nodes_are_fine():
         ("--split shuffled", ["'shuffled'", "random"]),
         ("--colour blue", ["--colour"]),
         ("--strong.colour blue", ["--strong.colour"]),
-        ("--strong.hidden_channels wide", ["strong.hidden_channels", "wide"]),
+        ("--strong.hiden-channels 8", ["did you mean --strong.hidden_channels?"]),
+        ("--strong.hidden_channels wide", ["strong.hidden_channels", "must be int", "wide"]),
+        ("--lr", ["--lr: needs a value"]),
+        ("--config datasets/cora.yaml", ["datasets/cora.yaml: unknown field"]),
         ("--strong.hidden_channels 0", ["hidden_channels", "at least 1", "0"]),
         ("--lr -1", ["lr", "above 0"]),
         ("--config nowhere.yaml", ["nowhere.yaml"]),
-        ("--device gpu5", ["gpu5"]),
+        ("--device gpu5", ["device", "gpu5", "auto", "cpu"]),
+        ("--device tpu", ["device", "tpu", "auto", "cpu"]),
         ("--gate.features true --gate power", ["power", "features"]),
         ('--gate.options {"depth":3}', ["depth"]),
         ("--no-mixture --no-baselines", ["nothing to train"]),
@@ -217,7 +221,7 @@ def test_a_folder_with_a_run_is_refused_unless_told(finished, tmp_path):
     assert (finished / "result.json").read_bytes() == before
     out = tmp_path / "twice"
     command([*FAST, "--out", str(out)])
-    command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
+    command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite"])
     assert not (out / "seed-1").exists()
 
 
