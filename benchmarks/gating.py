@@ -10,6 +10,7 @@ serves all graphs; it was chosen on photo, amherst41, blogcatalog, tolokers, pub
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import statistics
@@ -83,6 +84,7 @@ def train(config: Config, seed: int) -> Experts:
     torch.manual_seed(seed)
     trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready)
     nodes = trainer.on["train"]
+    trainer.lengths = {part: done[part].trained.epochs for part in EXPERTS}
     twins = rehearse(trainer, config.schedule, divide(nodes, trainer.batch.y, config.folds)[: config.rehearsals])
     seconds = {part: done[part].seconds for part in EXPERTS} | {"twins": time.perf_counter() - start}
     return Experts(data, {part: done[part].output for part in EXPERTS}, twins, seconds)  # type: ignore[misc]
@@ -90,7 +92,7 @@ def train(config: Config, seed: int) -> Experts:
 
 def trainer_of(model: nn.Module, ready: Data) -> Trainer:
     """Return a trainer that sees no test label."""
-    seen = ready.clone()
+    seen = copy.copy(ready)
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
     return Trainer(model, seen, partial(SIGNALS.lookup("metric"), metric=metric_of(ready)))
 

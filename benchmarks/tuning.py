@@ -85,10 +85,10 @@ def tuned(graph: str, method: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def counted(study: Any) -> dict[str, int]:
-    """Count trials by state, and the evaluations of all of them."""
+    """Count trials by state, and the epochs of all of them."""
     states = [trial.state.name.lower() for trial in study.trials]
-    spent = sum(trial.user_attrs.get("evaluations", 0) for trial in study.trials)
-    return {"evaluations": spent, **{state: states.count(state) for state in sorted(set(states))}}
+    spent = sum(trial.user_attrs.get("epochs", 0) for trial in study.trials)
+    return {"epochs": spent, **{state: states.count(state) for state in sorted(set(states))}}
 
 
 def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -260,10 +260,10 @@ def costs() -> list[str]:
     found = []
     for path in sorted(RESULTS.glob("pruning/*.json")):
         kept = json.loads(path.read_text())
-        whole, best = (statistics.fmean(each[key] for each in kept["none"]) for key in ("evaluations", "best"))
+        whole, best = (statistics.fmean(each[key] for each in kept["none"]) for key in ("epochs", "best"))
         words = []
         for pruner in ("median", "hyperband"):
-            spent, reached = (statistics.fmean(each[key] for each in kept[pruner]) for key in ("evaluations", "best"))
+            spent, reached = (statistics.fmean(each[key] for each in kept[pruner]) for key in ("epochs", "best"))
             words.append(
                 f"{pruner} saves {100 * (1 - spent / whole):.0f} % of the epochs at {reached - best:+.2f} points"
             )

@@ -32,7 +32,7 @@ from mowst.regimes import REGIMES, alone, solo
 from mowst.sparse_features import take_rows
 from mowst.stacking import Twins, mixed
 from mowst.teachers import Teacher, read_teacher, taught
-from mowst.trainer import HIDDEN, Trainer
+from mowst.trainer import HIDDEN, Trained, Trainer
 
 Hook = Callable[[dict[str, Any]], None]
 
@@ -49,6 +49,12 @@ class Fitted(NamedTuple):
     """What twins of the experts said of held-out training nodes, where the regime has some."""
     losses: nn.Module = nn.ModuleList()
     """The distillation losses it was trained with, which may have parameters."""
+
+    @property
+    def trained(self) -> Trained:
+        """Its weights, and the epoch of its last phase after which they validated best."""
+        last = [line for line in self.history if line["phase"] == self.history[-1]["phase"]]
+        return Trained(self.model.state_dict(), max(last, key=lambda line: line["val"])["epoch"])
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,7 @@ def fit(
     told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
     with seeded(seed, fabric.device):
         trainer = trainer_of(name, config, ready, fabric, told)
-        trainer.trained = {part: each.model.state_dict() for part, each in (alone or {}).items()}
+        trainer.trained = {part: each.trained for part, each in (alone or {}).items()}
         losses: tuple[Weighted, ...] = ()
         if name in EXPERTS:
             solo(trainer, config.schedule)

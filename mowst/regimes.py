@@ -71,15 +71,18 @@ def alone(regime: Regime) -> str | None:
 def pretrain(trainer: Trainer, schedule: Schedule, parts: Iterable[str]) -> None:
     """Train the named experts of a mixture, each alone; the mixture's best weights then hold them.
 
-    An expert that was trained alone already (`trainer.trained`) is taken as it is.
+    An expert that was trained alone already (`trainer.trained`) is taken as it is. After how many epochs each of them
+    was best is in `trainer.lengths`.
     """
     for part in parts:
         own = trainer.sub(part)
         if part in trainer.trained:
-            own.model.load_state_dict(trainer.trained[part])
+            own.model.load_state_dict(trainer.trained[part].state)
             trainer.taken.add(part)
+            trainer.lengths[part] = trainer.trained[part].epochs
         else:
             own.fit(schedule.phase(f"pretrain {part}", ("",), Term(objectives.cross_entropy)))
+            trainer.lengths[part] = own.best_epoch
     trainer.restart()
 
 
@@ -107,9 +110,10 @@ def alternate(
 def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint) -> None:
     """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
 
-    1. The training nodes are divided into folds. A twin of each expert, from fresh weights, is trained without one fold
-       and calibrated there; with `rehearsals` above one, for so many folds (all of them: cross-fitting).
-    2. Both experts are trained alone on all training nodes, and calibrated by their twins.
+    1. Both experts are trained alone on all training nodes.
+    2. The training nodes are divided into folds. A twin of each expert, from fresh weights, is trained without one fold
+       for as many epochs as served the expert best, and calibrated there; with `rehearsals` above one, for so many
+       folds (all of them: cross-fitting). The experts are calibrated by their twins.
     3. The gate is fitted on what the twins say of the held-out nodes, from a start that leans to the strong expert,
        and so is the router, the gate of routed inference.
     4. The fitted gate is kept unless the validation score is better at its start, or at weights that it calls plain.
@@ -118,8 +122,8 @@ def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.
     whoever watches knows early what to expect.
     """
     folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
-    trainer.twins = rehearse(trainer, schedule, folds)
     pretrain(trainer, schedule, reversed(EXPERTS))
+    trainer.twins = rehearse(trainer, schedule, folds)
     settle(trainer, trainer.twins, objective)
 
 

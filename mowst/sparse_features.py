@@ -61,8 +61,8 @@ class SparseFeatures(SparseMatrix):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Give everything else the dense matrix."""
-        if func is torch.ops.aten.detach.default:
-            return args[0]
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
+            return args[0]  # nothing writes into features
         args, kwargs = tree_map_only(SparseFeatures, SparseFeatures.dense, (args, kwargs or {}))
         return func(*args, **kwargs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -68,14 +69,20 @@ def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
 
 
 def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
-    """Train a twin of each expert without each of the folds held out, and calibrate it there."""
+    """Train a twin of each expert without each of the folds held out, and calibrate it there.
+
+    It is trained for as many epochs as the expert's best weights were (`trainer.lengths`), without validation.
+    """
     labels, outside = trainer.batch.y, ~trainer.batch.train_mask
     logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
     sharp: dict[str, list[float]] = {part: [] for part in EXPERTS}
-    for part in reversed(EXPERTS):
+    for part in EXPERTS:
+        epochs = max(1, trainer.lengths.get(part, schedule.epochs))
+        phase = schedule.phase(f"rehearse {part}", ("",), Term(objectives.cross_entropy))
+        phase = replace(phase, epochs=epochs, eval_every=epochs, last=True)
         for kept, held in folds:
             twin = trainer.twin(part, kept)
-            twin.fit(schedule.phase(f"rehearse {part}", ("",), Term(objectives.cross_entropy)))
+            twin.fit(phase)
             said = twin.output().float()  # type: ignore[union-attr]
             said = said / temperature(said[held], labels[held])
             logits[part].append(said[held])

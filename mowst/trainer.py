@@ -63,6 +63,8 @@ class Phase:
     patience: int = 100
     """Epochs without a better validation score after which the phase ends."""
     eval_every: int = 1
+    last: bool = False
+    """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
 
     def live(self) -> Phase:
         """Return the phase without the terms that nothing in it learns from."""
@@ -72,6 +74,14 @@ class Phase:
     def losses(self) -> list[nn.Module]:
         """Return the losses that are modules: they may have parameters of their own."""
         return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
+
+
+class Trained(NamedTuple):
+    """A part that was trained alone."""
+
+    state: Mapping[str, Tensor]
+    epochs: int
+    """After which it validated best."""
 
 
 class Trainer:
@@ -85,7 +95,7 @@ class Trainer:
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training.
-        trained: states of parts that were trained alone already, by the part's name; `pretrain` takes them.
+        trained: parts that were trained alone already, by name; `pretrain` takes them.
     """
 
     def __init__(
@@ -96,7 +106,7 @@ class Trainer:
         *,
         fabric: Fabric | None = None,
         hook: Callable[[dict[str, Any]], None] | None = None,
-        trained: Mapping[str, Mapping[str, Tensor]] | None = None,
+        trained: Mapping[str, Trained] | None = None,
     ):
         self.model, self.score, self.hook = model, score, hook
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
@@ -110,6 +120,7 @@ class Trainer:
         self.restart()
         self.history: list[dict[str, Any]] = []
         self.twins: Any = None
+        self.lengths: dict[str, int] = {}
 
     def sub(self, part: str) -> Trainer:
         """Return a trainer of one part on its own, with the same data, score, history and hook."""
@@ -132,7 +143,7 @@ class Trainer:
 
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
-        self.best_score, self.best_state = -math.inf, snapshot(self.model)
+        self.best_score, self.best_state, self.best_epoch = -math.inf, snapshot(self.model), 0
         self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
 
     def consider(self) -> bool:
@@ -158,8 +169,8 @@ class Trainer:
         parts = self._thaw(phase)
         constants = self._constants(phase)
         optimizer = self._optimizer(phase, parts)
-        if self.best_score == -math.inf:
-            self._keep(self._evaluate(constants))
+        if self.best_score == -math.inf and not phase.last:
+            self._keep(self._evaluate(constants), 0)
         before, waited = self.best_score, 0
         try:
             for epoch in range(1, phase.epochs + 1):
@@ -168,7 +179,7 @@ class Trainer:
                 if epoch % phase.eval_every and epoch < phase.epochs:
                     continue
                 score = self._evaluate(constants)
-                waited = 0 if self._keep(score) else waited + phase.eval_every
+                waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
                 self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
                 if waited >= phase.patience:
                     break
@@ -254,10 +265,10 @@ class Trainer:
         with self.fabric.autocast():
             return run_module(self.model, rows_of(self.batch.x, self.val), self.graph, **given)
 
-    def _keep(self, score: float) -> bool:
-        if not score > self.best_score:
+    def _keep(self, score: float, epoch: int, *, always: bool = False) -> bool:
+        if not (always or score > self.best_score):
             return False
-        self.best_score, self.best_state = score, snapshot(self.model)
+        self.best_score, self.best_state, self.best_epoch = score, snapshot(self.model), epoch
         self.best_losses = {loss: snapshot(loss) for loss in self.best_losses}
         return True
 

@@ -26,21 +26,26 @@ from mowst.trainer import HIDDEN
 
 REPORTS = 50
 """How often at most a phase asks the pruner."""
-UNJUDGED = ("pretrain weak", "rehearse weak")
+UNJUDGED = ("pretrain weak", "rehearse weak", "rehearse strong")
 """Phases that say nothing of what the whole will reach, so that no trial is pruned for having them."""
 
 
 class Watch:
-    """A trainer's hook: counts a trial's evaluations, and shows the pruner the first seed's best score now and then."""
+    """A trainer's hook: counts a trial's epochs, and shows the pruner the first seed's best score now and then."""
 
     def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
         self.trial, self.config, self.every, self.asks = trial, config, every, asks
         self.judged = to_train(config)[-1]
-        self.evaluations, self.step, self.best = 0, 0, -float("inf")
+        self.epochs, self.step, self.best = 0, 0, -float("inf")
+        self.phase: Any = None
+        self.at = 0
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take the record of one validation."""
-        self.evaluations += 1
+        phase = line["seed"], line["model"], line["phase"]
+        goes_on = phase == self.phase and line["epoch"] > self.at
+        self.epochs += line["epoch"] - self.at * goes_on
+        self.phase, self.at = phase, line["epoch"]
         other = line["model"] != self.judged or line["phase"] in UNJUDGED
         if not self.asks or other or line["seed"] != self.config.first_seed:
             return
@@ -75,7 +80,7 @@ def objective(
         trial.set_user_attr("reason", str(stop))
         raise
     finally:
-        trial.set_user_attr("evaluations", watch.evaluations)
+        trial.set_user_attr("epochs", watch.epochs)
     trial.set_user_attr("by_seed", values)
     means = tuple(sum(value) / len(value) for value in values)
     return means[0] if len(means) == 1 else means

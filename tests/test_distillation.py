@@ -47,7 +47,7 @@ def test_every_loss_attaches_and_trains(taught, spec, on):
     trainer = Trainer(model, taught, ACCURACY)
     before = snapshot(model)
     with attached(losses, trainer) as terms:
-        trainer._keep = lambda score: setattr(trainer, "best_state", snapshot(model)) or True  # keep every epoch
+        trainer._keep = lambda *_, **__: setattr(trainer, "best_state", snapshot(model)) or True  # keep every epoch
         trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=3, weight_decay=0.0))
     assert len(trainer.history) == 3
     moved = {

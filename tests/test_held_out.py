@@ -26,7 +26,7 @@ from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
 from mowst.objectives import cross_entropy, joint
 from mowst.regimes import Schedule, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse
-from mowst.trainer import HIDDEN, Term, Trainer, snapshot
+from mowst.trainer import HIDDEN, Phase, Term, Trained, Trainer, snapshot
 from tests.graphs import good
 
 
@@ -318,15 +318,34 @@ def test_the_logistic_gate_is_a_logistic_regression(tiny):
 
 def test_the_regime_keeps_the_experts_trained_alone_and_calibrates_them(tiny):
     torch.manual_seed(0)
-    alone = {part: snapshot(fresh(seed=7).get_submodule(part)) for part in EXPERTS}
+    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in EXPERTS}
     trainer = Trainer(fresh(), tiny, score, trained=alone)
     held_out(trainer, Schedule(epochs=5))
     assert trainer.taken == set(EXPERTS)
     for part in EXPERTS:
         now = snapshot(trainer.model.get_submodule(part))
-        assert all(torch.equal(now[name], value) for name, value in alone[part].items())
+        assert all(torch.equal(now[name], value) for name, value in alone[part].state.items())
     assert (trainer.model.temperature != 1).all()
-    assert {record["phase"] for record in trainer.history} == {"rehearse weak", "rehearse strong"}
+    phases = [(line["phase"], line["epoch"]) for line in trainer.history]
+    assert phases == [("rehearse weak", 3), ("rehearse strong", 3)]
+
+
+def test_a_twin_is_trained_as_long_as_its_expert_was_best_and_keeps_its_last_weights(tiny):
+    torch.manual_seed(0)
+    trainer = Trainer(fresh(), tiny, score)
+    held_out(trainer, Schedule(epochs=20, patience=20))
+    for part in EXPERTS:
+        scores = [line["val"] for line in trainer.history if line["phase"] == f"pretrain {part}"]
+        (twin,) = (line for line in trainer.history if line["phase"] == f"rehearse {part}")
+        assert twin["epoch"] == max(1, trainer.lengths[part])
+        assert trainer.lengths[part] in (0, scores.index(max(scores)) + 1)
+    scores = iter((0.9, 0.1))
+    unsure = Trainer(fresh(), tiny, lambda out, y: next(scores))
+    before = snapshot(unsure.model)
+    for _ in range(2):
+        unsure.fit(Phase("p", ("",), (Term(joint),), epochs=2, eval_every=2, last=True))
+    assert unsure.best_score == 0.1, "the first phase had the better score"
+    assert any(not torch.equal(value, before[name]) for name, value in snapshot(unsure.model).items())
 
 
 def test_a_gate_that_validates_worse_than_its_start_is_not_kept(tiny):

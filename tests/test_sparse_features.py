@@ -144,3 +144,10 @@ def test_transpose_of_a_wide_matrix_shares_nothing_by_mistake():
     assert square.transposed(2).value.tolist() == [2.0, 1.0]
     wide = Rows.from_entries(torch.tensor([0, 1]), torch.tensor([2, 0]), None, (2, 3))
     assert wide.transposed(3).entries()[0].tolist() == [0, 2]
+
+
+def test_a_copy_of_a_graph_keeps_its_features_sparse():
+    x = prepare_features((torch.rand(50, 40) < 0.05).float())
+    copied = Data(x=x).clone().x
+    assert isinstance(copied, SparseFeatures)
+    assert torch.equal(F.linear(copied, torch.ones(2, 40)), F.linear(x, torch.ones(2, 40)))

@@ -64,7 +64,7 @@ def test_a_student_is_judged_and_its_teacher_is_no_reason_to_prune(tmp_path):
     chosen = configured(config, trial.params)
     assert trial.value == pytest.approx(run_seed(chosen, 0).scores["student"]["val"])
     assert "kd.kd.temperature" in trial.params
-    assert trial.user_attrs["evaluations"] == 2 * max(trial.intermediate_values) == 2 * config.epochs
+    assert trial.user_attrs["epochs"] == 2 * max(trial.intermediate_values) == 2 * config.epochs
 
 
 def test_test_labels_change_nothing_in_a_study(tmp_path):
@@ -123,7 +123,7 @@ def test_pruning_happens_and_repeats_itself(tmp_path, pruner):
     whole = [trial for trial in studies[0].trials if trial.state == TrialState.COMPLETE]
     assert pruned
     assert all(trial.user_attrs["reason"].startswith("pruner, at") for trial in pruned)
-    assert all(each.user_attrs["evaluations"] < whole[0].user_attrs["evaluations"] for each in pruned)
+    assert all(each.user_attrs["epochs"] < whole[0].user_attrs["epochs"] for each in pruned)
 
 
 def test_no_pruner_prunes_nothing(tmp_path):
@@ -135,7 +135,7 @@ def test_pretraining_the_weak_expert_is_no_reason_to_prune(tmp_path):
     config = dataclasses.replace(SMALL, pretrain="both")
     study = tune(config, narrow(config), **plan(tmp_path / "s", trials=1))
     (trial,) = study.trials
-    judged = trial.user_attrs["evaluations"] - config.epochs
+    judged = trial.user_attrs["epochs"] - config.epochs
     assert max(trial.intermediate_values) == judged == 2 * config.epochs
 
 
