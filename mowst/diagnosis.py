@@ -119,4 +119,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     else:
         use = f"the {best} expert alone: use that one, it costs less" if best in EXPERTS else COMPARED[best]
         said.append(f"On validation nodes the mixture ({mixture:.2f}) is not better ({scores[best]:.2f}) than {use}.")
+    nodes = sum(each["nodes"] for each in result["diagnosis"]["bins"])
+    if result["metric"] == "accuracy" and nodes:
+        error = (mixture * (100 - mixture) / nodes) ** 0.5
+        said.append(f"{nodes:,} predictions cannot tell differences of much less than {error:.1f} points from chance.")
     return said
