@@ -19,6 +19,7 @@ from typing import Any
 from mowst.cli import config_of, parse, parser
 from mowst.config import Config, ExpertConfig
 from mowst.data import card
+from mowst.process import tune_process
 from mowst.record import write_text
 from mowst.resources import folder
 from mowst.run import run
@@ -69,7 +70,8 @@ def main() -> None:
         if given.table or not wanted or path.exists() or time.perf_counter() - start > given.budget:
             continue
         print(f"{name} ...", flush=True)
-        result = run(config)
+        with tune_process():
+            result = run(config)
         settings = dataclasses.asdict(config)
         del settings["data_root"]
         write_text(path, json.dumps({**result, "config": settings}, indent=1) + "\n")
