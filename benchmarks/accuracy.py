@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
 
 A cell is one experiment and one JSON file in benchmarks/results/accuracy: what is there is not run again. All plain
-cells share one setting (below); `tuned` cells train the strong expert of configs/tuned-*.yaml alone.
+cells share one setting (below); `tuned` cells have the experts of configs/tuned-*.yaml, and the default regime.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def cells(root: str) -> dict[str, Config]:
         tuned = config_of(parse(parser("run", ""), ["--config", str(path)]))
         width = min(tuned.strong.hidden_channels, WIDEST)
         tuned = dataclasses.replace(tuned, strong=dataclasses.replace(tuned.strong, hidden_channels=width))
-        found[f"{graph}/{strong}-tuned"] = dataclasses.replace(tuned, mixture=False)
+        found[f"{graph}/{strong}-tuned"] = tuned
     return {name: dataclasses.replace(config, data_root=root) for name, config in found.items()}
 
 
@@ -99,13 +99,14 @@ def lines() -> list[str]:
         "",
         f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or masks; {CAPS}.",
     ]
-    tuned = [f"{name.replace('-tuned', '')} {cell(found['scores']['strong'])}" for name, found in tuned_results()]
-    said = "; ".join(tuned) or "none yet"
-    return [
-        *table,
-        "",
-        f"Strong experts alone, tuned as in `configs/tuned-*.yaml`, at most {WIDEST} wide: {said}.",
-    ]
+    heads = ["graph", "MLP", "strong", "alone", "average", "mixture (held-out)"]
+    table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, found in tuned_results():
+        graph, _, strong = name.removesuffix("-tuned").partition("/")
+        weak, *rest = bold([found["scores"][each] for each in ("weak", "strong", "average", "mixture")])
+        table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
+    words = f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say."
+    return [*table, "", words]
 
 
 def tuned_results() -> list[tuple[str, dict[str, Any]]]:
