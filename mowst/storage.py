@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.exc import SQLAlchemyError
 
 from mowst.errors import InputError
 
@@ -20,6 +21,12 @@ RETRIES = 3
 """How often a trial is tried again; what kills its worker every time (memory, say) is then left alone."""
 JOURNAL = b'{"op_code"'
 """What a journal begins with."""
+try:
+    from grpc import RpcError
+except ImportError:
+    RpcError = OSError
+AWAY = (OSError, StorageInternalError, SQLAlchemyError, RpcError)
+"""What a storage raises that has gone."""
 
 
 @contextmanager
@@ -69,6 +76,28 @@ def open_storage(place: str, silence: float) -> BaseStorage:
             f"study {place}: cannot be opened ({reason}); give a journal file, a database URL whose driver is "
             "installed, or grpc://host:port"
         ) from None
+
+
+@contextmanager
+def at_hand(place: str, faults: Sequence[Exception] = ()) -> Iterator[None]:
+    """Say in a line that a storage went away while it was used; `faults` are known to come from elsewhere."""
+    try:
+        yield
+    except Exception as error:
+        cause = next((each for each in chain(error) if isinstance(each, AWAY)), None)
+        if cause is None or any(error is fault for fault in faults):
+            raise
+        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+        raise InputError(
+            f"study {place}: went away ({reason}); when it is there again, the same command goes on where it stands"
+        ) from None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those in whose handling it was raised: Optuna stumbles over some of its own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 class Journal(JournalFileBackend):

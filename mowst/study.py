@@ -29,7 +29,7 @@ from mowst.config import Checked, setting
 from mowst.errors import InputError
 from mowst.process import tune_process
 from mowst.sampling import make_pruner, make_sampler
-from mowst.storage import RETRIES, experimental, has_heartbeats, open_storage
+from mowst.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
 
 Told = Callable[[Study, FrozenTrial], None]
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -189,34 +189,44 @@ def work(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told 
     )
     beats = has_heartbeats(plan.study)
     while time.monotonic() < end:
-        revive(study, plan)
-        states = [trial.state for trial in study.get_trials(deepcopy=False)]
+        with at_hand(plan.study):
+            revive(study, plan)
+            states = [trial.state for trial in study.get_trials(deepcopy=False)]
         missing = plan.trials - sum(state in DONE for state in states)
         if missing <= 0:
             break
         if states.count(TrialState.RUNNING) >= missing:
             time.sleep(min(1.0, plan.silence / 10))  # others are at the last ones, and may still be killed
         else:
-            one_trial(study, objective, None if beats else plan.silence / 6, told)
+            one_trial(study, plan, objective, None if beats else plan.silence / 6, told)
             if study._stop_flag:  # `study.stop()`: by `told`, or by a sampler that has tried everything
                 break
     return study
 
 
-def one_trial(study: Study, objective: Callable[[Trial], Any], every: float | None, told: Told | None) -> None:
+def one_trial(
+    study: Study, plan: Plan, objective: Callable[[Trial], Any], every: float | None, told: Told | None
+) -> None:
     """Run one trial, signed every so many seconds.
 
     A process that was asleep so long that its trial was given to another has lost it, and goes on.
     """
-    ours: set[int] = set()
+    ours, faults = set[int](), list[Exception]()
 
     def run(trial: Trial) -> Any:
         ours.add(trial.number)
         with nullcontext() if every is None else signing(trial, every):
-            return objective(trial)
+            try:
+                return objective(trial)
+            except Exception as error:
+                faults.append(error)
+                raise
 
     try:
-        study.optimize(run, n_trials=1, callbacks=[told] if told else [])
+        with at_hand(plan.study, faults):
+            study.optimize(run, n_trials=1, callbacks=[told] if told else [])
+    except InputError:
+        raise
     except Exception:
         given_away = {number for trial in study.trials for number in trial.system_attrs.get("retry_history", [])}
         if not ours & given_away:

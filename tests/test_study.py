@@ -280,6 +280,28 @@ def test_a_place_that_cannot_be_is_one_line_and_left_as_it_was(tmp_path, place, 
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("place", ["{folder}/s.log", "sqlite:///{folder}/s.db"])
+def test_a_storage_that_goes_away_in_a_trial_is_one_line(tmp_path, place):
+    def vanishing(trial):
+        trial.suggest_float("a", 0, 1)
+        for path in tmp_path.iterdir():
+            path.unlink()
+        return 1.0
+
+    how = Plan(study=place.format(folder=tmp_path), trials=2)
+    open_study(how, ["maximize"], {})
+    with pytest.raises(InputError, match=r"went away .*the same command") as caught:
+        work(how, vanishing, 5)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_a_trial_misses_is_its_own_fault(tmp_path):
+    how = Plan(study=str(tmp_path / "s.log"), trials=2)
+    open_study(how, ["maximize"], {})
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        work(how, lambda trial: float(Path("nowhere").read_text()), 5)
+
+
 def has(module):
     return __import__("importlib.util").util.find_spec(module) is not None
 
