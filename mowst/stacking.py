@@ -21,8 +21,9 @@ from torch_geometric.data import Data
 from mowst import objectives
 from mowst.calibration import like, sharpness, temperature
 from mowst.errors import InputError
+from mowst.metrics import rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
-from mowst.sparse_features import take_rows
+from mowst.sparse_features import rows_of, take_rows
 from mowst.trainer import Term, Trainer, snapshot
 
 if TYPE_CHECKING:
@@ -103,25 +104,55 @@ def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
 
 
 def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
-    """Calibrate the trained experts of a mixture, fit its gate and router on the twins, keep what validates best.
+    """Calibrate the trained experts of a mixture, then fit its gate and router on the twins.
 
-    Beside its start and its fit, a gate that can `weigh` the experts is considered at the weights it calls `plain`.
+    The fit stays unless another one of the gate's `settings` validates better by more than chance (`surely`); of those
+    the best is taken.
     """
     model: Mowst = trainer.model  # type: ignore[assignment]
     calibrate(model, trainer, twins)
     if model.router is not None:
         fit_gate(model.router, twins, trainer, objectives.joint, ROUTER_PULL)
-    tried: Any = copy.deepcopy(model.gate)
+    states = settings(model.gate)
+    fit_gate(model.gate, twins, trainer, objective)
+    out: Mixture = rows(trainer.output(), trainer.val)  # type: ignore[assignment]
+    x, tried = rows_of(trainer.batch.x, trainer.val), copy.deepcopy(model.gate).eval()
+    best = trainer.score(out, trainer.val_y)
+    for state in states:
+        tried.load_state_dict(state)
+        with torch.no_grad():
+            other = Mixture(out.weak, out.strong, *weigh(tried, out.weak, x, out.strong))
+        score = trainer.score(other, trainer.val_y)
+        if score > best and surely(trainer, other, out):
+            best = score
+            model.gate.load_state_dict(state)
+    trainer.restart()
+    trainer.consider()
+
+
+def settings(gate: Any) -> list[dict[str, Tensor]]:
+    """Return the states of a gate that are worth a try: as it is, and what it calls `plain`, if it can `weigh`."""
+    tried = copy.deepcopy(gate)
     states = [snapshot(tried)]
     for weights in tried.plain if callable(getattr(tried, "weigh", None)) else ():
         tried.weigh(*weights)
         states.append(snapshot(tried))
-    fit_gate(model.gate, twins, trainer, objective)
-    states.append(snapshot(model.gate))
-    trainer.restart()
-    for state in states:
-        model.gate.load_state_dict(state)
-        trainer.consider()
+    return states
+
+
+def surely(trainer: Trainer, one: Mixture, other: Mixture, draws: int = 100) -> bool:
+    """Tell whether `one` validates better than `other` by more than a standard error, from draws of validation nodes.
+
+    The bootstrap (Efron, 1979) serves any score, and the draws are the same for both: the error is that of the
+    difference.
+    """
+    y, generator = trainer.val_y, torch.Generator().manual_seed(0)
+
+    def gain(index: Tensor) -> float:
+        return trainer.score(rows(one, index), y[index]) - trainer.score(rows(other, index), y[index])
+
+    drawn = [gain(torch.randint(len(y), y.shape, generator=generator).to(y.device)) for _ in range(draws)]
+    return gain(torch.arange(len(y), device=y.device)) > float(torch.tensor(drawn).std())
 
 
 def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
