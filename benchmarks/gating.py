@@ -48,7 +48,8 @@ from mowst.trainer import HIDDEN, Term, Trainer
 RESULTS = HERE / "results" / "gating"
 CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
 CONFIRMED_ON = ["cora", "computers", "cs", "dblp", "github", "facebook", "flickr-small", "twitch-de", "cornell5"]
-GRAPHS = [*CHOSEN_ON, *CONFIRMED_ON, "chameleon-filtered", "squirrel-filtered"]
+CONFIRMED_ON += ["chameleon-filtered", "squirrel-filtered", "texas", "cornell"]
+GRAPHS = [*CHOSEN_ON, *CONFIRMED_ON]
 
 
 class Experts(NamedTuple):
