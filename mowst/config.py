@@ -8,10 +8,11 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from graphkd import Weighted
 from mowst.confidence import DISPERSIONS, GATES, LearnedGate
 from mowst.distillation import TEACHES, parse, wanted
 from mowst.errors import InputError, unknown
@@ -28,6 +29,7 @@ from mowst.regimes import (
     held_out,
     joint,
     pretrained_parts,
+    routes,
 )
 
 
@@ -159,7 +161,7 @@ class Config(Checked):
     options."""
     teacher: str | None = None
     """Who teaches: a run's folder (OUT, OUT/seed-0; OUT:strong names one of its models) trained on the same split, a
-    file of logits (.npz or .safetensors), strong (the strong expert of this run; regimes solo, joint, alternate), or,
+    file of logits (.npz or .safetensors), strong (the strong expert of this run; with regime held-out, no other), or,
     with regime solo, weak (the student, trained once before); none for losses that need no teacher, such as uskd."""
     optimizer: str = "adamw"
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
@@ -226,12 +228,26 @@ class Config(Checked):
                 "choose from solo, joint, alternate"
             )
         losses = parse(self.kd)
+        if routes(REGIMES.lookup(self.regime)):
+            self._check_twins(losses)
         if not (student or self.mixture):
             raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")
         if self.teacher is None and TEACHES & wanted(losses):
             raise InputError(f"kd: {self.kd} needs a teacher; give a run's folder, a file of logits, or strong")
         if self.teacher == "weak" and not student:
             raise InputError("teacher weak: is the student itself here; only regime solo can train it twice")
+
+    def _check_twins(self, losses: Sequence[Weighted]) -> None:
+        if self.teacher not in (None, "strong"):
+            raise InputError(
+                f"teacher {self.teacher}: has seen the labels that regime {self.regime} holds out; give strong, or "
+                "regime joint, alternate or solo"
+            )
+        if hidden := [each.name for each in losses if {"hidden", "teacher_hidden"} & wanted([each])]:
+            raise InputError(
+                f"kd: {', '.join(hidden)} looks at hidden layers, and regime {self.regime} teaches by logits only; "
+                "choose from joint, alternate, solo"
+            )
 
     @property
     def all_seeds(self) -> range:

@@ -208,6 +208,8 @@ def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, floa
         by_node = routable(model, out, data)  # type: ignore[arg-type]
         scores["routed"] = score(hard(by_node), data, metric, pooled)
         scores["sampled"] = score(by_node, data, metric, expected)
+        if any(fitted["mixture"].losses.children()):
+            scores["taught"] = score(out.weak, data, metric, pooled)  # type: ignore[union-attr]
     return scores
 
 

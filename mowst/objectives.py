@@ -32,6 +32,11 @@ def cross_entropy(logits: Tensor, batch: Data) -> Tensor:
     return F.nll_loss(log_probs(logits), batch.y, reduction="none", ignore_index=-100)
 
 
+def weak_alone(out: Mixture, batch: Data) -> Tensor:
+    """The weak expert's own loss, whatever the confidence, -> [N]."""
+    return cross_entropy(out.weak, batch)
+
+
 def separate(out: Mixture, batch: Data) -> Tensor:
     """Mowst: each expert's own loss, weighted by the confidence, -> [N]."""
     c = out.confidence

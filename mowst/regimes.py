@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from mowst.errors import unknown
 from mowst.mixture import EXPERTS
 from mowst.names import Names
 from mowst.objectives import Loss
-from mowst.stacking import divide, rehearse, settle
+from mowst.stacking import divide, fit_expert, rehearse, settle
 from mowst.trainer import Phase, Term, Trainer
 
 Regime = Callable[..., None]
@@ -68,21 +68,19 @@ def alone(regime: Regime) -> str | None:
     return getattr(regime, "alone", None)
 
 
-def pretrain(trainer: Trainer, schedule: Schedule, parts: Iterable[str]) -> None:
+def pretrain(trainer: Trainer, schedule: Schedule, parts: Iterable[str], extra: Sequence[Term] = ()) -> None:
     """Train the named experts of a mixture, each alone; the mixture's best weights then hold them.
 
     An expert that was trained alone already (`trainer.trained`) is taken as it is. After how many epochs each of them
-    was best is in `trainer.lengths`.
+    was best is in `trainer.lengths`. The weak one learns from extra terms too, if there are any: after the strong one.
     """
     for part in parts:
-        own = trainer.sub(part)
-        if part in trainer.trained:
-            own.model.load_state_dict(trainer.trained[part].state)
+        if part in trainer.trained and not (part == "weak" and extra):
+            trainer.sub(part).model.load_state_dict(trainer.trained[part].state)
             trainer.taken.add(part)
             trainer.lengths[part] = trainer.trained[part].epochs
         else:
-            own.fit(schedule.phase(f"pretrain {part}", ("",), Term(objectives.cross_entropy)))
-            trainer.lengths[part] = own.best_epoch
+            trainer.lengths[part] = fit_expert(trainer, schedule, f"pretrain {part}", part, extra).best_epoch
     trainer.restart()
 
 
@@ -107,10 +105,12 @@ def alternate(
             return
 
 
-def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint) -> None:
+def held_out(
+    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()
+) -> None:
     """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
 
-    1. Both experts are trained alone on all training nodes.
+    1. Both experts are trained alone on all training nodes; with extra terms, the strong one may teach the weak.
     2. The training nodes are divided into folds. A twin of each expert, from fresh weights, is trained without one fold
        for as many epochs as served the expert best, and calibrated there; with `rehearsals` above one, for so many
        folds (all of them: cross-fitting). The experts are calibrated by their twins.
@@ -123,8 +123,9 @@ def held_out(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.
     whoever watches knows early what to expect.
     """
     folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
-    pretrain(trainer, schedule, reversed(EXPERTS))
-    trainer.twins = rehearse(trainer, schedule, folds)
+    extra = tuple(extra)
+    pretrain(trainer, schedule, reversed(EXPERTS), extra)
+    trainer.twins = rehearse(trainer, schedule, folds, extra)
     settle(trainer, trainer.twins, objective)
 
 

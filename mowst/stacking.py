@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,22 +70,41 @@ def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
     return [(ids[kept].to(nodes.device), ids[held].to(nodes.device)) for kept, held in parts]
 
 
-def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds) -> Twins:
+def fit_expert(
+    trainer: Trainer, schedule: Schedule, name: str, part: str, extra: Sequence[Term] = (), **pace: Any
+) -> Trainer:
+    """Train one expert of a mixture alone, judged alone, and return its trainer.
+
+    Where there are extra terms, the weak expert is trained beside the strong one, which is frozen and may teach it.
+    """
+    if part == "weak" and extra:
+        own = copy.copy(trainer)
+        own.score = lambda out, y: trainer.score(out.weak, y)  # type: ignore[union-attr]
+        own.restart()
+        phase = schedule.phase(name, (part,), Term(objectives.weak_alone), *extra)
+    else:
+        own = trainer.sub(part)
+        phase = schedule.phase(name, ("",), Term(objectives.cross_entropy))
+    own.fit(replace(phase, **pace))
+    return own
+
+
+def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds, extra: Sequence[Term] = ()) -> Twins:
     """Train a twin of each expert without each of the folds held out, and calibrate it there.
 
-    It is trained for as many epochs as the expert's best weights were (`trainer.lengths`), without validation.
+    It is trained for as many epochs as the expert's best weights were (`trainer.lengths`), without validation. With
+    extra terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either.
     """
     labels, outside = trainer.batch.y, ~trainer.batch.train_mask
     logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
     sharp: dict[str, list[float]] = {part: [] for part in EXPERTS}
-    for part in EXPERTS:
-        epochs = max(1, trainer.lengths.get(part, schedule.epochs))
-        phase = schedule.phase(f"rehearse {part}", ("",), Term(objectives.cross_entropy))
-        phase = replace(phase, epochs=epochs, eval_every=epochs, last=True)
-        for kept, held in folds:
-            twin = trainer.twin(part, kept)
-            twin.fit(phase)
-            said = twin.output().float()  # type: ignore[union-attr]
+    for kept, held in folds:
+        twins = trainer.twin("", kept)
+        for part in reversed(EXPERTS):
+            epochs = max(1, trainer.lengths.get(part, schedule.epochs))
+            pace = {"epochs": epochs, "eval_every": epochs, "last": True}
+            fit_expert(twins, schedule, f"rehearse {part}", part, extra, **pace)
+            said = twins.sub(part).output().float()  # type: ignore[union-attr]
             said = said / temperature(said[held], labels[held])
             logits[part].append(said[held])
             sharp[part].append(sharpness(said[outside]))

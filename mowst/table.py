@@ -19,6 +19,7 @@ ROWS = {
     "mixture": "mixture",
     "routed": "one expert per node (routed)",
     "sampled": "random routing (exact)",
+    "taught": "weak expert, distilled",
     "student": "student, distilled",
     "teacher": "its teacher",
 }

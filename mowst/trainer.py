@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.utils import index_to_mask
 
 from mowst.confidence import Gated
 from mowst.metrics import Output, rows
@@ -130,13 +131,15 @@ class Trainer:
         return trainer
 
     def twin(self, part: str, nodes: Tensor) -> Trainer:
-        """Return a trainer of a copy of one part, with its first weights, that sees the labels of `nodes` only."""
+        """Return a trainer of a copy of a part ("": all), with its first weights, that sees the labels of `nodes`."""
         trainer = copy.copy(self)
         trainer.model = copy.deepcopy(self.model.get_submodule(part))
-        fresh = {name: value for name, value in self.fresh.items() if name.startswith(f"{part}.")}
-        trainer.model.load_state_dict({name.removeprefix(f"{part}."): value for name, value in fresh.items()})
+        prefix = f"{part}." if part else ""
+        fresh = {name: value for name, value in self.fresh.items() if name.startswith(prefix)}
+        trainer.model.load_state_dict({name.removeprefix(prefix): value for name, value in fresh.items()})
         trainer.batch = copy.copy(self.batch)
-        trainer.batch.y = torch.full_like(self.batch.y, HIDDEN).index_copy(0, nodes, self.batch.y[nodes])
+        trainer.batch.train_mask = index_to_mask(nodes, len(self.batch.y))
+        trainer.batch.y = self.batch.y.masked_fill(~trainer.batch.train_mask, HIDDEN)
         trainer.on = {**self.on, "train": nodes}
         trainer.restart()
         return trainer

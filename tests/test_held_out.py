@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from graphkd import kd
 from mowst import fusion
 from mowst.building import build, fabric_of, prepare
 from mowst.calibration import like, sharpness, temperature
@@ -327,7 +328,53 @@ def test_the_regime_keeps_the_experts_trained_alone_and_calibrates_them(tiny):
         assert all(torch.equal(now[name], value) for name, value in alone[part].state.items())
     assert (trainer.model.temperature != 1).all()
     phases = [(line["phase"], line["epoch"]) for line in trainer.history]
-    assert phases == [("rehearse weak", 3), ("rehearse strong", 3)]
+    assert phases == [("rehearse strong", 3), ("rehearse weak", 3)]
+
+
+def soft_labels(weight=1.0):
+    return Term(lambda out, batch: weight * kd(out.weak, out.strong, 1.0), on="all", trains="weak")
+
+
+def test_the_strong_expert_teaches_the_weak_one_and_twin_teaches_twin(tiny):
+    def distances(*extra):
+        torch.manual_seed(0)
+        trainer = Trainer(fresh(), tiny, score)
+        held_out(trainer, Schedule(epochs=40, patience=40), extra=extra)
+        out, twins = trainer.output(), trainer.twins.logits
+        return float(kd(out.weak, out.strong, 1.0).mean()), float(kd(twins["weak"], twins["strong"], 1.0).mean())
+
+    alone, taught = distances(), distances(soft_labels(20.0))
+    assert taught[0] < 0.6 * alone[0]
+    assert taught[1] < 0.6 * alone[1]
+
+
+def test_a_taught_twin_knows_nothing_of_the_labels_that_are_held_out(tiny):
+    def said(data):
+        torch.manual_seed(0)
+        trainer = Trainer(fresh(), data, score)
+        trainer.lengths = dict.fromkeys(EXPERTS, 4)
+        return rehearse(trainer, Schedule(), [fold], [soft_labels()])
+
+    fold = divide(tiny.train_mask.nonzero().squeeze(-1), tiny.y, 3)[0]
+    other = copy.copy(tiny)
+    other.y = tiny.y.index_copy(0, fold[1], (tiny.y[fold[1]] + 1) % 3)
+    one, two = said(tiny), said(other)
+    for part in EXPERTS:
+        ratio = one.logits[part] / two.logits[part]
+        torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio), rtol=1e-4, atol=0)
+
+
+def test_a_taught_weak_expert_is_trained_anew_and_judged_alone(tiny):
+    torch.manual_seed(0)
+    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in EXPERTS}
+    trainer = Trainer(fresh(), tiny, score, trained=alone)
+    held_out(trainer, Schedule(epochs=5), extra=[soft_labels()])
+    assert trainer.taken == {"strong"}
+    strong = snapshot(trainer.model.strong)
+    assert all(torch.equal(strong[name], value) for name, value in alone["strong"].state.items())
+    best = max(line["val"] for line in trainer.history if line["phase"] == "pretrain weak")
+    weak = pooled(trainer.output().weak[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
+    assert weak >= best - 1e-6
 
 
 def test_a_twin_is_trained_as_long_as_its_expert_was_best_and_keeps_its_last_weights(tiny):
