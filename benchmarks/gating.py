@@ -35,7 +35,7 @@ from mowst.calibration import sharpness
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
-from mowst.experiment import fit, hard, metric_of, routable, run_seed, score
+from mowst.experiment import SeedRun, fit, hard, metric_of, routable, run_seed, score
 from mowst.metrics import SIGNALS, Output, pooled
 from mowst.mixture import EXPERTS, Mixture, Mowst
 from mowst.objectives import Loss, joint
@@ -205,6 +205,7 @@ WHOLE = {
     "held-out": {},
     "no temperatures": {"regime": "benchmarks.gating:uncalibrated", "gate": GateConfig("fused")},
     "cross-fitting, 5 folds": {"rehearsals": 5},
+    "MLP distilled from the GNN": {"kd": "kd(temperature=1)", "teacher": "strong"},
     "then fine-tuned": {"regime": "benchmarks.gating:fine_tuned", "gate": GateConfig("fused")},
     "a quarter as wide MLP": {"weak": ExpertConfig("mlp", **{**EXPERT, "hidden_channels": 16})},
     "Mowst*": {"regime": "joint"},
@@ -217,21 +218,36 @@ def whole(config: Config, seeds: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, options in WHOLE.items():
         runs = [run_seed(dataclasses.replace(config, **options), seed) for seed in range(seeds)]  # type: ignore[arg-type]
-        found[name] = [{"scores": run.scores, "seconds": {n: f.seconds for n, f in run.fitted.items()}} for run in runs]
+        found[name] = [
+            {
+                "scores": run.scores,
+                "seconds": {part: each.seconds for part, each in run.fitted.items()},
+                "served": routed_to_weak(run),
+            }
+            for run in runs
+        ]
     return {"graph": config.dataset, "strong": config.strong.kind, "variants": found}
 
 
+def routed_to_weak(run: SeedRun) -> float:
+    """Return the share of test nodes that routing sends to the weak expert."""
+    model, out, _ = run.fitted["mixture"][:3]
+    confidence = routable(model, out, run.data).confidence  # type: ignore[arg-type]
+    return float((confidence[run.data.test_mask] >= 0.5).float().mean())
+
+
 def whole_lines(results: list[dict[str, Any]]) -> list[str]:
-    """Return the table of such cells: test score of the mixture, and seconds over those of the strong expert."""
+    """Return the table of such cells: pooled and routed test score, share to the MLP, seconds over the strong expert's."""
     heads = ["variant", *(f"{result['graph']}, {result['strong']}" for result in results)]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in WHOLE:
         row = [name]
         for result in results:
             runs = result["variants"][name]
-            score = statistics.fmean(run["scores"]["mixture"]["test"] for run in runs)
+            pooled, routed = (statistics.fmean(run["scores"][k]["test"] for run in runs) for k in ("mixture", "routed"))
+            share = 100 * statistics.fmean(run["served"] for run in runs)
             took = statistics.median(run["seconds"]["mixture"] / run["seconds"]["strong"] for run in runs)
-            row.append(f"{score:.2f} ({took:.1f})")
+            row.append(f"{pooled:.2f}; {routed:.2f} ({share:.0f} %); {took:.1f}")
         table.append("| " + " | ".join(row) + " |")
     return table
 
