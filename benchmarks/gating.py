@@ -237,7 +237,7 @@ def routed_to_weak(run: SeedRun) -> float:
 
 
 def whole_lines(results: list[dict[str, Any]]) -> list[str]:
-    """Return the table of such cells: pooled and routed test score, share to the MLP, seconds over the strong expert's."""
+    """Return the table of such cells: pooled and routed test score, share to the MLP, seconds over the GNN's."""
     heads = ["variant", *(f"{result['graph']}, {result['strong']}" for result in results)]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name in WHOLE:
