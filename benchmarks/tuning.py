@@ -242,12 +242,19 @@ def lines() -> list[str]:
         f"Validation / test in percent, mean over {SEEDS} seeds that no trial has used; test ± standard deviation. Of "
         "the three best trials and the default, `tuned` is the one with the best validation score on these seeds"
     )
-    if caps := next((each for graph in GRAPHS if (each := read(f"{graph}/mixture"))), None):
+    cells = [found for graph in GRAPHS for method in METHODS if (found := read(f"{graph}/{method}"))]
+    if cells:
+        trials, workers, seconds = (sorted({found[cap] for found in cells}) for cap in ("trials", "workers", "timeout"))
         words += (
-            f". A study has at most {caps['trials']} trials of one seed, {caps['workers']} workers, and begins none "
-            f"after {caps['timeout']:.0f} s"
+            f". A study has at most {span(trials)} trials of one seed, {span(workers)} workers, and begins none after "
+            f"{span(seconds)} s"
         )
     return [*table, "", f"{words}.", "", *costs()]
+
+
+def span(values: list[float]) -> str:
+    """Write one number, or the lowest and the highest of several."""
+    return f"{values[0]:.0f}" if len(values) == 1 else f"{values[0]:.0f} to {values[-1]:.0f}"
 
 
 def both(found: dict[str, Any] | None, name: str) -> str:
