@@ -74,6 +74,7 @@ class Residual(nn.Module):
     """
 
     takes_adjacency = True
+    takes_sparse_features = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
 
+from mowst.experts import expert
 from mowst.propagation import Adjacency, Rows, suited
 from mowst.sparse_features import DENSEST, SparseFeatures, dense, prepare_features, suited_features
 
@@ -38,6 +39,8 @@ MODELS = {
     "sage": lambda: GraphSAGE(WIDTH, 16, 2, 4),
     "gin": lambda: GIN(WIDTH, 16, 2, 4, train_eps=True),
     "gat": lambda: GAT(WIDTH, 16, 2, 4),
+    "gcn-res": lambda: expert("gcn-res", WIDTH, 4, hidden_channels=16, num_layers=2, norm="layer_norm"),
+    "sage-res": lambda: expert("sage-res", WIDTH, 4, hidden_channels=16, num_layers=2, norm="layer_norm"),
     "unknown": lambda: nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5), nn.Linear(WIDTH, 4)),
 }
 
@@ -57,7 +60,7 @@ def test_every_model_gives_what_it_gives_on_dense_features(name, ones):
         torch.testing.assert_close(value, oracle, rtol=1e-9, atol=1e-12 * largest)
 
 
-@pytest.mark.parametrize("name", ["mlp", "gcn", "gat"])
+@pytest.mark.parametrize("name", ["mlp", "gcn", "gat", "gcn-res"])
 def test_first_layer_never_makes_the_dense_matrix(name, monkeypatch):
     monkeypatch.setattr(SparseFeatures, "dense", lambda self: pytest.fail("dense matrix made"))
     model, x = MODELS[name](), prepare_features(features())
