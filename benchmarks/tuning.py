@@ -71,7 +71,7 @@ def tuned(graph: str, method: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), **caps)
     seconds = time.perf_counter() - start
-    found = finish(study, space, place.with_suffix(""), SEEDS)
+    found = finish(study, space, place.with_suffix(""), SEEDS, workers=given.workers)
     assert found
     which = "mixture" if config.mixture else "strong"
     return {

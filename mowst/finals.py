@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import statistics
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from mowst.goals import GOALS
 from mowst.record import dump, read_json, write_text
 from mowst.run import free_folder, run
 from mowst.space import Space
+from mowst.study import one_of
 from mowst.trial import Watch, judged
 
 
@@ -60,7 +64,15 @@ def reached(config: Config, goal: str) -> float | None:
         return None
 
 
-def finals(study: Study, space: Space, seeds: int, count: int, goal: str = "metric") -> list[dict[str, Any]]:
+def reached_beside(config: Config, goal: str, workers: int) -> float | None:
+    """Do so as one process of several."""
+    with one_of(workers):
+        return reached(config, goal)
+
+
+def finals(
+    study: Study, space: Space, seeds: int, count: int, goal: str = "metric", workers: int = 1
+) -> list[dict[str, Any]]:
     """Judge the default and the best trials on fresh seeds.
 
     Args:
@@ -69,16 +81,24 @@ def finals(study: Study, space: Space, seeds: int, count: int, goal: str = "metr
         seeds: how many, after those of the trials.
         count: of trials.
         goal: the first one of the study.
+        workers: processes that train them.
 
     Returns:
         For each its `trial` (none: the default), what it was worth in the study (`value`) and is on fresh seeds
         (`fresh`; none if it failed), and its `params`; the best on fresh seeds on top, the default where it is as good.
     """
     default = space.point(space.config)
-    found = [{"trial": None, "value": None, "fresh": reached(fresh(space.config, seeds), goal), "params": default}]
-    for trial in (trial for trial in ranked(study)[:count] if trial.params != default):
-        again = reached(fresh(configured(space.config, trial.params), seeds), goal)
-        found.append({"trial": trial.number, "value": trial.values[0], "fresh": again, "params": trial.params})
+    trials = [trial for trial in ranked(study)[:count] if trial.params != default]
+    configs = [space.config, *(configured(space.config, trial.params) for trial in trials)]
+    again = [fresh(config, seeds) for config in configs]
+    if workers == 1:
+        values = [reached(config, goal) for config in again]
+    else:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+            values = list(pool.map(partial(reached_beside, goal=goal, workers=workers), again))
+    found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
+    for trial, value in zip(trials, values[1:], strict=True):
+        found.append({"trial": trial.number, "value": trial.values[0], "fresh": value, "params": trial.params})
     sign = -1 if getattr(GOALS.lookup(goal), "direction", "maximize") == "maximize" else 1
     return sorted(found, key=lambda row: (row["fresh"] is None, sign * (row["fresh"] or 0.0)))
 
@@ -92,7 +112,7 @@ def retrain(config: Config, out: Path) -> dict[str, Any]:
 
 
 def finish(
-    study: Study, space: Space, out: Path, seeds: int, count: int = 3, goal: str = "metric"
+    study: Study, space: Space, out: Path, seeds: int, count: int = 3, goal: str = "metric", workers: int = 1
 ) -> dict[str, Any] | None:
     """Write `best.yaml` (and a file per trial of a Pareto front), and test winner and default on fresh seeds.
 
@@ -105,6 +125,7 @@ def finish(
         seeds: fresh ones; with 0 the best trial is written and nothing trained.
         count: trials that are judged again beside the default (`finals`).
         goal: the first one of the study.
+        workers: processes that train the finalists.
     """
     best = ranked(study)[: max(1, count)]
     for trial in study.best_trials if len(study.directions) > 1 else ():
@@ -117,7 +138,7 @@ def finish(
         if not seeds:
             write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
             return None
-        rows = finals(study, space, seeds, len(best), goal)
+        rows = finals(study, space, seeds, len(best), goal, workers)
         result = {"asked": asked, "finalists": rows, "default": retrain(fresh(space.config, seeds), out / "default")}
         if rows[0]["trial"] is None:
             result["tuned"] = result["default"]

@@ -252,10 +252,17 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
 
 def worker(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told | None) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // plan.workers)))
-    be_quiet()
-    with tune_process(), suppress(InputError, KeyboardInterrupt):
+    with one_of(plan.workers), suppress(InputError, KeyboardInterrupt):
         work(plan, objective, epochs, told)
+
+
+@contextmanager
+def one_of(workers: int) -> Iterator[None]:
+    """Be one process of several on this machine: quiet, with its share of the threads."""
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
+    be_quiet()
+    with tune_process():
+        yield
 
 
 def be_quiet() -> None:

@@ -18,6 +18,7 @@ from mowst.experiment import run_seed
 from mowst.fields import configured
 from mowst.finals import best_trial, finals, finish
 from mowst.goals import Goal
+from mowst.process import tune_process
 from mowst.record import parameters
 from mowst.run import command as run_command
 from mowst.space import make_space
@@ -241,6 +242,8 @@ def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
     assert {row["trial"] for row in rows} == {None, 1, 2}, "the default is judged once, trial 3 is not among the best"
     assert [row["fresh"] for row in rows] == sorted((row["fresh"] for row in rows), reverse=True)
     assert rows[-1]["trial"] == 1
+    with tune_process():
+        assert finals(study, space, 2, 3) == finals(study, space, 2, 3, workers=2)
     for row in rows:
         config = dataclasses.replace(configured(space.config, row["params"]), baselines=False)
         runs = [run_seed(config, seed).scores["mixture"]["val"] for seed in (1, 2)]
