@@ -85,7 +85,7 @@ def train(config: Config, seed: int) -> Experts:
     torch.manual_seed(seed)
     trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready)
     nodes = trainer.on["train"]
-    trainer.lengths = {part: done[part].trained.epochs for part in EXPERTS}
+    trainer.lengths = {part: done[part].best_epoch for part in EXPERTS}
     twins = rehearse(trainer, config.schedule, divide(nodes, trainer.batch.y, config.folds)[: config.rehearsals])
     seconds = {part: done[part].seconds for part in EXPERTS} | {"twins": time.perf_counter() - start}
     return Experts(data, {part: done[part].output for part in EXPERTS}, twins, seconds)  # type: ignore[misc]
@@ -192,6 +192,9 @@ def fine_tuned(trainer: Trainer, schedule: Schedule, objective: Loss = joint) ->
     trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective)))
 
 
+fine_tuned.routes = True  # type: ignore[attr-defined]
+
+
 def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
     """Leave every temperature at 1."""
     with (
@@ -199,6 +202,9 @@ def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) 
         mock.patch("mowst.stacking.like", return_value=1.0),
     ):
         held_out(trainer, schedule, objective)
+
+
+uncalibrated.routes = True  # type: ignore[attr-defined]
 
 
 WHOLE = {

@@ -225,7 +225,7 @@ class Config(Checked):
         if "extra" not in inspect.signature(REGIMES.lookup(self.regime)).parameters:
             raise InputError(
                 f"kd: regime {self.regime} takes no further losses (it has no parameter `extra`); "
-                "choose from solo, joint, alternate"
+                "choose from held-out, solo, joint, alternate"
             )
         losses = parse(self.kd)
         if routes(REGIMES.lookup(self.regime)):

@@ -23,6 +23,7 @@ COMPARED = {
     "average": "the plain average of both experts",
     "calibrated": "the average of both experts, calibrated",
     "evidence": "the sum of both experts' log-probabilities",
+    "taught": "the weak expert, distilled",
     "mixture": "the mixture",
 }
 """What a user may choose among: none of it is fitted on validation nodes."""
@@ -119,8 +120,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     else:
         use = f"the {best} expert alone: use that one, it costs less" if best in EXPERTS else COMPARED[best]
         said.append(f"On validation nodes the mixture ({mixture:.2f}) is not better ({scores[best]:.2f}) than {use}.")
-    nodes = sum(each["nodes"] for each in result["diagnosis"]["bins"])
-    if result["metric"] == "accuracy" and nodes:
-        error = (mixture * (100 - mixture) / nodes) ** 0.5
-        said.append(f"{nodes:,} predictions cannot tell differences of much less than {error:.1f} points from chance.")
+    nodes = sum(each["nodes"] for each in result["diagnosis"]["bins"]) / len(result["seeds"])
+    error = (mixture * (100 - mixture) / nodes) ** 0.5 if nodes else 0.0
+    if result["metric"] == "accuracy" and error >= 0.05:
+        said.append(f"{nodes:,.0f} nodes cannot tell differences of much less than {error:.1f} points from chance.")
     return said

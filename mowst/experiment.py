@@ -49,12 +49,8 @@ class Fitted(NamedTuple):
     """What twins of the experts said of held-out training nodes, where the regime has some."""
     losses: nn.Module = nn.ModuleList()
     """The distillation losses it was trained with, which may have parameters."""
-
-    @property
-    def trained(self) -> Trained:
-        """Its weights, and the epoch of its last phase after which they validated best."""
-        last = [line for line in self.history if line["phase"] == self.history[-1]["phase"]]
-        return Trained(self.model.state_dict(), max(last, key=lambda line: line["val"])["epoch"])
+    best_epoch: int = 0
+    """The epoch of its phase after which it validated best; 0: its first weights did."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,9 @@ def fit(
     told = None if hook is None else lambda line: hook({"seed": seed, "model": name, **line})
     with seeded(seed, fabric.device):
         trainer = trainer_of(name, config, ready, fabric, told)
-        trainer.trained = {part: each.trained for part, each in (alone or {}).items()}
+        trainer.trained = {
+            part: Trained(each.model.state_dict(), each.best_epoch) for part, each in (alone or {}).items()
+        }
         losses: tuple[Weighted, ...] = ()
         if name in EXPERTS:
             solo(trainer, config.schedule)
@@ -152,7 +150,7 @@ def fit(
             losses = follow(trainer, config)
     kept = nn.ModuleList(weighted.loss for weighted in losses)
     seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
-    return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept)
+    return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept, trainer.best_epoch)
 
 
 def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hook | None = None) -> Trainer:
@@ -224,8 +222,8 @@ def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
     found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
     model = fitted["mixture"].model if "mixture" in fitted else None
     if isinstance(model, Mowst) and bool((model.temperature != 1).any()):
-        calibrated = weak / model.temperature[0], strong / model.temperature[1]
-        found |= {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
+        out: Any = fitted["mixture"].output
+        found |= {"calibrated": fusion.average(out.weak, out.strong), "evidence": fusion.evidence(out.weak, out.strong)}
     return found
 
 

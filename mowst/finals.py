@@ -32,12 +32,16 @@ from mowst.trial import Watch, judged
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
-    """Return the trials that came to an end, or the Pareto front of several goals, best by the first goal on top."""
+    """Return the trials that came to an end, or the Pareto front of several goals, best by the first goal on top.
+
+    Of trials with the same parameters the first one stands for all.
+    """
     whole = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     if not whole:
         reasons = {trial.user_attrs.get("reason", "unknown") for trial in study.trials}
         raise InputError(f"study: no trial came to an end ({'; '.join(sorted(reasons)[:3]) or 'there is none'})")
-    return sorted(study.best_trials if len(study.directions) > 1 else whole, key=lambda trial: downwards(study, trial))
+    found = sorted(study.best_trials if len(study.directions) > 1 else whole, key=lambda trial: downwards(study, trial))
+    return [trial for place, trial in enumerate(found) if trial.params not in [each.params for each in found[:place]]]
 
 
 def downwards(study: Study, trial: FrozenTrial) -> float:
@@ -64,14 +68,14 @@ def reached(config: Config, goal: str) -> float | None:
         return None
 
 
-def reached_beside(config: Config, goal: str, workers: int) -> float | None:
+def reached_beside(config: Config, goal: str, workers: int, fast: bool) -> float | None:
     """Do so as one process of several."""
-    with one_of(workers):
+    with one_of(workers, fast=fast):
         return reached(config, goal)
 
 
 def finals(
-    study: Study, space: Space, seeds: int, count: int, goal: str = "metric", workers: int = 1
+    study: Study, space: Space, seeds: int, count: int, goal: str = "metric", workers: int = 1, fast: bool = True
 ) -> list[dict[str, Any]]:
     """Judge the default and the best trials on fresh seeds.
 
@@ -82,6 +86,7 @@ def finals(
         count: of trials.
         goal: the first one of the study.
         workers: processes that train them.
+        fast: whether these, if there are several, use the process-wide settings for speed.
 
     Returns:
         For each its `trial` (none: the default), what it was worth in the study (`value`) and is on fresh seeds
@@ -95,7 +100,7 @@ def finals(
         values = [reached(config, goal) for config in again]
     else:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            values = list(pool.map(partial(reached_beside, goal=goal, workers=workers), again))
+            values = list(pool.map(partial(reached_beside, goal=goal, workers=workers, fast=fast), again))
     found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
     for trial, value in zip(trials, values[1:], strict=True):
         found.append({"trial": trial.number, "value": trial.values[0], "fresh": value, "params": trial.params})
@@ -112,7 +117,14 @@ def retrain(config: Config, out: Path) -> dict[str, Any]:
 
 
 def finish(
-    study: Study, space: Space, out: Path, seeds: int, count: int = 3, goal: str = "metric", workers: int = 1
+    study: Study,
+    space: Space,
+    out: Path,
+    seeds: int,
+    count: int = 3,
+    goal: str = "metric",
+    workers: int = 1,
+    fast: bool = True,
 ) -> dict[str, Any] | None:
     """Write `best.yaml` (and a file per trial of a Pareto front), and test winner and default on fresh seeds.
 
@@ -124,13 +136,16 @@ def finish(
         out: the folder.
         seeds: fresh ones; with 0 the best trial is written and nothing trained.
         count: trials that are judged again beside the default (`finals`).
-        goal: the first one of the study.
-        workers: processes that train the finalists.
+        goal, workers, fast: as for `finals`.
+
+    Raises:
+        InputError: nothing of the study comes to an end.
     """
     best = ranked(study)[: max(1, count)]
     for trial in study.best_trials if len(study.directions) > 1 else ():
         write_text(out / "front" / f"trial-{trial.number}.yaml", dump(configured(space.config, trial.params)))
-    asked = {"trials": [trial.number for trial in best], "seeds": seeds}
+    asked: dict[str, Any] = {"trials": [[trial.number, trial.values, trial.params] for trial in best]}
+    asked |= {"default": dump(space.config), "goal": goal, "seeds": seeds}
     with FileLock(out / ".lock"):  # several workers come here at the same time
         path = out / "result.json"
         if path.exists() and (held := read_json(path)).get("asked") == asked:
@@ -138,12 +153,15 @@ def finish(
         if not seeds:
             write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
             return None
-        rows = finals(study, space, seeds, len(best), goal, workers)
-        result = {"asked": asked, "finalists": rows, "default": retrain(fresh(space.config, seeds), out / "default")}
-        if rows[0]["trial"] is None:
-            result["tuned"] = result["default"]
-            write_text(out / "best.yaml", dump(fresh(space.config, seeds)))
-        else:
-            result["tuned"] = retrain(fresh(configured(space.config, rows[0]["params"]), seeds), out / "best")
+        rows = finals(study, space, seeds, len(best), goal, workers, fast)
+        won, default = rows[0], next(row for row in rows if row["trial"] is None)
+        if won["fresh"] is None:
+            raise InputError("study: neither the default nor one of the best trials comes to an end on fresh seeds")
+        result: dict[str, Any] = {"asked": asked, "finalists": rows}
+        config = space.config if won is default else configured(space.config, won["params"])
+        result["tuned"] = retrain(fresh(config, seeds), out / "best")
+        result["default"] = result["tuned"] if won is default else None
+        if won is not default and default["fresh"] is not None:
+            result["default"] = retrain(fresh(space.config, seeds), out / "default")
         write_text(path, json.dumps(result, indent=2) + "\n")
         return result

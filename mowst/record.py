@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -37,6 +38,7 @@ from mowst.diagnosis import together
 from mowst.errors import InputError
 from mowst.metrics import predicted
 from mowst.mixture import Mixture
+from mowst.trainer import epochs_between
 
 if TYPE_CHECKING:
     from mowst.experiment import SeedRun
@@ -135,7 +137,10 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
-    record["epochs"] = {name: len(fitted.history) for name, fitted in run.fitted.items()}
+    record["epochs"] = {
+        name: sum(itertools.starmap(epochs_between, itertools.pairwise([None, *fitted.history])))
+        for name, fitted in run.fitted.items()
+    }
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
     return record | environment(config)
 

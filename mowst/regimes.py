@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +125,9 @@ def held_out(
     """
     folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
     extra = tuple(extra)
+    untouched = copy.deepcopy(extra)  # losses may have parameters, which would remember labels
     pretrain(trainer, schedule, reversed(EXPERTS), extra)
-    trainer.twins = rehearse(trainer, schedule, folds, extra)
+    trainer.twins = rehearse(trainer, schedule, folds, untouched)
     settle(trainer, trainer.twins, objective)
 
 

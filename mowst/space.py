@@ -141,7 +141,7 @@ def defaults(config: Config, ranges: Mapping[str, BaseDistribution]) -> Iterator
     """Yield a dimension for every field with a range, and for every range that an expert, a gate or a loss brings."""
     searched = {entry.name: entry.metadata.get("search") for entry in dataclasses.fields(Config)}
     if config.kd or not has_mixture(config):
-        del searched["regime"]  # a student has none but its own, and not every regime takes losses
+        del searched["regime"]  # a student has none but its own, and held-out refuses some losses and teachers
     for name, given in searched.items():
         if name in PARTS:
             yield from part_defaults(name, config, getattr(ranges.get(f"{name}.kind"), "choices", None))

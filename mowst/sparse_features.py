@@ -61,8 +61,10 @@ class SparseFeatures(SparseMatrix):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Give everything else the dense matrix."""
-        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
-            return args[0]  # nothing writes into features
+        if func is torch.ops.aten.detach.default:
+            return args[0]
+        if func is torch.ops.aten.clone.default:
+            return SparseFeatures(args[0].rows, args[0].size(1))
         args, kwargs = tree_map_only(SparseFeatures, SparseFeatures.dense, (args, kwargs or {}))
         return func(*args, **kwargs)
 

@@ -99,11 +99,11 @@ def rehearse(trainer: Trainer, schedule: Schedule, folds: Folds, extra: Sequence
     logits: dict[str, list[Tensor]] = {part: [] for part in EXPERTS}
     sharp: dict[str, list[float]] = {part: [] for part in EXPERTS}
     for kept, held in folds:
-        twins = trainer.twin("", kept)
+        twins, terms = trainer.twin("", kept), copy.deepcopy(extra)
         for part in reversed(EXPERTS):
             epochs = max(1, trainer.lengths.get(part, schedule.epochs))
             pace = {"epochs": epochs, "eval_every": epochs, "last": True}
-            fit_expert(twins, schedule, f"rehearse {part}", part, extra, **pace)
+            fit_expert(twins, schedule, f"rehearse {part}", part, terms, **pace)
             said = twins.sub(part).output().float()  # type: ignore[union-attr]
             said = said / temperature(said[held], labels[held])
             logits[part].append(said[held])

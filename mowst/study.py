@@ -63,6 +63,8 @@ class Plan(Checked):
     """Seconds without a sign of life after which a worker counts as killed."""
     timeout: float | None = None
     """Seconds after which no trial is begun."""
+    fast: bool = True
+    """Whether the command, and each of several workers, use process-wide settings for speed (mowst.process)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -222,9 +224,17 @@ def one_trial(
                 faults.append(error)
                 raise
 
+    def tell(study: Study, trial: FrozenTrial) -> None:
+        try:
+            if told:
+                told(study, trial)
+        except Exception as error:
+            faults.append(error)
+            raise
+
     try:
         with at_hand(plan.study, faults):
-            study.optimize(run, n_trials=1, callbacks=[told] if told else [])
+            study.optimize(run, n_trials=1, callbacks=[tell])
     except InputError:
         raise
     except Exception:
@@ -252,16 +262,16 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
 
 def worker(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told | None) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
-    with one_of(plan.workers), suppress(InputError, KeyboardInterrupt):
+    with one_of(plan.workers, fast=plan.fast), suppress(InputError, KeyboardInterrupt):
         work(plan, objective, epochs, told)
 
 
 @contextmanager
-def one_of(workers: int) -> Iterator[None]:
+def one_of(workers: int, *, fast: bool) -> Iterator[None]:
     """Be one process of several on this machine: quiet, with its share of the threads."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
     be_quiet()
-    with tune_process():
+    with tune_process(fast):
         yield
 
 

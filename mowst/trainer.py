@@ -282,6 +282,14 @@ class Trainer:
             self.hook(record)
 
 
+def epochs_between(before: Mapping[str, Any] | None, line: Mapping[str, Any]) -> int:
+    """Return the epochs between a record of a history and the one before it, if there is one."""
+    same = before is not None and all(before.get(key) == line.get(key) for key in ("seed", "model", "phase"))
+    if before is None or not same or line["epoch"] <= before["epoch"]:
+        return line["epoch"]
+    return line["epoch"] - before["epoch"]
+
+
 def rows_of_constant(value: Any, index: Tensor) -> Any:
     """Return some rows of what a model said before: logits [N, C], or what a gate answered."""
     if isinstance(value, Tensor):

@@ -22,7 +22,7 @@ from mowst.goals import GOALS
 from mowst.regimes import REGIMES, alone
 from mowst.space import Space, make_space
 from mowst.teachers import taught
-from mowst.trainer import HIDDEN
+from mowst.trainer import HIDDEN, epochs_between
 
 REPORTS = 50
 """How often at most a phase asks the pruner."""
@@ -37,15 +37,12 @@ class Watch:
         self.trial, self.config, self.every, self.asks = trial, config, every, asks
         self.judged = to_train(config)[-1]
         self.epochs, self.step, self.best = 0, 0, -float("inf")
-        self.phase: Any = None
-        self.at = 0
+        self.last: dict[str, Any] | None = None
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take the record of one validation."""
-        phase = line["seed"], line["model"], line["phase"]
-        goes_on = phase == self.phase and line["epoch"] > self.at
-        self.epochs += line["epoch"] - self.at * goes_on
-        self.phase, self.at = phase, line["epoch"]
+        self.epochs += epochs_between(self.last, line)
+        self.last = line
         other = line["model"] != self.judged or line["phase"] in UNJUDGED
         if not self.asks or other or line["seed"] != self.config.first_seed:
             return

@@ -15,6 +15,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -103,10 +104,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_class_arguments(Plan)
     parser.add_argument("--space", type=str | None, default=None, help="YAML file of ranges by field (mowst.ranges).")
     parser.add_argument("--search", action="append", default=[], help="FIELD=low..high[:log] or FIELD=one,two.")
-    parser.add_argument("--retrain", type=int, default=3, help="Fresh seeds for finalists and default; 0: none.")
-    parser.add_argument("--finalists", type=int, default=3, help="Best trials judged again on them beside the default.")
+    parser.add_argument(
+        "--retrain", type=NonNegativeInt, default=3, help="Fresh seeds for finalists and default; 0: none."
+    )
+    parser.add_argument(
+        "--finalists", type=PositiveInt, default=3, help="Best trials judged again on them beside the default."
+    )
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
-    cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
     parsed = cli.parse(parser, arguments)
     config, plan = cli.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}
@@ -116,15 +120,24 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     be_quiet()
     console = Console()
-    with tune_process(parsed.fast):
+    with tune_process(plan["fast"]):
         study = tune(config, space, None if parsed.quiet else say, **plan)
         write_page(study, out / "study.html", plan["goals"])
         console.print(front_table(study, plan["goals"]))
         console.print(params_table(best_trial(study), space.point(config)))
-        result = finish(study, space, out, parsed.retrain, parsed.finalists, plan["goals"][0], plan["workers"])
+        result = finish(
+            study,
+            space,
+            out,
+            int(parsed.retrain),
+            int(parsed.finalists),
+            plan["goals"][0],
+            plan["workers"],
+            plan["fast"],
+        )
     if result:
         console.print(finalists_table(result["finalists"], plan["goals"][0]))
-    for name, scores in ((name, result[name]) for name in ("default", "tuned") if result):
+    for name, scores in ((name, result[name]) for name in ("default", "tuned") if result and result[name]):
         console.print(f"{name}, on seeds that no trial has used:")
         console.print(scores_table(scores))
         console.print(confidence_line(scores))

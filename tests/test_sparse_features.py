@@ -154,3 +154,5 @@ def test_a_copy_of_a_graph_keeps_its_features_sparse():
     copied = Data(x=x).clone().x
     assert isinstance(copied, SparseFeatures)
     assert torch.equal(F.linear(copied, torch.ones(2, 40)), F.linear(x, torch.ones(2, 40)))
+    dense(copied).mul_(2)
+    assert torch.equal(dense(x), x @ torch.eye(40))

@@ -256,7 +256,34 @@ def test_the_default_wins_over_trials_that_are_worse(tmp_path):
     result = finish(study, space, out, 1)
     assert result["finalists"][0]["trial"] is None
     assert result["tuned"] == result["default"]
-    assert (out / "best.yaml").read_text() == (out / "default.yaml").read_text()
+    assert yaml.safe_load((out / "best.yaml").read_text())["lr"] == SMALL.lr
+    assert json.loads((out / "best" / "result.json").read_text())["scores"] == result["tuned"]["scores"]
+
+
+def test_finalists_differ_and_what_another_study_left_is_not_taken_for_this_one(tmp_path):
+    space = narrow(**{"strong.hidden_channels": [4, 8, 16]})
+    study, out = tune(SMALL, space, **plan(tmp_path / "s", trials=2)), tmp_path / "out"
+    trial = study.trials[0]
+    for value in (100.0, 99.0, 98.0):
+        params = {**trial.params, "strong.hidden_channels": 4}
+        study.add_trial(optuna.create_trial(params=params, distributions=trial.distributions, value=value))
+    rows = finals(study, space, 1, 3)
+    assert len(rows) == len({json.dumps(row["params"]) for row in rows}) == 3, "of trials alike only one"
+    first = finish(study, space, out, 1)
+    other = narrow(dataclasses.replace(SMALL, lr=0.03), **{"strong.hidden_channels": [4, 8, 16]})
+    assert finish(study, space, out, 1) == first
+    assert finish(study, other, out, 1) != first
+
+
+def test_a_default_that_diverges_costs_the_winner_nothing(tmp_path):
+    config = dataclasses.replace(SMALL, lr=1e30)
+    space, good = narrow(config, lr="1e-3..1e-1:log"), narrow()
+    study, out = tune(SMALL, good, **plan(tmp_path / "s", trials=2)), tmp_path / "out"
+    result = finish(study, space, out, 1)
+    assert result["default"] is None
+    assert result["finalists"][-1]["trial"] is None
+    assert (out / "best.yaml").exists()
+    assert result["tuned"]["scores"]["mixture"]["val"][0] > 0
 
 
 @pytest.mark.parametrize("goals", [["metric"], ["metric", "parameters"]])
@@ -281,6 +308,8 @@ def test_a_page_of_a_study_without_a_trial_that_ended_says_so(tmp_path):
     ("flags", "words"),
     [
         ("--search lrr=1..2", ["lrr", "lr"]),
+        ("--finalists 0", ["finalists", "0"]),
+        ("--retrain -1", ["retrain", "-1"]),
         ("--search lr=2..1", ["lr", "empty"]),
         ("--search lr=", ["lr"]),
         ("--search lr", ["FIELD=low..high"]),
