@@ -95,7 +95,7 @@ def test_the_classifier_says_what_is_wrong(tiny):
         MowstClassifier(epochs=1).fit(tiny)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"regime": "solo"}, "no mixture"), ({"kd": "uskd"}, "solo, joint")])
+@pytest.mark.parametrize(("options", "words"), [({"regime": "solo"}, "no mixture"), ({"kd": "uskd"}, "logits only")])
 def test_a_classifier_is_of_a_mixture_and_its_regime_takes_its_losses(options, words):
     with pytest.raises(InputError, match=words):
         MowstClassifier(**options)
