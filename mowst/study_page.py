@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,9 @@ def write_page(study: Study, path: Path, goals: Sequence[str]) -> None:
     parts, script = [], True
     for title, plot in plots(study, goals):
         try:
-            figure = plot().to_html(full_html=False, include_plotlyjs=script)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Some regimes for parameter")  # few trials: no news
+                figure = plot().to_html(full_html=False, include_plotlyjs=script)
             script = False
         except (ValueError, RuntimeError) as error:  # importance, for one, needs trials that differ
             figure = f"<p>{html.escape(str(error))}</p>"

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import warnings
 
 import optuna
 import pytest
@@ -295,6 +296,14 @@ def test_the_page_holds_everything_itself(tmp_path, goals):
         assert f"{title}</h2>\n<div" in page or f"{title} of the fields</h2>\n<div" in page, title
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
     assert page.count("Plotly.newPlot(") >= 4 * len(goals)
+
+
+def test_a_page_of_few_trials_of_a_conditional_space_is_written_in_silence(tmp_path):
+    study = tune(SMALL, make_space(SMALL), **plan(tmp_path / "s", trials=3, pruner="none"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Some regimes")
+        write_page(study, tmp_path / "study.html", ["metric"])
+    assert "importance of the fields</h2>\n<div" in (tmp_path / "study.html").read_text()
 
 
 def test_a_page_of_a_study_without_a_trial_that_ended_says_so(tmp_path):
