@@ -46,6 +46,7 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r"<class '(\w+)'>", r"\1", flattened(message))
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
     message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
+    message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
     message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):

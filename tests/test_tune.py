@@ -317,8 +317,8 @@ def test_a_page_of_a_study_without_a_trial_that_ended_says_so(tmp_path):
     ("flags", "words"),
     [
         ("--search lrr=1..2", ["lrr", "lr"]),
-        ("--finalists 0", ["finalists", "0"]),
-        ("--retrain -1", ["retrain", "-1"]),
+        ("--finalists 0", ["finalists: must be >0, got 0"]),
+        ("--retrain -1", ["retrain: must be >=0, got -1"]),
         ("--search lr=2..1", ["lr", "empty"]),
         ("--search lr=", ["lr"]),
         ("--search lr", ["FIELD=low..high"]),
