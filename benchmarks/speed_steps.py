@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.nn.models import GCN
+from torch_geometric.nn.models import GCN, GraphSAGE
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.citation_like import ARXIV_NODES, citation_like
@@ -116,15 +116,35 @@ def product_row(num_nodes: int = ARXIV_NODES // 4, width: int = 256) -> dict[str
 
 def first_layer_row(num_nodes: int, width: int, ones_per_node: int, hidden: int) -> dict[str, Step]:
     """Return X W and its gradient X^T G for random 0/1 features with as many ones per node as a real graph has."""
-    generator = torch.Generator().manual_seed(0)
-    column = torch.randint(width, (num_nodes, ones_per_node), generator=generator)
-    x = torch.zeros(num_nodes, width).scatter_(1, column, 1.0)
-    weight = torch.randn(hidden, width, generator=generator).requires_grad_()
-    gradient = torch.randn(num_nodes, hidden, generator=generator)
+    x = bags(num_nodes, width, ones_per_node)
+    weight, gradient = torch.randn(hidden, width).requires_grad_(), torch.randn(num_nodes, hidden)
     prepared = prepare_features(x)
     return {
         "dense": lambda: torch.autograd.grad(F.linear(x, weight), weight, gradient),
         "ours": lambda: torch.autograd.grad(F.linear(prepared, weight), weight, gradient),
+    }
+
+
+def bags(num_nodes: int, width: int, ones_per_node: int) -> Tensor:
+    """Draw features [N, F] with at most so many ones per node and zeros else."""
+    column = torch.randint(width, (num_nodes, ones_per_node), generator=torch.Generator().manual_seed(0))
+    return torch.zeros(num_nodes, width).scatter_(1, column, 1.0)
+
+
+def sage_row(num_nodes: int = 18_333, width: int = 6_805, ones_per_node: int = 60, hidden: int = 64) -> dict[str, Step]:
+    """Return a step of PyG's GraphSAGE, 2 layers, on wide sparse features (the shape of Coauthor CS)."""
+    data, x = citation_like(num_nodes), bags(num_nodes, width, ones_per_node)
+    adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes)
+
+    def step(features: Tensor, graph: Tensor) -> Step:
+        model = GraphSAGE(width, hidden, 2, 40)
+        parameters = list(model.parameters())
+        return lambda: torch.autograd.grad(F.cross_entropy(model(features, graph), data.y), parameters)
+
+    return {
+        "PyG, edge_index": step(x, data.edge_index),
+        "A X dense, kept": step(x, adjacency),
+        "ours": step(prepare_features(x), adjacency),
     }
 
 
@@ -146,6 +166,7 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "product": product_row,
     "first-layer-cora": lambda: first_layer_row(2_708, 1_433, 18, 64),
     "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
+    "sage-sparse": sage_row,
     "scaling": scaling_row,
     "trainer": trainer_row,
 }

@@ -115,17 +115,17 @@ class Costs:
     """A cut must be as much cheaper as this to be worth the risk that the prices are others on this machine."""
 
     def __init__(self, module: Any, x: Tensor, entries: int):
-        first = isinstance(module.convs[0], PAIRED)
+        kept = isinstance(module.convs[0], GINConv if isinstance(x, SparseFeatures) else PAIRED)  # the first A X
         self.num_nodes, width = x.shape
         self.features: float = width
-        if isinstance(x, SparseFeatures) and not first:
+        if isinstance(x, SparseFeatures) and not kept:
             self.features = len(x.rows.column) / max(self.num_nodes, 1)
         weights = [sum(weight.numel() for weight in conv.parameters()) for conv in module.convs]
         weights[0] = int(weights[0] * self.features / width)
         self.layers, hidden, self.entries = len(weights), module.hidden_channels, entries
         self.per_node = [self.DENSE * weight + self.ELEMENT * hidden for weight in weights]
-        self.per_entry = [self.PRODUCT * (hidden if layer or not first else width) for layer in range(self.layers)]
-        self.full = sum(self.per_node) * self.num_nodes + sum(self.per_entry[first:]) * entries  # a first one is kept
+        self.per_entry = [self.PRODUCT * (hidden if layer or not kept else width) for layer in range(self.layers)]
+        self.full = sum(self.per_node) * self.num_nodes + sum(self.per_entry[kept:]) * entries
 
     def too_dear(self, nodes: list[int], entries: list[int]) -> bool:
         """Whether cutting out costs more than it saves; rings not seen yet are guessed as those of a random graph."""
@@ -173,9 +173,11 @@ def _keeps_to_its_hop(part: nn.Module) -> bool:
 
 def run_layer(module: Any, layer: int, x: Tensor, matrix: Adjacency) -> Tensor:
     """Run one layer for the rows of a matrix, whose columns are the rows of `x`; the former come first in `x`."""
-    pair = isinstance(module.convs[layer], PAIRED)
     n = len(matrix)
-    return module.inference_per_layer(layer, (x, x[:n]) if pair else x, suited(module, matrix), n)
+    if isinstance(module.convs[layer], PAIRED):
+        own = rows_of(x, torch.arange(n, device=x.device)) if isinstance(x, SparseFeatures) else x[:n]
+        return module.inference_per_layer(layer, (x, own), suited(module, matrix), n)
+    return module.inference_per_layer(layer, x, suited(module, matrix), n)
 
 
 def matrix_of(module: nn.Module, adjacency: Any) -> Adjacency:
@@ -220,7 +222,7 @@ def untouched(module: nn.Module, x: Tensor, graph: Tensor) -> Touched:
 def run_frontier(module: Any, x: Tensor, cut: Frontier) -> Tensor:
     """Run all layers of a module on a frontier: logits of the nodes it was made for, [n, C]."""
     h = suited_features(module, x)
-    h = rows_of(dense(h) if isinstance(module.convs[0], PAIRED) else h, cut.nodes)
+    h = rows_of(dense(h) if isinstance(module.convs[0], GINConv) else h, cut.nodes)
     for layer in range(module.num_layers):
         h = run_layer(module, layer, h, cut.matrix(module.num_layers - 1 - layer))
     return h

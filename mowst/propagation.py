@@ -153,6 +153,8 @@ class SparseMatrix(Tensor):
         A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
         product is kept for as long as it lives itself, or until somebody writes into either.
         """
+        if isinstance(x, SparseMatrix):
+            return x.after(self)
         if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
             return _Product.apply(self, x)  # type: ignore[no-untyped-call]
         version, product, written = self._known.get(x, (None, None, None))  # type: ignore[no-untyped-call]
@@ -161,6 +163,10 @@ class SparseMatrix(Tensor):
         product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
         self._known[x] = (x._version, product if version == x._version else None, product._version)
         return product
+
+    def after(self, matrix: SparseMatrix) -> Tensor:
+        """Return the product of another sparse matrix with this one."""
+        raise InputError(f"{self} can only multiply a dense matrix, not be multiplied by {matrix}")
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the matrix on another device; a dtype is ignored, as products follow the dense side."""

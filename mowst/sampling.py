@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 from optuna import samplers
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -33,7 +33,10 @@ SAMPLERS = Names(
         "bruteforce": samplers.BruteForceSampler,
     },
 )
-PRUNERS = Names("pruner", {"median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner})
+PRUNERS = Names(
+    "pruner",
+    {"percentile": PercentilePruner, "median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner},
+)
 USUAL = {"multivariate": True, "group": True, "constant_liar": True}
 """What we ask of every sampler that knows it: dimensions drawn together, and running trials taken into account."""
 
@@ -90,7 +93,12 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
 
 def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
     """Return a pruner by name or dotted path, its pace set for phases of so many epochs."""
-    pace = {"n_warmup_steps": epochs // 10, "min_resource": max(1, epochs // 27), "max_resource": epochs}
+    pace: dict[str, float] = {
+        "percentile": 66.0,  # the worst third is stopped: of the worst half, some start late and end first
+        "n_warmup_steps": epochs // 10,
+        "min_resource": max(1, epochs // 27),
+        "max_resource": epochs,
+    }
     return made(f"pruner {name}", PRUNERS.lookup(name), pace, options)
 
 

@@ -54,7 +54,8 @@ class Plan(Checked):
     sampler_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str | None = None
-    """median, hyperband, none, or a dotted path; by default median with one goal and none with several."""
+    """percentile (stops the worst third), median, hyperband, none, or a dotted path; by default percentile with one
+    goal and none with several."""
     pruner_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the pruner."""
     seed: int = setting(0, at_least=0)
@@ -76,7 +77,7 @@ class Plan(Checked):
     @property
     def prunes_by(self) -> str:
         """The pruner's name."""
-        return self.pruner or ("median" if len(self.goals) == 1 else "none")
+        return self.pruner or ("percentile" if len(self.goals) == 1 else "none")
 
 
 def open_study(

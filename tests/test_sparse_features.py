@@ -10,9 +10,10 @@ from torch import nn
 from torch_geometric.data import Data
 from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
 
+from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.propagation import Adjacency, Rows, suited
-from mowst.sparse_features import DENSEST, SparseFeatures, dense, prepare_features, suited_features
+from mowst.sparse_features import DENSEST, Passed, SparseFeatures, dense, prepare_features, suited_features
 
 N, WIDTH = 30, 50
 
@@ -60,7 +61,7 @@ def test_every_model_gives_what_it_gives_on_dense_features(name, ones):
         torch.testing.assert_close(value, oracle, rtol=1e-9, atol=1e-12 * largest)
 
 
-@pytest.mark.parametrize("name", ["mlp", "gcn", "gat", "gcn-res"])
+@pytest.mark.parametrize("name", ["mlp", "gcn", "gat", "sage", "gcn-res", "sage-res"])
 def test_first_layer_never_makes_the_dense_matrix(name, monkeypatch):
     monkeypatch.setattr(SparseFeatures, "dense", lambda self: pytest.fail("dense matrix made"))
     model, x = MODELS[name](), prepare_features(features())
@@ -156,3 +157,23 @@ def test_a_copy_of_a_graph_keeps_its_features_sparse():
     assert torch.equal(F.linear(copied, torch.ones(2, 40)), F.linear(x, torch.ones(2, 40)))
     dense(copied).mul_(2)
     assert torch.equal(dense(x), x @ torch.eye(40))
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_features_passed_along_edges_are_two_factors_to_a_weight_and_dense_to_the_rest(reduce):
+    x, weight = features(dtype=torch.float64), torch.randn(WIDTH, 3, dtype=torch.float64, requires_grad=True)
+    adjacency = Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
+    passed, plain = adjacency.aggregate(prepare_features(x), reduce), adjacency.aggregate(x, reduce)
+    assert isinstance(passed, Passed)
+    assert passed.shape == plain.shape
+    torch.testing.assert_close(passed @ weight, plain @ weight)
+    assert torch.autograd.gradcheck(lambda weight: passed @ weight, weight)
+    for view in (passed.clone(), passed.detach(), passed + 0, passed[:]):
+        torch.testing.assert_close(view, plain)
+    assert passed.dense() is passed.dense()
+
+
+def test_a_graph_is_not_multiplied_by_another():
+    adjacency = Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
+    with pytest.raises(InputError, match="can only multiply a dense matrix"):
+        adjacency @ adjacency

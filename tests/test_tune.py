@@ -113,9 +113,9 @@ def test_resuming_changes_nothing_in_what_is_drawn(tmp_path):
     assert state(resumed) == state(tune(SMALL, narrow(), **plan(tmp_path / "two.log", trials=8)))
 
 
-@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["percentile", "median", "hyperband"])
 def test_pruning_happens_and_repeats_itself(tmp_path, pruner):
-    options = {"n_startup_trials": 2, "n_warmup_steps": 1} if pruner == "median" else {"min_resource": 2}
+    options = {"n_startup_trials": 2, "n_warmup_steps": 1} if pruner != "hyperband" else {"min_resource": 2}
     studies = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         fields = {"pruner": pruner, "pruner_options": options, "seed": seed, "trials": 10}
