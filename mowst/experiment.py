@@ -7,6 +7,7 @@ test labels are taken away before training starts and looked at once, when every
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
         if name == own_teacher(config):
             ready = taught(config, ready, fitted[name].model, seed, fabric)
     diagnosis = diagnosis_of(fitted.get("mixture"), ready)
-    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis, teacher)
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready, diagnosis), diagnosis, teacher)
 
 
 def opened(config: Config, seed: int, fabric: Fabric) -> tuple[Data, Data, Teacher | None]:
@@ -194,17 +195,17 @@ def roles(config: Config) -> tuple[str, str]:
     return "weak", "strong" if config.teacher in EXPERTS else ""
 
 
-def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
+def scores_of(fitted: dict[str, Fitted], data: Data, diagnosis: dict[str, Any] | None) -> dict[str, dict[str, float]]:
     """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled, in percent."""
     metric = metric_of(data)
     outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
     if "teacher_logits" in data:
         outputs["teacher"] = data.teacher_logits
     scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
-    if "mixture" in fitted:
+    if diagnosis is not None:
         model, out = fitted["mixture"].model, fitted["mixture"].output
         by_node = routable(model, out, data)  # type: ignore[arg-type]
-        scores["routed"] = score(hard(by_node), data, metric, pooled)
+        scores["routed"] = score(hard(by_node, diagnosis["routed_from"]), data, metric, pooled)
         scores["sampled"] = score(by_node, data, metric, expected)
         if any(fitted["mixture"].losses.children()):
             scores["taught"] = score(out.weak, data, metric, pooled)  # type: ignore[union-attr]
@@ -229,7 +230,11 @@ def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
 
 @torch.no_grad()
 def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
-    """Diagnose a mixture by the confidence that routes its nodes."""
+    """Diagnose a mixture by the confidence that routes its nodes, and say from where on it goes to the weak expert.
+
+    A router was fitted so that this is one half. The confidence of any other gate has no such scale, and validation
+    nodes choose its threshold; `None` is beyond every confidence.
+    """
     if mixture is None:
         return None
     out = routable(mixture.model, mixture.output, data)  # type: ignore[arg-type]
@@ -237,7 +242,8 @@ def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
     if mixture.twins is not None:
         gate: Any = mixture.model.router or mixture.model.gate
         held = mixed(gate, mixture.twins, take_rows(data.x, mixture.twins.nodes)).confidence
-    return diagnose(out, data.y, data.train_mask, data.val_mask, held)
+    found = diagnose(out, data.y, data.train_mask, data.val_mask, held)
+    return found | {"routed_from": found["threshold"] if mixture.model.router is None else 0.5}
 
 
 @torch.no_grad()
@@ -248,9 +254,10 @@ def routable(model: Mowst, out: Mixture, data: Data) -> Mixture:
     return out._replace(confidence=weigh(model.router, out.weak, data.x, None).confidence, scale=None)
 
 
-def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
-    """Round the confidence: each node goes to one expert."""
-    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
+def hard(out: Mixture, threshold: float | None = 0.5) -> Mixture:
+    """Round the confidence: each node goes to one expert, and with no threshold all to the strong one."""
+    weak = out.confidence >= (math.inf if threshold is None else threshold)
+    return Mixture(out.weak, out.strong, weak.to(out.confidence.dtype))
 
 
 def score(out: Output, data: Data, metric: Metric, how: Callable[[Output, Tensor, Metric], float]) -> dict[str, float]:

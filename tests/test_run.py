@@ -86,6 +86,28 @@ def test_predict_some_nodes_and_say_what_was_read(finished, capsys, tmp_path, ho
         np.testing.assert_allclose(some["probabilities"], everything["probabilities"][[7, 3, 7, 0]], atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [[], ["--regime", "joint"], ["--regime", "joint", "--gate", "power"]])
+def test_routed_predictions_are_those_whose_score_the_run_told(tmp_path, blocks, options):
+    out, save = tmp_path / "run", tmp_path / "routed.npz"
+    command([*FAST, *options, "--seeds", "1", "--no-baselines", "--out", str(out)])
+    predict_command([str(out / "seed-0"), "--how", "routed", "--save", str(save)])
+    right = torch.from_numpy(np.load(save)["prediction"]) == blocks.y
+    record = json.loads((out / "seed-0" / "result.json").read_text())
+    for split, mask in (("val", blocks.val_mask), ("test", blocks.test_mask)):
+        assert 100 * right[mask].float().mean() == pytest.approx(record["scores"]["routed"][split], abs=1e-4)
+
+
+def test_confidence_above_one_half_everywhere_does_not_route_every_node_to_the_weak_expert(tmp_path, blocks):
+    out = tmp_path / "run"
+    line = "--dataset sbm --regime joint --gate tests.test_extension_points:Halves --epochs 30 --seeds 1 --no-baselines"
+    command([*line.split(), "--quiet", "--out", str(out)])
+    arrays = np.load(out / "seed-0" / "predictions.npz")
+    assert arrays["mixture_confidence"].min() >= 0.5
+    strong = arrays["mixture_strong"].argmax(1)[blocks.val_mask] == blocks.y[blocks.val_mask].numpy()
+    routed = json.loads((out / "seed-0" / "result.json").read_text())["scores"]["routed"]
+    assert routed["val"] >= 100 * strong.mean() - 1e-4
+
+
 @pytest.mark.parametrize("nodes", ["one", "1.5", "no/such/file", "100000", "=-1", f"{10**30}"])
 def test_predict_says_which_nodes_it_takes(finished, nodes):
     flag = ["--nodes" + nodes] if nodes.startswith("=") else ["--nodes", nodes]
