@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from accuracy import cell, put
-from optuna import load_study
+from optuna import create_study, load_study
+from optuna.study import Study
 from optuna.trial import TrialState
 
 import mowst.trial
@@ -32,6 +33,7 @@ from mowst.config import Config, ExpertConfig
 from mowst.finals import finish
 from mowst.process import tune_process
 from mowst.record import write_text
+from mowst.sampling import make_pruner
 from mowst.space import make_space
 from mowst.storage import open_storage
 from mowst.study import Plan, be_quiet, open_study, worker
@@ -42,6 +44,7 @@ RESULTS = HERE / "results" / "tuning"
 GRAPHS = ["photo", "tolokers", "actor", "blogcatalog", "amherst41"]
 BASE = Config(epochs=300, patience=50, rounds=3, seeds=1, baselines=False)
 SEEDS = 3
+PRUNERS = ("percentile", "median")
 METHODS: dict[str, tuple[Config, dict[str, Any]]] = {
     "mixture": (BASE, {"strong.kind": ["gcn", "sage"]}),
     "gcn": (dataclasses.replace(BASE, mixture=False, baselines=True), {}),
@@ -71,7 +74,7 @@ def tuned(graph: str, method: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), **caps)
     seconds = time.perf_counter() - start
-    found = finish(study, space, place.with_suffix(""), SEEDS, workers=given.workers)
+    found = finish(study, space, Plan(workers=given.workers), place.with_suffix(""), SEEDS)
     assert found
     which = "mixture" if config.mixture else "strong"
     return {
@@ -92,15 +95,41 @@ def counted(study: Any) -> dict[str, int]:
 
 
 def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Run the same study without a pruner and with each, one worker, some sampler seeds."""
+    """Run the same study without a pruner and with each, one worker, some sampler seeds.
+
+    A sampler that sees other results draws other trials, so that the best values of two studies differ by luck too;
+    `replayed` tells what a pruner does to the very same trials.
+    """
     found: dict[str, Any] = {"trials": given.trials, "seeds": given.pruning_seeds}
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
-    for pruner in ("none", "median", "hyperband"):
-        for seed in range(given.pruning_seeds):
+    for seed in range(given.pruning_seeds):
+        for pruner in ("none", *PRUNERS):
             place = Path(given.work) / f"pruning-{graph}-{pruner}-{seed}.log"
             study = tune(config, study=str(place), trials=given.trials, seed=seed, pruner=pruner)
             found.setdefault(pruner, []).append({**counted(study), "best": study.best_value})
+            if pruner == "none":
+                for name in PRUNERS:
+                    found.setdefault(f"{name} replayed", []).append(replayed(study, name))
     return found
+
+
+def replayed(study: Study, pruner: str) -> dict[str, float]:
+    """Show a pruner the curves of trials that none has stopped: what remains of their epochs and of the best value."""
+    again = create_study(direction="maximize", pruner=make_pruner(pruner, BASE.epochs, {}))
+    spent, values = 0.0, []
+    for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+        ours = again.ask()
+        for step, value in sorted(trial.intermediate_values.items()):
+            ours.report(value, step)
+            if ours.should_prune():
+                again.tell(ours, state=TrialState.PRUNED)
+                spent += trial.user_attrs["epochs"] * step / max(trial.intermediate_values)
+                break
+        else:
+            again.tell(ours, trial.value)
+            spent += trial.user_attrs["epochs"]
+            values.append(trial.value)
+    return {"epochs": spent, "best": max(values)}
 
 
 def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -269,12 +298,13 @@ def costs() -> list[str]:
         kept = json.loads(path.read_text())
         whole, best = (statistics.fmean(each[key] for each in kept["none"]) for key in ("epochs", "best"))
         words = []
-        for pruner in ("median", "hyperband"):
+        for pruner in (f"{name}{how}" for name in PRUNERS for how in ("", " replayed")):
             spent, reached = (statistics.fmean(each[key] for each in kept[pruner]) for key in ("epochs", "best"))
-            words.append(
-                f"{pruner} saves {100 * (1 - spent / whole):.0f} % of the epochs at {reached - best:+.2f} points"
-            )
-        found.append(f"Pruning on {path.stem} ({kept['trials']} trials, {kept['seeds']} seeds): {'; '.join(words)}.")
+            words.append(f"{pruner} {100 * (1 - spent / whole):.0f} % at {reached - best:+.2f} points")
+        found.append(
+            f"Epochs saved by pruning on {path.stem} ({kept['trials']} trials, {kept['seeds']} seeds; replayed: shown "
+            f"the trials of the study without): {', '.join(words)}."
+        )
     for path in sorted(RESULTS.glob("overhead/*.json")):
         kept = json.loads(path.read_text())
         found.append(

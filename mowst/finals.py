@@ -27,7 +27,7 @@ from mowst.goals import GOALS
 from mowst.record import dump, read_json, write_text
 from mowst.run import free_folder, run
 from mowst.space import Space
-from mowst.study import one_of
+from mowst.study import Plan, one_of
 from mowst.trial import Watch, judged
 
 
@@ -68,25 +68,21 @@ def reached(config: Config, goal: str) -> float | None:
         return None
 
 
-def reached_beside(config: Config, goal: str, workers: int, fast: bool) -> float | None:
-    """Do so as one process of several."""
-    with one_of(workers, fast=fast):
-        return reached(config, goal)
+def reached_beside(config: Config, plan: Plan) -> float | None:
+    """Do so by the plan's first goal, as one process of several."""
+    with one_of(plan.workers, fast=plan.fast):
+        return reached(config, plan.goals[0])
 
 
-def finals(
-    study: Study, space: Space, seeds: int, count: int, goal: str = "metric", workers: int = 1, fast: bool = True
-) -> list[dict[str, Any]]:
+def finals(study: Study, space: Space, plan: Plan, seeds: int, count: int) -> list[dict[str, Any]]:
     """Judge the default and the best trials on fresh seeds.
 
     Args:
         study: it must hold a trial that came to an end.
         space: of the study.
+        plan: of the study; its first goal judges, and its workers train.
         seeds: how many, after those of the trials.
         count: of trials.
-        goal: the first one of the study.
-        workers: processes that train them.
-        fast: whether these, if there are several, use the process-wide settings for speed.
 
     Returns:
         For each its `trial` (none: the default), what it was worth in the study (`value`) and is on fresh seeds
@@ -96,11 +92,12 @@ def finals(
     trials = [trial for trial in ranked(study)[:count] if trial.params != default]
     configs = [space.config, *(configured(space.config, trial.params) for trial in trials)]
     again = [fresh(config, seeds) for config in configs]
-    if workers == 1:
+    goal = plan.goals[0]
+    if plan.workers == 1:
         values = [reached(config, goal) for config in again]
     else:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-            values = list(pool.map(partial(reached_beside, goal=goal, workers=workers, fast=fast), again))
+        with ProcessPoolExecutor(plan.workers, multiprocessing.get_context("spawn")) as pool:
+            values = list(pool.map(partial(reached_beside, plan=plan), again))
     found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
     for trial, value in zip(trials, values[1:], strict=True):
         found.append({"trial": trial.number, "value": trial.values[0], "fresh": value, "params": trial.params})
@@ -116,27 +113,17 @@ def retrain(config: Config, out: Path) -> dict[str, Any]:
     return result
 
 
-def finish(
-    study: Study,
-    space: Space,
-    out: Path,
-    seeds: int,
-    count: int = 3,
-    goal: str = "metric",
-    workers: int = 1,
-    fast: bool = True,
-) -> dict[str, Any] | None:
+def finish(study: Study, space: Space, plan: Plan, out: Path, seeds: int, count: int = 3) -> dict[str, Any] | None:
     """Write `best.yaml` (and a file per trial of a Pareto front), and test winner and default on fresh seeds.
 
     What OUT holds of the same finalists is kept: the test nodes are not read again.
 
     Args:
         study: it must hold a trial that came to an end.
-        space: of the study.
+        space, plan: of the study.
         out: the folder.
         seeds: fresh ones; with 0 the best trial is written and nothing trained.
         count: trials that are judged again beside the default (`finals`).
-        goal, workers, fast: as for `finals`.
 
     Raises:
         InputError: nothing of the study comes to an end.
@@ -145,7 +132,7 @@ def finish(
     for trial in study.best_trials if len(study.directions) > 1 else ():
         write_text(out / "front" / f"trial-{trial.number}.yaml", dump(configured(space.config, trial.params)))
     asked: dict[str, Any] = {"trials": [[trial.number, trial.values, trial.params] for trial in best]}
-    asked |= {"default": dump(space.config), "goal": goal, "seeds": seeds}
+    asked |= {"default": dump(space.config), "goal": plan.goals[0], "seeds": seeds}
     with FileLock(out / ".lock"):  # several workers come here at the same time
         path = out / "result.json"
         if path.exists() and (held := read_json(path)).get("asked") == asked:
@@ -153,7 +140,7 @@ def finish(
         if not seeds:
             write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
             return None
-        rows = finals(study, space, seeds, len(best), goal, workers, fast)
+        rows = finals(study, space, plan, seeds, len(best))
         won, default = rows[0], next(row for row in rows if row["trial"] is None)
         if won["fresh"] is None:
             raise InputError("study: neither the default nor one of the best trials comes to an end on fresh seeds")

@@ -125,16 +125,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         write_page(study, out / "study.html", plan["goals"])
         console.print(front_table(study, plan["goals"]))
         console.print(params_table(best_trial(study), space.point(config)))
-        result = finish(
-            study,
-            space,
-            out,
-            int(parsed.retrain),
-            int(parsed.finalists),
-            plan["goals"][0],
-            plan["workers"],
-            plan["fast"],
-        )
+        result = finish(study, space, Plan(**plan), out, int(parsed.retrain), int(parsed.finalists))
     if result:
         console.print(finalists_table(result["finalists"], plan["goals"][0]))
     for name, scores in ((name, result[name]) for name in ("default", "tuned") if result and result[name]):

@@ -23,6 +23,7 @@ from mowst.process import tune_process
 from mowst.record import parameters
 from mowst.run import command as run_command
 from mowst.space import make_space
+from mowst.study import Plan
 from mowst.study_page import write_page
 from mowst.tune import command, objective, tune
 from tests.tuning import SMALL, narrow, plan, state
@@ -187,7 +188,7 @@ def test_several_goals_have_a_front(tmp_path):
     }
     assert {trial.number for trial in study.best_trials} == front
     assert best_trial(study).values[0] == max(trial.values[0] for trial in study.trials)
-    finish(study, space, tmp_path / "out", 0)
+    finish(study, space, Plan(), tmp_path / "out", 0)
     written = {path.stem for path in (tmp_path / "out" / "front").iterdir()}
     assert written == {f"trial-{number}" for number in front}
     trial = study.best_trials[0]
@@ -225,11 +226,11 @@ def test_the_winner_goes_through_mowst_run_as_it_is(tmp_path, capsys):
 
 def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
-    first = finish(study, narrow(), tmp_path / "out", 1)
+    first = finish(study, narrow(), Plan(), tmp_path / "out", 1)
     monkeypatch.setattr(mowst.finals, "run", None)
-    assert finish(study, narrow(), tmp_path / "out", 1) == first
+    assert finish(study, narrow(), Plan(), tmp_path / "out", 1) == first
     with pytest.raises(TypeError):
-        finish(study, narrow(), tmp_path / "out", 2)
+        finish(study, narrow(), Plan(), tmp_path / "out", 2)
 
 
 def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
@@ -239,12 +240,12 @@ def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
     for lr, value in ((1e-9, 99.9), (0.02, 90.0), (0.03, 0.0)):
         params = {"lr": lr, "strong.dropout": 0.0}
         study.add_trial(optuna.create_trial(params=params, distributions=ranges, value=value))
-    rows = finals(study, space, 2, 3)
+    rows = finals(study, space, Plan(), 2, 3)
     assert {row["trial"] for row in rows} == {None, 1, 2}, "the default is judged once, trial 3 is not among the best"
     assert [row["fresh"] for row in rows] == sorted((row["fresh"] for row in rows), reverse=True)
     assert rows[-1]["trial"] == 1
     with tune_process():
-        assert finals(study, space, 2, 3) == finals(study, space, 2, 3, workers=2)
+        assert finals(study, space, Plan(), 2, 3) == finals(study, space, Plan(workers=2), 2, 3)
     for row in rows:
         config = dataclasses.replace(configured(space.config, row["params"]), baselines=False)
         runs = [run_seed(config, seed).scores["mixture"]["val"] for seed in (1, 2)]
@@ -254,7 +255,7 @@ def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
 def test_the_default_wins_over_trials_that_are_worse(tmp_path):
     space = narrow(lr="1e-9..1e-8:log")
     study, out = tune(SMALL, space, **plan(tmp_path / "s", trials=2)), tmp_path / "out"
-    result = finish(study, space, out, 1)
+    result = finish(study, space, Plan(), out, 1)
     assert result["finalists"][0]["trial"] is None
     assert result["tuned"] == result["default"]
     assert yaml.safe_load((out / "best.yaml").read_text())["lr"] == SMALL.lr
@@ -268,19 +269,19 @@ def test_finalists_differ_and_what_another_study_left_is_not_taken_for_this_one(
     for value in (100.0, 99.0, 98.0):
         params = {**trial.params, "strong.hidden_channels": 4}
         study.add_trial(optuna.create_trial(params=params, distributions=trial.distributions, value=value))
-    rows = finals(study, space, 1, 3)
+    rows = finals(study, space, Plan(), 1, 3)
     assert len(rows) == len({json.dumps(row["params"]) for row in rows}) == 3, "of trials alike only one"
-    first = finish(study, space, out, 1)
+    first = finish(study, space, Plan(), out, 1)
     other = narrow(dataclasses.replace(SMALL, lr=0.03), **{"strong.hidden_channels": [4, 8, 16]})
-    assert finish(study, space, out, 1) == first
-    assert finish(study, other, out, 1) != first
+    assert finish(study, space, Plan(), out, 1) == first
+    assert finish(study, other, Plan(), out, 1) != first
 
 
 def test_a_default_that_diverges_costs_the_winner_nothing(tmp_path):
     config = dataclasses.replace(SMALL, lr=1e30)
     space, good = narrow(config, lr="1e-3..1e-1:log"), narrow()
     study, out = tune(SMALL, good, **plan(tmp_path / "s", trials=2)), tmp_path / "out"
-    result = finish(study, space, out, 1)
+    result = finish(study, space, Plan(), out, 1)
     assert result["default"] is None
     assert result["finalists"][-1]["trial"] is None
     assert (out / "best.yaml").exists()
