@@ -45,7 +45,7 @@ Step = Callable[[], object]
 ROWS: dict[str, Callable[[], dict[str, Step]]] = {**speed_steps.ROWS, **speed_mixture.ROWS}
 MEMORY_ROWS = {"step-memory": "step", "step-full-size-memory": "step-full-size"}
 """Peak memory of a row's variants, each in a fresh process."""
-ACCURACY_ROWS = {"bf16-accuracy": ("cora", "amherst41")}
+ACCURACY_ROWS = {"bf16-accuracy": ("cora", "photo", "amherst41")}
 """Test accuracy of bf16-mixed beside float32, five seeds."""
 
 
