@@ -52,6 +52,8 @@ class Fitted(NamedTuple):
     """The distillation losses it was trained with, which may have parameters."""
     best_epoch: int = 0
     """The epoch of its phase after which it validated best; 0: its first weights did."""
+    shared: float = 0.0
+    """The part of `seconds` in which experts were trained alone that are there on their own, too."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,10 @@ def fit(
         else:
             losses = follow(trainer, config)
     kept = nn.ModuleList(weighted.loss for weighted in losses)
-    seconds = time.perf_counter() - start + sum((alone or {})[part].seconds for part in trainer.taken)
-    return Fitted(trainer.model, trainer.output(), trainer.history, seconds, trainer.twins, kept, trainer.best_epoch)
+    shared = sum((alone or {})[part].seconds for part in trainer.taken)
+    seconds = time.perf_counter() - start + shared
+    out, twins = trainer.output(), trainer.twins
+    return Fitted(trainer.model, out, trainer.history, seconds, twins, kept, trainer.best_epoch, shared)
 
 
 def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hook | None = None) -> Trainer:

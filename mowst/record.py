@@ -142,6 +142,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         for name, fitted in run.fitted.items()
     }
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
+    record["seconds_together"] = round(sum(fitted.seconds - fitted.shared for fitted in run.fitted.values()), 3)
     return record | environment(config)
 
 
@@ -198,7 +199,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             key: statistics.fmean(record["confidence"][key] for record in records) for key in first["confidence"]
         }
         result["diagnosis"] = together([record["diagnosis"] for record in records])
-    result["seconds"] = round(sum(sum(record["seconds"].values()) for record in records), 3)
+    result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
     kept = ("parameters", "versions", "threads", "device", "precision")
     return result | {key: first[key] for key in kept} | {"runs": list(records)}
 

@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -54,6 +55,15 @@ def test_the_test_score_is_that_of_the_predictions(finished, blocks):
     assert 100 * right == pytest.approx(record["scores"]["average"]["test"], abs=0.3)
     pool = arrays["mixture_confidence"][blocks.test_mask]
     assert record["confidence"]["mean"] == pytest.approx(pool.mean(), abs=1e-5)
+
+
+def test_the_seconds_of_a_run_are_counted_once(tmp_path):
+    start = time.perf_counter()
+    result = run(Config(dataset="sbm", epochs=40, seeds=2))
+    assert 0 < result["seconds"] <= time.perf_counter() - start
+    for record in result["runs"]:
+        assert record["seconds"]["mixture"] > record["seconds"]["weak"] + record["seconds"]["strong"]
+        assert record["seconds_together"] == pytest.approx(record["seconds"]["mixture"], abs=0.01)
 
 
 def test_the_gate_is_in_the_checkpoint(finished):
