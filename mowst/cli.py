@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import warnings
@@ -96,6 +97,7 @@ def config_of(parsed: Namespace) -> Config:
 def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
     """Run a command as a program: errors become one line on standard error, exit code 2 for input, 1 for divergence."""
     warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"note: {flattened(str(message))}\n"
     try:
         sys.exit(command(arguments))

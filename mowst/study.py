@@ -8,6 +8,7 @@ signed with the time again and again.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -279,4 +280,5 @@ def one_of(workers: int, *, fast: bool) -> Iterator[None]:
 def be_quiet() -> None:
     """Leave it to our own lines to say what happens, in this process."""
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
