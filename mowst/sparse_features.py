@@ -59,12 +59,10 @@ class Factor(Tensor):
         return func(*args, **kwargs)
 
 
-class SparseFeatures(Factor, SparseMatrix):
+class SparseFeatures(SparseMatrix, Factor):
     """Features [N, F] kept as a sparse matrix."""
 
     _dense: Tensor | None = None
-
-    times = SparseMatrix.times
 
     def dense(self) -> Tensor:
         """Return the plain matrix [N, F]: made when first asked for, then kept."""
