@@ -95,7 +95,7 @@ def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
     """Return a pruner by name or dotted path, its pace set for phases of so many epochs."""
     pace: dict[str, float] = {
         "percentile": 66.0,  # the worst third is stopped: of the worst half, some start late and end first
-        "n_warmup_steps": epochs // 10,
+        "n_warmup_steps": epochs // 30,
         "min_resource": max(1, epochs // 27),
         "max_resource": epochs,
     }
