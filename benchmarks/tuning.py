@@ -115,7 +115,10 @@ def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def replayed(study: Study, pruner: str) -> dict[str, float]:
-    """Show a pruner the curves of trials that none has stopped: what remains of their epochs and of the best value."""
+    """Show a pruner the curves of trials that none has stopped: what remains of their epochs and of the best value.
+
+    A stopped trial's epochs are taken in proportion to the reports that it got to.
+    """
     again = create_study(direction="maximize", pruner=make_pruner(pruner, BASE.epochs, {}))
     spent, values = 0.0, []
     for trial in study.get_trials(states=(TrialState.COMPLETE,)):

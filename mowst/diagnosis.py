@@ -42,14 +42,18 @@ def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor |
     confidence = {"train": mean(out.confidence[train]), "val": mean(out.confidence[val])}
     if held is not None:
         confidence["held_out"] = mean(held)
-    right = [(logits[val].argmax(dim=-1) == y[val]).float() for logits in (out.weak, out.strong)]
-    best = threshold(out.confidence[val], *right)
+    best = threshold(out.confidence[val], *hits(out, y, val))
     return {
         "confidence": confidence,
-        "bins": bins(out.confidence[val], *right),
+        "bins": bins(out.confidence[val], *hits(out, y, val)),
         "threshold": best,
         "served": 0.0 if best is None else mean(out.confidence[val] >= best),
     }
+
+
+def hits(out: Mixture, y: Tensor, nodes: Tensor) -> list[Tensor]:
+    """Return which of some nodes the weak and the strong expert have right, [n] and [n], 0 or 1."""
+    return [(logits[nodes].argmax(dim=-1) == y[nodes]).float() for logits in (out.weak, out.strong)]
 
 
 def mean(values: Tensor) -> float:

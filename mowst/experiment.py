@@ -24,7 +24,7 @@ from mowst import fusion
 from mowst.building import build, build_model, classes_of, fabric_of, prepare, seeded
 from mowst.config import Config
 from mowst.data import load
-from mowst.diagnosis import diagnose
+from mowst.diagnosis import diagnose, hits, threshold
 from mowst.distillation import attached, parse, ride
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
@@ -93,7 +93,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None) -> SeedRun:
         if name == own_teacher(config):
             ready = taught(config, ready, fitted[name].model, seed, fabric)
     diagnosis = diagnosis_of(fitted.get("mixture"), ready)
-    return SeedRun(seed, data, fitted, scores_of(fitted, ready, diagnosis), diagnosis, teacher)
+    return SeedRun(seed, data, fitted, scores_of(fitted, ready), diagnosis, teacher)
 
 
 def opened(config: Config, seed: int, fabric: Fabric) -> tuple[Data, Data, Teacher | None]:
@@ -154,8 +154,19 @@ def fit(
     kept = nn.ModuleList(weighted.loss for weighted in losses)
     shared = sum((alone or {})[part].seconds for part in trainer.taken)
     seconds = time.perf_counter() - start + shared
-    out, twins = trainer.output(), trainer.twins
-    return Fitted(trainer.model, out, trainer.history, seconds, twins, kept, trainer.best_epoch, shared)
+    model, out = trainer.model, trainer.output()
+    if isinstance(model, Mowst) and model.router is None:
+        choose_threshold(model, out, ready)  # type: ignore[arg-type]
+    return Fitted(model, out, trainer.history, seconds, trainer.twins, kept, trainer.best_epoch, shared)
+
+
+def choose_threshold(model: Mowst, out: Mixture, data: Data) -> None:
+    """Route where the most validation nodes are right (`mowst.diagnosis.threshold`), whatever the metric.
+
+    For a mixture without a router: one half of the confidence of any other gate means nothing.
+    """
+    best = threshold(out.confidence[data.val_mask], *hits(out, data.y, data.val_mask))
+    model.threshold.fill_(math.inf if best is None else best)
 
 
 def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hook | None = None) -> Trainer:
@@ -199,20 +210,21 @@ def roles(config: Config) -> tuple[str, str]:
     return "weak", "strong" if config.teacher in EXPERTS else ""
 
 
-def scores_of(fitted: dict[str, Fitted], data: Data, diagnosis: dict[str, Any] | None) -> dict[str, dict[str, float]]:
+def scores_of(fitted: dict[str, Fitted], data: Data) -> dict[str, dict[str, float]]:
     """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled, in percent."""
     metric = metric_of(data)
     outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
     if "teacher_logits" in data:
         outputs["teacher"] = data.teacher_logits
     scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
-    if diagnosis is not None:
-        model, out = fitted["mixture"].model, fitted["mixture"].output
-        by_node = routable(model, out, data)  # type: ignore[arg-type]
-        scores["routed"] = score(hard(by_node, diagnosis["routed_from"]), data, metric, pooled)
+    if "mixture" in fitted:
+        model: Mowst = fitted["mixture"].model  # type: ignore[assignment]
+        out: Mixture = fitted["mixture"].output  # type: ignore[assignment]
+        by_node = routable(model, out, data)
+        scores["routed"] = score(hard(by_node, float(model.threshold)), data, metric, pooled)
         scores["sampled"] = score(by_node, data, metric, expected)
         if any(fitted["mixture"].losses.children()):
-            scores["taught"] = score(out.weak, data, metric, pooled)  # type: ignore[union-attr]
+            scores["taught"] = score(out.weak, data, metric, pooled)
     return scores
 
 
@@ -234,11 +246,7 @@ def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
 
 @torch.no_grad()
 def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
-    """Diagnose a mixture by the confidence that routes its nodes, and say from where on it goes to the weak expert.
-
-    A router was fitted so that this is one half. The confidence of any other gate has no such scale, and validation
-    nodes choose its threshold; `None` is beyond every confidence.
-    """
+    """Diagnose a mixture by the confidence that routes its nodes."""
     if mixture is None:
         return None
     out = routable(mixture.model, mixture.output, data)  # type: ignore[arg-type]
@@ -246,8 +254,7 @@ def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
     if mixture.twins is not None:
         gate: Any = mixture.model.router or mixture.model.gate
         held = mixed(gate, mixture.twins, take_rows(data.x, mixture.twins.nodes)).confidence
-    found = diagnose(out, data.y, data.train_mask, data.val_mask, held)
-    return found | {"routed_from": found["threshold"] if mixture.model.router is None else 0.5}
+    return diagnose(out, data.y, data.train_mask, data.val_mask, held)
 
 
 @torch.no_grad()
@@ -258,10 +265,9 @@ def routable(model: Mowst, out: Mixture, data: Data) -> Mixture:
     return out._replace(confidence=weigh(model.router, out.weak, data.x, None).confidence, scale=None)
 
 
-def hard(out: Mixture, threshold: float | None = 0.5) -> Mixture:
-    """Round the confidence: each node goes to one expert, and with no threshold all to the strong one."""
-    weak = out.confidence >= (math.inf if threshold is None else threshold)
-    return Mixture(out.weak, out.strong, weak.to(out.confidence.dtype))
+def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
+    """Round the confidence: each node goes to one expert."""
+    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
 
 
 def score(out: Output, data: Data, metric: Metric, how: Callable[[Output, Tensor, Metric], float]) -> dict[str, float]:

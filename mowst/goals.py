@@ -33,11 +33,11 @@ def validation_score(fitted: Fitted, data: Data) -> float:
 
 
 def strong_share(fitted: Fitted, data: Data) -> float:
-    """Return the share of validation nodes that routing at one half sends to the strong expert, in percent."""
+    """Return the share of validation nodes that routing sends to the strong expert, in percent."""
     if not (isinstance(fitted.output, Mixture) and isinstance(fitted.model, Mowst)):
         return 100.0 * (data.judged == "strong")
     routed = routable(fitted.model, fitted.output, data)
-    return 100 * float((routed.confidence[data.val_mask] < 0.5).float().mean())
+    return 100 * float((routed.confidence[data.val_mask] < fitted.model.threshold).float().mean())
 
 
 def size(fitted: Fitted, data: Data) -> float:

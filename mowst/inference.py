@@ -136,7 +136,7 @@ def answer(
     *,
     nodes: Nodes | None = None,
     how: str | Inference = "pooled",
-    threshold: float = 0.5,
+    threshold: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Answer:
     """Predict with a mixture in evaluation mode, and say what of the graph the strong expert read.
@@ -147,7 +147,7 @@ def answer(
         graph: an `Adjacency`, made once per graph, or a plain `edge_index` [2, E].
         nodes: ids `[n]` of the nodes to predict, in any order, repeated or not; none: all of them.
         how: a mode by name, or one's own.
-        threshold: confidence from which `routed` asks the weak expert.
+        threshold: confidence from which `routed` asks the weak expert; by default the model's own.
         generator: of the draws of `sampled`.
 
     Raises:
@@ -163,7 +163,7 @@ def answer(
             expert_on(model, "strong", x, graph),
             untouched(model.strong, x, graph),
         )
-        probs: Tensor = INFERENCE.lookup(how)(ask, threshold=threshold, generator=generator)
+        probs: Tensor = INFERENCE.lookup(how)(ask, threshold=own(model, threshold), generator=generator)
     return Answer(probs if place is None else probs[place], ask.touched)
 
 
@@ -174,7 +174,7 @@ def predict(
     *,
     nodes: Nodes | None = None,
     how: str | Inference = "pooled",
-    threshold: float = 0.5,
+    threshold: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Probabilities of a mixture in evaluation mode, [N, C], or `[n, C]` for node ids `[n]`; arguments as in `answer`.
@@ -205,7 +205,7 @@ class Kept:
         nodes: Nodes,
         *,
         how: str | Inference = "pooled",
-        threshold: float = 0.5,
+        threshold: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Probabilities [n, C] for node ids `[n]`; options as in `answer`."""
@@ -218,7 +218,12 @@ class Kept:
             lambda some: (self.logits if some is None else self.logits.index_select(0, some), self.touched),
             self.touched,
         )
-        return INFERENCE.lookup(how)(ask, threshold=threshold, generator=generator)[place]
+        return INFERENCE.lookup(how)(ask, threshold=own(self.model, threshold), generator=generator)[place]
+
+
+def own(model: Mowst, threshold: float | None) -> float:
+    """Return the threshold that was asked for, or the model's own."""
+    return float(model.threshold) if threshold is None else threshold
 
 
 def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:

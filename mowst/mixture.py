@@ -63,18 +63,21 @@ class Mowst(nn.Module):
         router: a gate that sees the weak expert alone, asked where nodes are given to one expert and `gate` needs both.
 
     `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
-    (`mowst.calibration`).
+    (`mowst.calibration`). Where each node is given to one expert, the weak one gets those whose confidence reaches
+    `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite: it gets none.
     """
 
     takes_adjacency = True
     takes_sparse_features = True
 
     temperature: Tensor
+    threshold: Tensor
 
     def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module, router: nn.Module | None = None):
         super().__init__()
         self.weak, self.strong, self.gate, self.router = weak, strong, gate, router
         self.register_buffer("temperature", torch.ones(2))
+        self.register_buffer("threshold", torch.tensor(0.5))
 
     def expert(self, name: str, x: Tensor, edge_index: Tensor) -> Tensor:
         """Calibrated logits of the `weak` or the `strong` expert, [N, C]."""

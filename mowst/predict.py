@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,14 +51,8 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
 def ask(
     folder: Path, config: Config, *, nodes: list[int] | None, how: str, threshold: float | None, seed: int
 ) -> tuple[NDArray[np.float32], Touched]:
-    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took.
-
-    With no threshold it is the run's own (`mowst.experiment.diagnosis_of`).
-    """
+    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took."""
     model, _, ready = reload(folder, config)
-    if threshold is None:
-        own = read_json(folder / "result.json")["diagnosis"].get("routed_from", 0.5)
-        threshold = math.inf if own is None else own
     with torch.no_grad(), fabric_of(config).autocast():
         generator = torch.Generator().manual_seed(seed)
         found = answer(model, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
@@ -130,7 +123,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         "--threshold",
         type=float | None,
         default=None,
-        help="Confidence from which routed asks the weak expert; the run's own by default.",
+        help="Confidence from which routed asks the weak expert; the model's own by default.",
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
     parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")

@@ -94,7 +94,7 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
 def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
     """Return a pruner by name or dotted path, its pace set for phases of so many epochs."""
     pace: dict[str, float] = {
-        "percentile": 66.0,  # the worst third is stopped: of the worst half, some start late and end first
+        "percentile": 66.0,  # at the median, trials are stopped that start late and end first
         "n_warmup_steps": epochs // 30,
         "min_resource": max(1, epochs // 27),
         "max_resource": epochs,

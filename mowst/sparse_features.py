@@ -3,13 +3,13 @@
 On Cora 1.3 % of the entries are not zero, so that nearly all the work of a dense first layer is multiplying by zero.
 `prepare_features` decides once per graph; PyG's MLP, GCN and GAT then take what it returns as they are, because their
 first act is a linear map of `x`. GraphSAGE's is to average it over the neighbours, `(A X) W`, which stays the pair of
-its factors and is computed as `A (X W)`. Whatever else a module does with either sees the dense matrix, made once and
-kept.
+its factors and is computed as `A (X W)`. Every other operation of torch on either sees the dense matrix, made once and
+kept; none may write into it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from torch_geometric.nn.models import MLP
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 
+from mowst.errors import InputError
 from mowst.propagation import PRODUCTS, Rows, SparseMatrix
 
 DENSEST = 0.1  # Share of entries that are not zero. The sparse product is 3x as fast here, and no faster at 0.4.
@@ -45,18 +46,28 @@ class Factor(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Take over the products with this matrix on the left."""
-        if func is F.linear and isinstance(args[0], Factor):
+        if func is F.linear and args and isinstance(args[0], Factor):
             return args[0].linear(*args[1:], **(kwargs or {}))
-        if func in PRODUCTS and isinstance(args[0], Factor) and args[1].dim() == 2:
+        if func in PRODUCTS and len(args) > 1 and isinstance(args[0], Factor) and args[1].dim() == 2:
             return args[0].linear(args[1].t())
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        """Give everything else the dense matrix."""
-        args, kwargs = tree_map_only(Factor, lambda each: each.dense(), (args, kwargs or {}))
+        """Give everything else the dense matrix, and a copy of it to what returns a view, which may be written into."""
+        if func is torch.ops.aten.detach.default:
+            return args[0]
+        if func._schema.is_mutable:
+            raise InputError(f"{cls.__name__}: must not be written into by {func}; clone and make it dense first")
+        views = any(value.alias_info is not None for value in func._schema.returns)
+        args, kwargs = tree_map_only(
+            Factor, lambda each: each.dense().clone() if views else each.dense(), (args, kwargs or {})
+        )
         return func(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 class SparseFeatures(SparseMatrix, Factor):
@@ -85,8 +96,6 @@ class SparseFeatures(SparseMatrix, Factor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Keep copies sparse."""
-        if func is torch.ops.aten.detach.default:
-            return args[0]
         if func is torch.ops.aten.clone.default:
             return SparseFeatures(args[0].rows, args[0].size(1))
         return super().__torch_dispatch__(func, types, args, kwargs)
@@ -111,7 +120,7 @@ class Passed(Factor):
         return self.matrix.times(self.features.times(x))
 
     def dense(self) -> Tensor:
-        """Return the plain matrix [N, F], kept as long as the features' own is."""
+        """Return the plain matrix [N, F], kept as every product of constants is (`SparseMatrix.times`)."""
         return self.matrix.times(self.features.dense())
 
 

@@ -225,3 +225,16 @@ def test_a_query_runs_the_strong_expert_no_more():
     kept.query([3])
     kept.query([3, 9], how="sampled")
     assert (kept.model.weak.asked, kept.model.strong.asked) == ([1, 2], [N])
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.4, float("inf")])
+def test_a_model_routes_at_its_own_threshold_where_none_is_asked_for(threshold):
+    model = mixture()
+    model.threshold.fill_(threshold)
+    restored = mixture()
+    restored.load_state_dict(model.state_dict())
+    want = predict(model, X, graph(), how="routed", threshold=threshold)
+    torch.testing.assert_close(predict(restored, X, graph(), how="routed"), want)
+    torch.testing.assert_close(Kept(restored, X, graph()).query(list(range(N)), how="routed"), want)
+    if threshold == float("inf"):
+        torch.testing.assert_close(want, model.eval()(X, graph()).strong.softmax(-1))

@@ -10,10 +10,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mowst import Config
+from mowst import Config, GateConfig
 from mowst.cli import main
 from mowst.errors import InputError
-from mowst.experiment import routable
+from mowst.experiment import routable, run_seed
+from mowst.goals import GOALS
 from mowst.inference import predict
 from mowst.predict import command as predict_command
 from mowst.predict import reload
@@ -116,6 +117,13 @@ def test_confidence_above_one_half_everywhere_does_not_route_every_node_to_the_w
     strong = arrays["mixture_strong"].argmax(1)[blocks.val_mask] == blocks.y[blocks.val_mask].numpy()
     routed = json.loads((out / "seed-0" / "result.json").read_text())["scores"]["routed"]
     assert routed["val"] >= 100 * strong.mean() - 1e-4
+
+
+def test_the_share_that_a_study_seeks_is_the_one_that_routing_sends(blocks):
+    config = Config(dataset="sbm", regime="joint", gate=GateConfig("tests.test_extension_points:Halves"), epochs=30)
+    done = run_seed(config, 0).fitted["mixture"]
+    sent = (done.output.confidence < done.model.threshold)[blocks.val_mask].float().mean()
+    assert GOALS.lookup("share")(done, blocks) == pytest.approx(100 * float(sent)) > 10
 
 
 @pytest.mark.parametrize("nodes", ["one", "1.5", "no/such/file", "100000", "=-1", f"{10**30}"])

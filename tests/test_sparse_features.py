@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from contextlib import suppress
 
 import pytest
 import torch
@@ -171,6 +172,37 @@ def test_features_passed_along_edges_are_two_factors_to_a_weight_and_dense_to_th
     for view in (passed.clone(), passed.detach(), passed + 0, passed[:]):
         torch.testing.assert_close(view, plain)
     assert passed.dense() is passed.dense()
+
+
+WRITERS = {
+    "+=": lambda h: h.__iadd__(1),
+    "relu_": lambda h: h.sub_(1).relu_(),
+    "item": lambda h: h.__setitem__(0, 5.0),
+    "detached": lambda h: h.detach().add_(1),
+    "view": lambda h: h[:5].add_(1),
+    "flat": lambda h: h.view(-1).zero_(),
+    "dropout": lambda h: F.dropout(h, inplace=True),
+}
+
+
+@pytest.mark.parametrize("passed", [False, True])
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_kept_of_sparse_features_is_never_written_into(name, passed):
+    adjacency = Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
+    x = prepare_features(features())
+    h = adjacency @ x if passed else x
+    before = [(h + 0).clone(), (adjacency @ x + 0).clone(), h @ torch.ones(WIDTH, 2)]
+    with suppress(InputError):
+        WRITERS[name](h)
+    for now, then in zip([h + 0, adjacency @ x + 0, h @ torch.ones(WIDTH, 2)], before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_named_arguments_make_a_product_too():
+    x, weight = prepare_features(features()), torch.randn(3, WIDTH)
+    torch.testing.assert_close(F.linear(input=x, weight=weight), features() @ weight.t())
+    torch.testing.assert_close(torch.matmul(input=x, other=weight.t()), features() @ weight.t())
+    assert copy.deepcopy(Adjacency.from_edge_index(torch.tensor([[0], [1]]), N) @ x).shape == x.shape
 
 
 def test_a_graph_is_not_multiplied_by_another():
