@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
+from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import scatter
@@ -29,6 +30,11 @@ from torch_geometric.utils import scatter
 from mowst.errors import InputError
 
 Shape = tuple[int, int] | torch.Size
+
+with torch.random.fork_rng(devices=[]):
+    # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
+    # product (a median), no later one would multiply.
+    SAGEConv(1, 1), GINConv(nn.Identity()), GCNConv(1, 1)
 
 
 class Rows:

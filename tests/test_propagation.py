@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -251,3 +253,16 @@ def test_a_kept_product_survives_being_written_into_and_is_never_made_for_infere
         torch.testing.assert_close(torch.autograd.grad((product * weight).sum(), weight)[0], want)
         product.add_(1)
     torch.testing.assert_close(adjacency @ x, want)
+
+
+def test_a_layer_that_cannot_multiply_spoils_none_that_can():
+    code = """
+import torch, mowst.propagation
+from torch_geometric.nn import GCNConv, GINConv, SAGEConv
+adjacency = mowst.propagation.Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
+makers = SAGEConv, lambda i, o, **k: GINConv(torch.nn.Linear(i, o), **k), lambda *s, **k: GCNConv(*s, normalize=False, **k)
+for make in makers:
+    make(4, 4, aggr="median")
+    make(4, 4)(torch.randn(3, 4), adjacency)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
