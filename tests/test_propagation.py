@@ -260,9 +260,10 @@ def test_a_layer_that_cannot_multiply_spoils_none_that_can():
 import torch, mowst.propagation
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 adjacency = mowst.propagation.Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
-makers = SAGEConv, lambda i, o, **k: GINConv(torch.nn.Linear(i, o), **k), lambda *s, **k: GCNConv(*s, normalize=False, **k)
-for make in makers:
-    make(4, 4, aggr="median")
-    make(4, 4)(torch.randn(3, 4), adjacency)
+for conv, args in ((SAGEConv, (4, 4)), (GINConv, (torch.nn.Identity(),))):
+    conv(*args, aggr="median")
+    conv(*args)(torch.randn(3, 4), adjacency)
+GCNConv(4, 4, aggr="median")
+GCNConv(4, 4, normalize=False)(torch.randn(3, 4), adjacency)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
