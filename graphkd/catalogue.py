@@ -25,6 +25,7 @@ from graphkd.graph import GLD
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.relation import KRD, LSP, RKD
 
+COLON = re.compile(r"(?<=\w):(?=[A-Za-z_])")
 BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
 Entry = str | Mapping[str, Any]
 
@@ -98,7 +99,8 @@ def build(losses: str | Entry | Sequence[Entry]) -> tuple[Weighted, ...]:
 def parse(line: str) -> list[dict[str, Any]]:
     """Return a line's losses as mappings: `parse("gld(k=5)+nkd")` is `[{"name": "gld", "k": 5}, {"name": "nkd"}]`."""
     try:
-        tree = ast.parse(BARE_WORD.sub(_quoted, line.strip()), mode="eval").body
+        dotted = COLON.sub(".", line.strip())  # package.module:Class
+        tree = ast.parse(BARE_WORD.sub(_quoted, dotted), mode="eval").body
     except (SyntaxError, ValueError):
         raise ValueError(f"losses: cannot read {line!r}; write e.g. gld(k=5,weight=0.5)+nkd") from None
     return [_entry(term) for term in _terms(tree)]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
@@ -76,8 +76,12 @@ def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
 
 
 def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
-    """Build one expert from its configuration."""
-    return expert(
+    """Build one expert from its configuration, and try it on two nodes joined by an edge.
+
+    Raises:
+        InputError: it cannot be built, has nothing to train, or does not answer with logits [N, C].
+    """
+    made = expert(
         part.kind,
         in_channels,
         num_classes,
@@ -87,6 +91,17 @@ def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
         dropout=part.dropout,
         **part.options,
     )
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise InputError(f"expert {part.kind}: has no parameter to train")
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            said = copy.deepcopy(made).eval()(torch.zeros(2, in_channels), torch.tensor([[0, 1], [1, 0]]))
+    except Exception:  # it may need another graph than this one
+        return made
+    if not isinstance(said, Tensor) or said.shape != (2, num_classes):
+        shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        raise InputError(f"expert {part.kind}: must return logits [N, {num_classes}], and for N = 2 returned {shape}")
+    return made
 
 
 def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from torch_geometric.data import Data
 from mowst.building import fabric_of, prepare
 from mowst.config import Config
 from mowst.data import check
-from mowst.errors import InputError
+from mowst.errors import InputError, unknown
 from mowst.experiment import fit
 from mowst.inference import Kept, Nodes, predict
 from mowst.mixture import Mowst
@@ -38,10 +39,10 @@ class MowstClassifier:
         for name in ("weak", "strong", "gate"):
             if isinstance(options.get(name), str):
                 options[name] = dataclasses.replace(getattr(config, name), kind=options[name])
-        try:
-            self.config = dataclasses.replace(config, **options)
-        except TypeError as error:
-            raise InputError(f"MowstClassifier: {error}") from None
+        fields = [entry.name for entry in dataclasses.fields(Config)]
+        if wrong := [name for name in options if name not in fields]:
+            raise unknown("MowstClassifier: option", wrong[0], fields)
+        self.config = dataclasses.replace(config, **options)
         if alone(REGIMES.lookup(self.config.regime)):
             raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
         self.seed = seed
@@ -54,7 +55,13 @@ class MowstClassifier:
         Raises:
             InputError: the graph is not fit for it (`mowst.data.check`).
         """
+        if not isinstance(data, Data):
+            raise InputError(f"data: must be a PyG Data, is {type(data).__name__}; mowst.from_networkx makes one")
+        if "test_mask" not in data and "val_mask" in data:
+            data = copy.copy(data)
+            data.test_mask = torch.zeros_like(data.val_mask)
         check(data)
+        self.num_features = data.num_features
         fabric = fabric_of(self.config)
         fitted = fit("mixture", self.config, prepare(data, self.config, fabric.device), self.seed, fabric)
         self.model, self.history = fitted.model, fitted.history  # type: ignore[assignment]
@@ -78,6 +85,8 @@ class MowstClassifier:
     def _on(self, data: Data, do: Callable[..., Any]) -> Any:
         if self.model is None:
             raise RuntimeError("fit the classifier first")
+        if data.num_features != self.num_features:
+            raise InputError(f"x: has {data.num_features} features, the classifier was fitted on {self.num_features}")
         fabric = fabric_of(self.config)
         ready = prepare(data, self.config, fabric.device)
         with torch.no_grad(), fabric.autocast():

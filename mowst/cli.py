@@ -15,6 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 
 from mowst.config import Config
 from mowst.errors import InputError, meant
+from mowst.fields import used
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -92,6 +93,24 @@ def flattened(message: str) -> str:
 def config_of(parsed: Namespace) -> Config:
     """Pick the configuration out of parsed arguments."""
     return Config(**{entry.name: getattr(parsed, entry.name) for entry in fields(Config)})
+
+
+def given_fields(arguments: Sequence[str]) -> list[str]:
+    """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
+    words = short_kinds([word for argument in arguments for word in spelled(argument)])
+    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    known = {entry.name for entry in fields(Config)} - {"kd"}
+    return [name for name in names if name.partition(".")[0] in known]
+
+
+def say_idle(config: Config, arguments: Sequence[str]) -> None:
+    """Say which of the fields that a command line names change nothing in its configuration."""
+    for path in given_fields(arguments):
+        head, *rest = path.split(".")
+        holder = getattr(config, head)
+        idle = not used(config, config, head) or (is_dataclass(holder) and rest and not used(config, holder, rest[0]))
+        if idle and head != "regime":
+            print(f"note: --{path} changes nothing with regime {config.regime}", file=sys.stderr)
 
 
 def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:

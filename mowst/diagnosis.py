@@ -122,8 +122,11 @@ def sentences(result: dict[str, Any]) -> list[str]:
     elif mixture > scores[best]:
         said.append(f"On validation nodes the mixture is {mixture - scores[best]:.2f} points above the {best} expert.")
     else:
-        use = f"the {best} expert alone: use that one, it costs less" if best in EXPERTS else COMPARED[best]
-        said.append(f"On validation nodes the mixture ({mixture:.2f}) is not better ({scores[best]:.2f}) than {use}.")
+        use = f"the {best} expert alone" if best in EXPERTS else COMPARED[best]
+        hint = ": use that one, it costs less" if best in EXPERTS else ""
+        said.append(
+            f"On validation nodes the mixture ({mixture:.2f}) is not better than {use} ({scores[best]:.2f}){hint}."
+        )
     nodes = sum(each["nodes"] for each in result["diagnosis"]["bins"]) / len(result["seeds"])
     error = (mixture * (100 - mixture) / nodes) ** 0.5 if nodes else 0.0
     if result["metric"] == "accuracy" and error >= 0.05:

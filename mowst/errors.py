@@ -21,5 +21,5 @@ def unknown(what: str, value: object, choices: Iterable[object]) -> InputError:
 
 def meant(word: str, names: Iterable[str]) -> str:
     """Ask whether the nearest of some names was meant; empty if none is near."""
-    near = get_close_matches(word, list(names), 1, 0.7)
+    near = get_close_matches(word, list(names), 1, 0.6)
     return f"did you mean {near[0]}? " if near else ""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mowst.confidence import Gated
+from mowst.errors import InputError
 from mowst.propagation import suited
 from mowst.sparse_features import suited_features
 
@@ -50,8 +51,15 @@ def log_pool(out: Mixture) -> Tensor:
 
 
 def weigh(gate: nn.Module, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
-    """Ask the gate; one that says nothing of `needs_strong` sees the weak expert alone."""
-    return gate(weak, x, strong) if getattr(gate, "needs_strong", False) else gate(weak, x)
+    """Ask the gate; one that says nothing of `needs_strong` sees the weak expert alone.
+
+    Raises:
+        InputError: it answers something else than `Gated`.
+    """
+    said = gate(weak, x, strong) if getattr(gate, "needs_strong", False) else gate(weak, x)
+    if not isinstance(said, Gated):
+        raise InputError(f"gate {type(gate).__name__}: must return mowst.confidence.Gated, not {type(said).__name__}")
+    return said
 
 
 class Mowst(nn.Module):

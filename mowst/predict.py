@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +81,8 @@ def ids_of(words: str | None) -> list[int] | None:
     if words is None:
         return None
     try:
-        return numbers(words)
+        if ids := numbers(words):
+            return ids
     except ValueError:
         pass
     try:
@@ -96,6 +98,8 @@ def numbers(text: str) -> list[int]:
 
 def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
     """Say how near a pooled prediction is to what the run wrote."""
+    if not (folder / "predictions.npz").exists():
+        return "with nothing to compare them with: predictions.npz is not there"
     written = np.load(folder / "predictions.npz", allow_pickle=False)["mixture"]
     written = written if nodes is None else written[nodes]
     if np.array_equal(found, written):
@@ -132,6 +136,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if save is not None and save.suffix != ".npz":
         raise InputError(f"--save {save}: must end with .npz")
     INFERENCE.lookup(parsed.how)
+    if parsed.threshold is not None and not math.isfinite(parsed.threshold):
+        raise InputError(f"--threshold {parsed.threshold}: must be a number")
     nodes = ids_of(parsed.nodes)
     given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
     config = fitting(dataclasses.replace(read_config(folder), **given))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -139,6 +140,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     for seed in config.all_seeds if config.kd is not None else ():
         opened(config, seed, fabric_of(config))
     place = free_folder(parsed.out, config, overwrite=parsed.overwrite)
+    cli.say_idle(config, sys.argv[1:] if arguments is None else arguments)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
     with tune_process(parsed.fast), products, shown as display, place as out:
         result = run(config, out, hook=display)

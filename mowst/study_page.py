@@ -29,7 +29,8 @@ def front_table(study: Study, goals: Sequence[str]) -> Table:
     """Return the best trial by its goal, or the Pareto front of several, best by the first goal on top."""
     words = ", ".join(f"{number} {state}" for state, number in counts(study).items())
     front = "best trial" if len(goals) == 1 else "Pareto front: no trial is better by one goal and no worse by the rest"
-    table = Table("trial", *goals, title=f"{front}; {words}", title_justify="left")
+    title = f"{front}; {words}"
+    table = Table("trial", *goals, title=title, title_justify="left", min_width=len(title))
     sign = -1 if study.directions[0].name == "MAXIMIZE" else 1
     for trial in sorted(study.best_trials, key=lambda trial: sign * trial.values[0])[: None if len(goals) > 1 else 1]:
         table.add_row(str(trial.number), *(f"{value:.6g}" for value in trial.values))
@@ -89,7 +90,7 @@ def write_page(study: Study, path: Path, goals: Sequence[str]) -> None:
     for title, plot in plots(study, goals):
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Some regimes for parameter")  # few trials: no news
+                warnings.simplefilter("ignore")  # few trials, or which way is up: no news
                 figure = plot().to_html(full_html=False, include_plotlyjs=script)
             script = False
         except (ValueError, RuntimeError) as error:  # importance, for one, needs trials that differ

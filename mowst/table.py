@@ -29,7 +29,7 @@ def scores_table(result: dict[str, Any]) -> Table:
     """Return the scores of a `result.json`, in percent, mean and standard deviation over its seeds."""
     seeds = len(result["seeds"])
     title = f"{result['dataset']}, {result['metric']} in %, {seeds} seed{'s' if seeds > 1 else ''}"
-    table = Table("", "validation", "test", title=title, title_justify="left")
+    table = Table("", "validation", "test", title=title, title_justify="left", min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
     for name, label in ROWS.items():
@@ -49,7 +49,8 @@ def benefit_table(result: dict[str, Any]) -> Table:
     found = result["diagnosis"]
     served = f"serves as well on the {100 * found['served']:.0f} % from {found['threshold'] or 0:.3f} on"
     title = f"validation nodes by confidence; the weak expert {served if found['served'] else 'serves as well nowhere'}"
-    table = Table("confidence", "nodes", "weak right", "strong right", "benefit", title=title, title_justify="left")
+    heads = ("confidence", "nodes", "weak right", "strong right", "benefit")
+    table = Table(*heads, title=title, title_justify="left", min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
     for each in found["bins"]:

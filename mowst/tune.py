@@ -89,14 +89,6 @@ def say(study: Study, trial: FrozenTrial) -> None:
     print(f"trial {trial.number}: {words}; {took}, {done} ended", file=sys.stderr, flush=True)
 
 
-def given_fields(arguments: Sequence[str]) -> list[str]:
-    """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
-    words = cli.short_kinds([word for argument in arguments for word in cli.spelled(argument)])
-    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
-    known = {entry.name for entry in dataclasses.fields(Config)} - {"kd"}
-    return [name for name in names if name.partition(".")[0] in known]
-
-
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, search, train the winner and the default, print what came out."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -114,7 +106,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
     parsed = cli.parse(parser, arguments)
     config, plan = cli.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}
-    space = make_space(config, read_search(parsed.space, parsed.search), given_fields(arguments))
+    space = make_space(config, read_search(parsed.space, parsed.search), cli.given_fields(arguments))
     out = Path(
         parsed.out or f"{Path(plan['study']).with_suffix('') if '://' not in plan['study'] else plan['name']}-best"
     )

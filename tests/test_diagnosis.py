@@ -93,8 +93,8 @@ def test_seeds_are_put_together():
     ("mixture", "average", "word"),
     [
         (81.0, 70.0, "above the strong expert"),
-        (80.0, 70.0, "strong expert alone: use that one"),
-        (70.0, 60.0, "strong expert alone: use that one"),
+        (80.0, 70.0, ": use that one, it costs less"),
+        (70.0, 60.0, ": use that one, it costs less"),
         (81.0, 82.0, "plain average"),
         (82.0, 81.0, "the mixture is the best"),
     ],

@@ -1,10 +1,11 @@
 """Every seam from outside the package: a backbone, gate, dispersion, loss, objective, regime, dataset of one's own."""
 
+import pytest
 import torch
 from torch import nn
 
-from graphkd import KD, DistillationLoss
-from mowst import Config, ExpertConfig, GateConfig, Mixture, Mowst, PowerGate, expert
+from graphkd import KD, DistillationLoss, build
+from mowst import Config, ExpertConfig, GateConfig, InputError, Mixture, Mowst, PowerGate, expert
 from mowst.confidence import DispersionGate, Gated
 from mowst.data import load
 from mowst.distillation import Distill
@@ -39,6 +40,30 @@ class Halves(DispersionGate):
 
     def forward(self, weak_logits, x, strong_logits=None):
         return Gated(0.5 + 0.5 * self.measure(weak_logits).mean(-1))
+
+
+class Bare(Halves):
+    """A gate that forgets its `Gated`."""
+
+    def forward(self, weak_logits, x, strong_logits=None):
+        return super().forward(weak_logits, x).confidence
+
+
+class Narrow(nn.Linear):
+    """A strong expert with two outputs, whatever it is asked for."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, 2)
+
+    def forward(self, x, edge_index):
+        return super().forward(x)
+
+
+class Fixed(nn.Module):
+    """A strong expert that has nothing to learn."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
 
 
 class Fuses(nn.Module):
@@ -136,3 +161,27 @@ def test_solo_takes_further_terms(tiny):
     trainer = Trainer(student, data, lambda out, y: pooled(out, y, accuracy))
     solo(trainer, Schedule(epochs=2), extra=[Term(Distill(KD()), on="all")])
     assert len(trainer.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gate": GateConfig(f"{HERE}:Bare")}, "gate Bare: must return"),
+        ({"strong": ExpertConfig(f"{HERE}:Narrow")}, "must return logits"),
+        ({"strong": ExpertConfig(f"{HERE}:Fixed")}, "has no parameter to train"),
+    ],
+)
+def test_a_part_that_keeps_no_contract_is_named_in_one_line(options, words):
+    with pytest.raises(InputError, match=words) as error:
+        run(Config(dataset="sbm", regime="joint", epochs=1, seeds=1, baselines=False, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_either_form_of_a_dotted_path_will_do():
+    for name in (f"{HERE}:graph", f"{HERE}.graph"):
+        assert load(name).num_nodes == graph().num_nodes
+    for name in (f"{HERE}:Squirrel", f"{HERE}.Squirrel"):
+        with pytest.raises(ValueError, match="Squirrel"):
+            build(name)
+    for name in (f"{HERE}:Squared", f"{HERE}.Squared"):
+        assert isinstance(build(f"{name}(weight=2)+kd")[0].loss, Squared)

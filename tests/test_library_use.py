@@ -99,3 +99,17 @@ def test_the_classifier_says_what_is_wrong(tiny):
 def test_a_classifier_is_of_a_mixture_and_its_regime_takes_its_losses(options, words):
     with pytest.raises(InputError, match=words):
         MowstClassifier(**options)
+
+
+def test_a_classifier_says_what_is_wrong_with_its_input():
+    data = load("sbm")
+    with pytest.raises(InputError, match="did you mean strong"):
+        MowstClassifier(strongg="gcn")
+    with pytest.raises(InputError, match="must be a PyG Data, is Graph"):
+        MowstClassifier().fit(nx.karate_club_graph())
+    del data.test_mask
+    classifier = MowstClassifier(epochs=3).fit(data)
+    assert len(classifier.predict(data)) == data.num_nodes
+    data.x = data.x[:, 1:]
+    with pytest.raises(InputError, match=f"fitted on {data.num_features + 1}"):
+        classifier.predict(data)

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -125,6 +126,27 @@ def test_the_share_that_a_study_seeks_is_the_one_that_routing_sends(blocks):
     sent = (done.output.confidence < done.model.threshold)[blocks.val_mask].float().mean()
     assert sent > 0.1
     assert GOALS.lookup("share")(done, blocks) == pytest.approx(100 * float(sent))
+
+
+def test_predict_needs_no_predictions_to_compare_with(finished, tmp_path, capsys):
+    folder = tmp_path / "moved"
+    shutil.copytree(finished / "seed-0", folder)
+    (folder / "predictions.npz").unlink()
+    assert predict_command([str(folder)]) == 0
+    assert "nothing to compare them with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ["--threshold .nan", "--nodes="])
+def test_predict_refuses_what_is_no_number(finished, line):
+    with pytest.raises(InputError, match=line[:7]):
+        predict_command([str(finished / "seed-0"), *line.split()])
+
+
+def test_a_flag_that_changes_nothing_is_named(tmp_path, capsys):
+    line = "--regime joint --rehearsals 5 --folds 7 --strong.dropout 0.1 --gate_lr 0.1 --no-baselines"
+    command([*FAST, *line.split(), "--out", str(tmp_path / "run")])
+    notes = [each for each in capsys.readouterr().err.splitlines() if each.startswith("note: --")]
+    assert [note.split()[1] for note in notes] == ["--rehearsals", "--folds"]
 
 
 @pytest.mark.parametrize("nodes", ["one", "1.5", "no/such/file", "100000", "=-1", f"{10**30}"])

@@ -5,6 +5,7 @@ from optuna.trial import FixedTrial
 from torch import nn
 
 from mowst import Config, ExpertConfig, GateConfig
+from mowst.cli import given_fields
 from mowst.confidence import DispersionGate, Gated
 from mowst.errors import InputError
 from mowst.experiment import build
@@ -12,7 +13,7 @@ from mowst.fields import configured, placed, taken
 from mowst.ranges import inside, read_search
 from mowst.resources import folder
 from mowst.space import make_space
-from mowst.tune import first_points, given_fields, published
+from mowst.tune import first_points, published
 
 HERE = __name__
 GRAPHS = sorted({path.stem.split("-", 1)[1].rsplit("-", 1)[0] for path in folder("configs").glob("*.yaml")})

@@ -29,7 +29,7 @@ def load(
     `num_classes`, `metric`, `split`, and `count_mismatch`: None, or a sentence where the counts are not the card's.
     Raises InputError in one line, and then leaves nothing behind that was not there before.
     """
-    outside = ":" in name and not Path(name).exists()
+    outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
     entry = _outside_card(name) if outside else card(name)
     chosen = split or next(iter(entry.splits))
     if chosen not in entry.splits:
