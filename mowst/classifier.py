@@ -47,6 +47,7 @@ class MowstClassifier:
             raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
         self.seed = seed
         self.model: Mowst | None = None
+        self.num_features: int | None = None
         self.history: list[dict[str, Any]] = []
 
     def fit(self, data: Data) -> Self:
@@ -85,7 +86,7 @@ class MowstClassifier:
     def _on(self, data: Data, do: Callable[..., Any]) -> Any:
         if self.model is None:
             raise RuntimeError("fit the classifier first")
-        if data.num_features != self.num_features:
+        if self.num_features not in (None, data.num_features):
             raise InputError(f"x: has {data.num_features} features, the classifier was fitted on {self.num_features}")
         fabric = fabric_of(self.config)
         ready = prepare(data, self.config, fabric.device)
