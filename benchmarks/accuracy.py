@@ -99,13 +99,29 @@ def lines() -> list[str]:
         "",
         f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or masks; {CAPS}.",
     ]
-    heads = ["graph", "MLP", "strong", "alone", "average", "mixture (held-out)"]
+    heads = [
+        "graph",
+        "MLP",
+        "strong",
+        "alone",
+        "average",
+        "calibrated",
+        "evidence",
+        "fused",
+        "routed",
+        "stacked on val",
+    ]
     table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in tuned_results():
         graph, _, strong = name.removesuffix("-tuned").partition("/")
-        weak, *rest = bold([found["scores"][each] for each in ("weak", "strong", "average", "mixture")])
+        ours = ("weak", "strong", "average", "calibrated", "evidence", "mixture", "routed")
+        weak, *rest = bold([found["scores"].get(each) for each in ours])
+        rest.append(cell(found["scores"].get("stacked-on-val")))
         table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
-    words = f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say."
+    words = (
+        f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say. The default regime and the plain "
+        "fusions, as in docs/gating.md; in bold the best of what is not fitted on validation nodes."
+    )
     return [*table, "", words]
 
 
