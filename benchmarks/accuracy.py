@@ -99,18 +99,8 @@ def lines() -> list[str]:
         "",
         f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or masks; {CAPS}.",
     ]
-    heads = [
-        "graph",
-        "MLP",
-        "strong",
-        "alone",
-        "average",
-        "calibrated",
-        "evidence",
-        "fused",
-        "routed",
-        "stacked on val",
-    ]
+    heads = ["graph", "MLP", "strong", "alone", "average", "calibrated", "evidence", "fused", "routed"]
+    heads += ["stacked on val"]
     table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in tuned_results():
         graph, _, strong = name.removesuffix("-tuned").partition("/")
@@ -119,8 +109,8 @@ def lines() -> list[str]:
         rest.append(cell(found["scores"].get("stacked-on-val")))
         table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
     words = (
-        f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say. The default regime and the plain "
-        "fusions, as in docs/gating.md; in bold the best of what is not fitted on validation nodes."
+        f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say. The default regime and the "
+        "plain fusions, as in docs/gating.md; in bold the best of what is not fitted on validation nodes."
     )
     return [*table, "", words]
 
