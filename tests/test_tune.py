@@ -194,7 +194,9 @@ def test_several_goals_have_a_front(tmp_path):
     trial = study.best_trials[0]
     fitted = run_seed(configured(space.config, trial.params), 0).fitted["mixture"]
     val = load(SMALL.dataset, seed=0).val_mask
-    assert trial.values[1] == pytest.approx(100 * (fitted.output.confidence[val] < 0.5).float().mean().item())
+    assert trial.values[1] == pytest.approx(
+        100 * (fitted.output.confidence[val] < fitted.model.threshold).float().mean().item()
+    )
     assert trial.values[2] == parameters(fitted.model)
 
 
