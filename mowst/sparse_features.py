@@ -58,7 +58,8 @@ class Factor(Tensor):
         """Give everything else the dense matrix, and a copy of it to what returns a view, which may be written into."""
         if func is torch.ops.aten.detach.default:
             return args[0]
-        if func._schema.is_mutable:
+        into = [a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments]
+        if any(write and isinstance(value, Factor) for write, value in zip(into, args, strict=False)):
             raise InputError(f"{cls.__name__}: must not be written into by {func}; clone and make it dense first")
         views = any(value.alias_info is not None for value in func._schema.returns)
         args, kwargs = tree_map_only(

@@ -198,6 +198,13 @@ def test_what_is_kept_of_sparse_features_is_never_written_into(name, passed):
         assert torch.equal(now, then)
 
 
+def test_what_is_kept_may_be_written_into_something_else():
+    x, plain = prepare_features(features()), features()
+    assert torch.equal(torch.ones(N, WIDTH).add_(x), plain + 1)
+    assert torch.equal(torch.ones(N, WIDTH).copy_(x), plain)
+    assert torch.equal(torch.add(x, 1, out=torch.empty(N, WIDTH)), plain + 1)
+
+
 def test_named_arguments_make_a_product_too():
     x, weight = prepare_features(features()), torch.randn(3, WIDTH)
     torch.testing.assert_close(F.linear(input=x, weight=weight), features() @ weight.t())
