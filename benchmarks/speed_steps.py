@@ -22,12 +22,16 @@ from mowst.sparse_features import prepare_features
 from mowst.trainer import Trainer
 
 Step = Callable[[], object]
+PYG_GCN = "torch_geometric.nn.models.GCN"
 
 
-def training_step(x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true", **options: Any) -> Step:
-    """Return one step of PyG's GCN, 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
+def training_step(
+    x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true", kind: str = "gcn", **options: Any
+) -> Step:
+    """Return one step of a GCN, 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
     torch.manual_seed(0)
-    model = GCN(x.size(1), 256, 3, 40, dropout=0.5, norm="batch_norm", **options).to(x.device)
+    options |= {"hidden_channels": 256, "num_layers": 3, "dropout": 0.5, "norm": "batch_norm"}
+    model = expert(kind, x.size(1), 40, **options).to(x.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
     def step() -> None:
@@ -45,14 +49,14 @@ def training_step(x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true
 def step_row(num_nodes: int, device: str = "cpu") -> dict[str, Step]:
     data = citation_like(num_nodes).to(device)
     x, y = data.x, data.y
-    adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).gcn().to(device)
+    adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).to(device)
     csr = to_torch_csr_tensor(*gcn_norm(data.edge_index, num_nodes=num_nodes), (num_nodes, num_nodes))
     steps = {
-        "PyG, edge_index, cached": training_step(x, y, data.edge_index, cached=True),
-        "PyG, torch CSR, normalised": training_step(x, y, csr, normalize=False),
-        "ours": training_step(x, y, adjacency, normalize=False),
-        "ours, float32 products medium": training_step(x, y, adjacency, "32-medium", normalize=False),
-        "ours, bf16-mixed": training_step(x, y, adjacency, "bf16-mixed", normalize=False),
+        "PyG, edge_index, cached": training_step(x, y, data.edge_index, kind=PYG_GCN, cached=True),
+        "PyG, torch CSR, normalised": training_step(x, y, csr, kind=PYG_GCN, normalize=False),
+        "ours": training_step(x, y, adjacency),
+        "ours, float32 products medium": training_step(x, y, adjacency, "32-medium"),
+        "ours, bf16-mixed": training_step(x, y, adjacency, "bf16-mixed"),
     }
     return {name: _waits(step) for name, step in steps.items()} if device != "cpu" else steps
 
@@ -154,8 +158,7 @@ def scaling_row(sizes: tuple[float, ...] = (0.25, 0.5, 1, 2)) -> dict[str, Step]
     for size in sizes:
         num_nodes = int(size * ARXIV_NODES)
         data = citation_like(num_nodes)
-        adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes).gcn()
-        steps[str(num_nodes)] = training_step(data.x, data.y, adjacency, normalize=False)
+        steps[str(num_nodes)] = training_step(data.x, data.y, Adjacency.from_edge_index(data.edge_index, num_nodes))
     return steps
 
 

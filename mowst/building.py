@@ -59,7 +59,7 @@ def prepare(data: Data, config: Config, device: torch.device) -> Data:
 
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
-    weak, strong = (build_expert(part, in_channels, num_classes) for part in (config.weak, config.strong))
+    weak, strong = (build_expert(name, config, in_channels, num_classes) for name in EXPERTS)
     kind = config.gate_kind
     gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
@@ -75,24 +75,20 @@ def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     return Mowst(weak, strong, gate, LogisticGate(config.gate.dispersions) if routed else None)
 
 
-def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
-    """Build one expert from its configuration, and try it on two nodes joined by an edge.
+def build_expert(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `weak` or `strong` expert of a configuration, and try it on two nodes joined by an edge.
 
     Raises:
         InputError: it cannot be built, has nothing to train, or does not answer with logits [N, C].
     """
-    made = expert(
-        part.kind,
-        in_channels,
-        num_classes,
-        norm=part.norm,
-        hidden_channels=part.hidden_channels,
-        num_layers=part.num_layers,
-        dropout=part.dropout,
-        **part.options,
-    )
+    part = getattr(config, name)
+    options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
+    try:
+        made = expert(part.kind, in_channels, num_classes, **options, **part.options)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
     if not any(parameter.requires_grad for parameter in made.parameters()):
-        raise InputError(f"expert {part.kind}: has no parameter to train")
+        raise InputError(f"{name} expert {part.kind}: has no parameter to train")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             said = copy.deepcopy(made).eval()(torch.zeros(2, in_channels), torch.tensor([[0, 1], [1, 0]]))
@@ -100,7 +96,8 @@ def build_expert(part: Any, in_channels: int, num_classes: int) -> nn.Module:
         return made
     if not isinstance(said, Tensor) or said.shape != (2, num_classes):
         shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        raise InputError(f"expert {part.kind}: must return logits [N, {num_classes}], and for N = 2 returned {shape}")
+        must = f"must return logits [N, {num_classes}], and for N = 2 returned {shape}"
+        raise InputError(f"{name} expert {part.kind}: {must}")
     return made
 
 
@@ -109,7 +106,7 @@ def build_model(name: str, config: Config, in_channels: int, num_classes: int) -
     if name == "mixture":
         return build(config, in_channels, num_classes)
     part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
-    return build_expert(getattr(config, part), in_channels, num_classes)
+    return build_expert(part, config, in_channels, num_classes)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mowst.metrics import hit
 from mowst.mixture import EXPERTS, Mixture
 
 COMPARED = {
@@ -53,7 +54,7 @@ def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor |
 
 def hits(out: Mixture, y: Tensor, nodes: Tensor) -> list[Tensor]:
     """Return which of some nodes the weak and the strong expert have right, [n] and [n], 0 or 1."""
-    return [(logits[nodes].argmax(dim=-1) == y[nodes]).float() for logits in (out.weak, out.strong)]
+    return [hit(logits[nodes], y[nodes]) for logits in (out.weak, out.strong)]
 
 
 def mean(values: Tensor) -> float:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, GINConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GAT, GIN, MLP, GraphSAGE
@@ -43,6 +44,24 @@ class EdgelessMLP(MLP):
         return super().forward(x)
 
 
+class NarrowGCNConv(GCNConv):
+    """PyG's GCN layer on a normalised adjacency, (A X) W where X is the narrower side, else A (X W).
+
+    The results are the same. In a first layer A X is the product of two constants, which an `Adjacency` keeps.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        super().__init__(in_channels, out_channels, **{**kwargs, "normalize": False})
+        self.passes_first = in_channels < out_channels
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, F], [N, N] -> [N, H]."""
+        if not self.passes_first:
+            return super().forward(x, edge_index, edge_weight)
+        passed = self.propagate(edge_index, x=x, edge_weight=edge_weight)
+        return F.linear(passed, self.lin.weight, self.bias)
+
+
 class GCN(PyGCN):
     """PyG's GCN on an adjacency that is normalised once per call, not once per layer; plain edges or an `Adjacency`."""
 
@@ -50,8 +69,9 @@ class GCN(PyGCN):
     normalize = True
     inference_per_layer = PyGCN.inference_per_layer  # `forward` below leaves the layers as they are.
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs, normalize=False)
+    def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
+        """Make a layer, as PyG's models do."""
+        return NarrowGCNConv(in_channels, out_channels, **kwargs)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
@@ -146,7 +166,7 @@ EXPERTS = Names(
         "gin": GIN,
         "gat": GAT,
         "gin-skip": partial(Residual, gin_conv),
-        "gcn-res": partial(Residual, partial(GCNConv, normalize=False), normalize=True),
+        "gcn-res": partial(Residual, NarrowGCNConv, normalize=True),
         "sage-res": partial(Residual, SAGEConv),
     },
 )

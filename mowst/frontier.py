@@ -24,6 +24,7 @@ from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
+from mowst.experts import NarrowGCNConv
 from mowst.mixture import run_module
 from mowst.propagation import Adjacency, Rows, suited
 from mowst.sparse_features import SparseFeatures, dense, rows_of, suited_features
@@ -115,7 +116,9 @@ class Costs:
     """A cut must be as much cheaper as this to be worth the risk that the prices are others on this machine."""
 
     def __init__(self, module: Any, x: Tensor, entries: int):
-        kept = isinstance(module.convs[0], GINConv if isinstance(x, SparseFeatures) else PAIRED)  # the first A X
+        first: Any = module.convs[0]
+        passes_first = isinstance(first, GINConv if isinstance(x, SparseFeatures) else PAIRED)
+        kept = passes_first or (getattr(first, "passes_first", False) and not isinstance(x, SparseFeatures))  # A X
         self.num_nodes, width = x.shape
         self.features: float = width
         if isinstance(x, SparseFeatures) and not kept:
@@ -165,8 +168,8 @@ def _keeps_to_its_hop(part: nn.Module) -> bool:
         return bool(part.track_running_stats)
     if isinstance(part, LayerNorm):
         return part.mode == "node"
-    if type(part) in PAIRED or type(part) is GCNConv:
-        normalizes = type(part) is GCNConv and part.normalize
+    if type(part) in (*PAIRED, GCNConv, NarrowGCNConv):
+        normalizes = isinstance(part, GCNConv) and part.normalize
         return part.flow == "source_to_target" and not normalizes
     return isinstance(part, NODE_WISE)
 

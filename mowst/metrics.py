@@ -20,10 +20,18 @@ from mowst.names import Names
 Metric = Callable[..., float]
 
 
+def hit(scores: Tensor, y: Tensor) -> Tensor:
+    """Return [n]: 1 where the largest of a row of probabilities or logits, [n, C], is the label, else 0."""
+    return (scores.argmax(dim=-1) == y).float()
+
+
 def accuracy(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
     """Share of rows whose largest entry is the label, in [0, 1]."""
-    right = (probs.argmax(dim=-1) == y).float()
+    right = hit(probs, y)
     return float(right.mean() if weight is None else (weight * right).sum() / weight.sum())
+
+
+accuracy.mean_of = hit  # type: ignore[attr-defined]
 
 
 def rocauc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
@@ -59,9 +67,15 @@ def pooled(out: Output, y: Tensor, metric: Metric) -> float:
 
 
 def expected(out: Output, y: Tensor, metric: Metric) -> float:
-    """Metric under random routing, weak with probability c, exactly."""
+    """Metric under random routing, weak with probability c, exactly.
+
+    A metric that is the mean of one value per row, of logits as of probabilities, may name it (`mean_of`): there is
+    nothing to sort or to copy then.
+    """
     if not isinstance(out, Mixture):
         return metric(probabilities(out), y)
+    if each := getattr(metric, "mean_of", None):
+        return float(each(out.strong, y).lerp(each(out.weak, y), out.confidence.float()).mean())
     both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
     return metric(both, torch.cat([y, y]), torch.cat([out.confidence, 1 - out.confidence]))
 

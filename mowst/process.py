@@ -32,16 +32,43 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, (1 << 31) - 1)])
 
 
+class ByteMask(torch.autograd.Function):
+    """Multiply by a mask of bytes and a number, and the gradient by the same; a byte is all that is kept per entry."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return (x * kept).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return (gradient * ctx.saved_tensors[0]).mul_(ctx.scale), None, None
+
+
 def byte_dropout(x: Tensor, p: float = 0.5) -> Tensor:
     """Drop entries of `x` with probability `p` rounded to a 256th, and scale the others so that the mean stays.
 
-    It takes a byte per entry, eight from each draw of torch's generator (so a seed fixes them), where `F.dropout` makes
-    a draw per entry, all on one thread.
+    It takes one to eight bits per entry from torch's generator (so a seed fixes them), one for p = 1/2, where
+    `F.dropout` makes a draw per entry, all on one thread.
     """
-    dropped = round(p * 256)
-    words = torch.empty((x.numel() + 7) // 8, dtype=torch.long).random_(-(2**63), None)
-    kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
-    return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
+    kept = 256 - round(p * 256)
+    mask = coins(x.numel(), kept).view(x.shape)
+    return ByteMask.apply(x, mask, 256 / kept)  # type: ignore[no-untyped-call]
+
+
+def coins(count: int, heads: int) -> Tensor:
+    """Draw bytes [count] that are 1 with probability heads / 256, else 0; `heads` is from 1 to 255.
+
+    Sixty-four at a time are built up in the bits of a word: "or" with a word of fair bits takes a probability q to
+    (1 + q) / 2, "and" to q / 2, which from the lowest digit to the highest makes any binary fraction.
+    """
+    words = torch.zeros((count + 63) // 64, dtype=torch.long)
+    for digit in range((heads & -heads).bit_length() - 1, 8):
+        fair = torch.empty_like(words).random_(-(2**63), None)
+        words = words | fair if heads >> digit & 1 else words & fair
+    spread = (words[:, None] >> torch.arange(8)) & 0x0101010101010101
+    return spread.view(torch.uint8).view(-1)[:count]
 
 
 class _ByteDropout(TorchFunctionMode):
@@ -54,7 +81,7 @@ class _ByteDropout(TorchFunctionMode):
 
     @staticmethod
     def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if training and not inplace and x.device.type == "cpu" and 0.5 <= p * 256 < 255.5:
+        if training and not inplace and x.device.type == "cpu" and 0.5 < p * 256 < 255.5:
             return byte_dropout(x, p)
         return F.dropout(x, p, training, inplace)
 
@@ -82,7 +109,7 @@ def _products_in(precision: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tune_process(enabled: bool = True) -> Iterator[None]:
-    """Run a command with what makes a CPU fast: freed memory stays in the process, dropout draws bytes."""
+    """Run a command with what makes a CPU fast: freed memory stays in the process, dropout draws bits."""
     if not enabled:
         yield
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -91,15 +92,44 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
         raise InputError(f"sampler: {' '.join(str(error).split())}") from None
 
 
+class Alike(BasePruner):
+    """Shows a pruner only the trials that had the same thing scored at this step.
+
+    A trial is scored by its strong expert while that trains alone, and by the whole afterwards. Where a GCN is worse
+    than GraphSAGE, the mixture with it may still be the better one, and must not be stopped for that.
+    """
+
+    def __init__(self, pruner: BasePruner):
+        self.pruner = pruner
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Ask the pruner."""
+        step = trial.last_step or 0
+        alike = copy.copy(study)
+        alike.get_trials = lambda *args, **kwargs: [  # type: ignore[method-assign]
+            other for other in study.get_trials(*args, **kwargs) if scored(other, step) == scored(trial, step)
+        ]
+        return self.pruner.prune(alike, trial)
+
+
+def scored(trial: FrozenTrial, step: int) -> str:
+    """Return what a trial had scored at a step, from its attribute of that name: pairs (first step, what)."""
+    return next((what for first, what in reversed(trial.user_attrs.get("scored", ())) if first <= step), "")
+
+
 def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
-    """Return a pruner by name or dotted path, its pace set for phases of so many epochs."""
+    """Return a pruner by name or dotted path, its pace set for phases of so many epochs.
+
+    All compare like with like but Hyperband, whose brackets are its own and must be seen by the sampler.
+    """
     pace: dict[str, float] = {
         "percentile": 66.0,  # at the median, trials are stopped that start late and end first
         "n_warmup_steps": epochs // 30,
         "min_resource": max(1, epochs // 27),
         "max_resource": epochs,
     }
-    return made(f"pruner {name}", PRUNERS.lookup(name), pace, options)
+    pruner = made(f"pruner {name}", PRUNERS.lookup(name), pace, options)
+    return pruner if isinstance(pruner, HyperbandPruner) else Alike(pruner)
 
 
 @experimental()

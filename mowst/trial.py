@@ -28,6 +28,8 @@ REPORTS = 50
 """How often at most a phase asks the pruner."""
 UNJUDGED = ("pretrain weak", "rehearse weak", "rehearse strong")
 """Phases that say nothing of what the whole will reach, so that no trial is pruned for having them."""
+PARTIAL = ("pretrain strong",)
+"""Phases whose score is that of the strong expert alone, which says something only beside experts of its kind."""
 
 
 class Watch:
@@ -38,6 +40,7 @@ class Watch:
         self.judged = to_train(config)[-1]
         self.epochs, self.step, self.best = 0, 0, -float("inf")
         self.last: dict[str, Any] | None = None
+        self.scored: list[tuple[int, str]] = []
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take the record of one validation."""
@@ -49,9 +52,16 @@ class Watch:
         self.step += 1
         self.best = max(self.best, 100 * line["best"])
         if self.step % self.every == 0:
+            self._say_what(self.config.strong.kind if line["phase"] in PARTIAL else "")
             self.trial.report(self.best, self.step * self.config.eval_every)
             if self.trial.should_prune():
                 raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")
+
+    def _say_what(self, scored: str) -> None:
+        """Write down what is scored from now on, for `mowst.sampling.Alike`."""
+        if not self.scored or self.scored[-1][1] != scored:
+            self.scored.append((self.step * self.config.eval_every, scored))
+            self.trial.set_user_attr("scored", self.scored)
 
 
 def objective(

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from torch_geometric.nn import models
+from torch_geometric.nn import GCNConv, models
 from torch_geometric.utils import to_torch_csr_tensor
 
 from mowst.errors import InputError
-from mowst.experts import EXPERTS, GCN, Residual, expert
+from mowst.experts import EXPERTS, GCN, NarrowGCNConv, Residual, expert
 from mowst.mixture import run_module
-from mowst.propagation import Adjacency
+from mowst.propagation import Adjacency, Rows
 
 NAMES = EXPERTS.names
 GNNS = [name for name in NAMES if name != "mlp"]
@@ -59,6 +59,41 @@ def test_gcn_is_pygs_gcn(tiny):
     ours.load_state_dict(theirs.state_dict())
     for edges in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
         torch.testing.assert_close(ours(tiny.x, edges), theirs(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("in_channels", "out_channels"), [(5, 9), (9, 5), (7, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_gcn_layer_passes_on_the_narrower_side_and_is_pygs_all_the_same(
+    tiny, monkeypatch, in_channels, out_channels, bias
+):
+    ours, theirs = (
+        kind(in_channels, out_channels, normalize=False, bias=bias).double() for kind in (NarrowGCNConv, GCNConv)
+    )
+    theirs.load_state_dict(ours.state_dict())
+    adjacency = Adjacency.from_edge_index(tiny.edge_index, tiny.num_nodes).gcn()
+    x = torch.randn(tiny.num_nodes, in_channels, dtype=torch.double, requires_grad=True)
+    mask = torch.randn(tiny.num_nodes, out_channels, dtype=torch.double)
+    results, widths = [], []
+    times = Rows.times
+    monkeypatch.setattr(Rows, "times", lambda self, other: widths.append(other.size(1)) or times(self, other))
+    for conv in (ours, theirs):
+        out = conv(x, adjacency)
+        (out * mask).sum().backward()
+        results.append([out, x.grad.clone(), *(conv.get_parameter(name).grad for name in conv.state_dict())])
+        x.grad = None
+    assert widths[:2] == [min(in_channels, out_channels)] * 2
+    torch.testing.assert_close(*results)
+
+
+def test_the_first_product_of_a_gcn_that_widens_is_computed_once(tiny, monkeypatch):
+    products = []
+    times = Rows.times
+    monkeypatch.setattr(Rows, "times", lambda self, other: products.append(other.size(1)) or times(self, other))
+    adjacency = Adjacency.from_edge_index(tiny.edge_index, tiny.num_nodes)
+    model = expert("gcn", tiny.num_features, 3, hidden_channels=64, num_layers=2)
+    for _ in range(4):
+        model(tiny.x, adjacency).sum().backward()
+    assert products.count(tiny.num_features) == 2  # seen to be constant when it comes the second time
 
 
 @pytest.mark.parametrize(("name", "theirs"), [("sage", models.GraphSAGE), ("gin", models.GIN), ("gat", models.GAT)])

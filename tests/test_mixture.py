@@ -88,6 +88,20 @@ def test_expected_accuracy_is_what_many_draws_come_to():
     assert expected(out, batch.y, accuracy) == pytest.approx(torch.stack(draws).float().mean().item(), abs=2e-3)
 
 
+def test_a_metric_of_ones_own_that_names_no_rows_gets_both_experts_weighted():
+    out, batch = random_mixture(N=500)
+    given = []
+
+    def own(probs, y, weight=None):
+        given.append((probs, weight))
+        return accuracy(probs, y, weight)
+
+    assert expected(out, batch.y, own) == pytest.approx(expected(out, batch.y, accuracy), abs=1e-6)
+    ((probs, weight),) = given
+    torch.testing.assert_close(probs.sum(-1), torch.ones_like(weight))
+    torch.testing.assert_close(weight[:500] + weight[500:], torch.ones_like(out.confidence))
+
+
 def test_expected_auc_counts_every_pair_of_every_routing():
     out, batch = random_mixture(N=40, C=2)
     scores = torch.cat([out.weak.softmax(-1)[:, 1], out.strong.softmax(-1)[:, 1]])

@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.nn.models import MLP
 
 from mowst.errors import InputError
-from mowst.process import byte_dropout, float32_products, keep_freed_memory, tune_process
+from mowst.process import byte_dropout, coins, float32_products, keep_freed_memory, tune_process
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])
@@ -21,6 +21,23 @@ def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(p, dtype):
     assert abs(exact - p) <= 1 / 512
     scale = torch.tensor(1 / (1 - exact)).to(dtype)
     assert out.unique().tolist() == [0, float(scale)]
+
+
+@pytest.mark.parametrize("heads", [1, 2, 77, 128, 129, 192, 255])
+def test_a_coin_falls_heads_as_often_as_asked(heads):
+    torch.manual_seed(heads)
+    drawn, share = coins(2**20 + 3, heads), heads / 256
+    assert drawn.dtype == torch.uint8
+    assert len(drawn) == 2**20 + 3
+    assert int(drawn.max()) == 1
+    assert abs(float(drawn.float().mean()) - share) < 5 * (share * (1 - share) / len(drawn)) ** 0.5
+
+
+def test_dropout_keeps_one_byte_per_entry_for_its_gradient():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        byte_dropout(torch.randn(50, 7, requires_grad=True), 0.3)
+    assert [(tensor.shape, tensor.element_size()) for tensor in kept] == [((50, 7), 1)]
 
 
 def test_gradient_of_dropout_is_its_own_mask():
@@ -41,9 +58,9 @@ def test_masks_are_fixed_by_the_seed_and_independent_between_neighbours_and_call
         assert abs(float((one * other).mean())) < 5 / 512
 
 
-def test_every_byte_of_a_word_is_a_fair_draw():
+def test_every_place_in_a_word_is_a_fair_draw():
     torch.manual_seed(0)
-    kept = byte_dropout(torch.ones(100_000, 8), 0.5) > 0
+    kept = byte_dropout(torch.ones(100_000, 64), 0.5) > 0
     assert (kept.float().mean(0) - 0.5).abs().max() < 0.01
 
 
@@ -65,7 +82,7 @@ def test_models_are_reached_only_in_training_and_only_inside_the_settings():
         assert torch.equal(output(), plain)
 
 
-@pytest.mark.parametrize("p", [0.0, 0.001, 0.999, 1.0])
+@pytest.mark.parametrize("p", [0.0, 0.001, 1 / 512, 0.999, 1.0])
 def test_probabilities_that_a_byte_cannot_hold_go_to_torch(p):
     def dropped() -> torch.Tensor:
         torch.manual_seed(0)

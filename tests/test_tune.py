@@ -22,6 +22,7 @@ from mowst.goals import Goal
 from mowst.process import tune_process
 from mowst.record import parameters
 from mowst.run import command as run_command
+from mowst.sampling import make_pruner
 from mowst.space import make_space
 from mowst.study import Plan
 from mowst.study_page import write_page
@@ -127,6 +128,39 @@ def test_pruning_happens_and_repeats_itself(tmp_path, pruner):
     assert pruned
     assert all(trial.user_attrs["reason"].startswith("pruner, at") for trial in pruned)
     assert all(each.user_attrs["epochs"] < whole[0].user_attrs["epochs"] for each in pruned)
+
+
+@pytest.mark.parametrize(("scored", "score", "stopped"), [("gcn", 75, False), ("gcn", 65, True), ("", 75, True)])
+def test_a_trial_is_compared_with_those_that_had_the_same_thing_scored(scored, score, stopped):
+    """Six trials whose SAGE scored 90, six whose GCN scored 70, and six mixtures that scored 80."""
+    pruner = make_pruner("median", 30, {"n_warmup_steps": 0})
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for what, value in (("sage", 90), ("gcn", 70), ("", 80)) * 6:
+        trial = study.ask()
+        trial.set_user_attr("scored", [(1, what), (40, "")])
+        for step in (10, 50):
+            trial.report(value, step)
+        study.tell(trial, value)
+    trial = study.ask()
+    trial.set_user_attr("scored", [(10, scored)])
+    trial.report(score, 10)
+    assert trial.should_prune() == stopped
+
+
+@pytest.mark.parametrize(
+    ("fields", "scored"),
+    [
+        ({"regime": "held-out"}, ["gcn"]),
+        ({"regime": "joint", "pretrain": "both"}, ["gcn", ""]),
+        ({"regime": "joint", "pretrain": "none"}, [""]),
+        ({"mixture": False}, [""]),
+    ],
+)
+def test_a_trial_says_what_it_had_scored(tmp_path, fields, scored):
+    config = dataclasses.replace(SMALL, **fields)
+    (trial,) = tune(config, narrow(config), **plan(tmp_path / "s", trials=1)).trials
+    assert [what for _, what in trial.user_attrs["scored"]] == scored
+    assert {step for step, _ in trial.user_attrs["scored"]} <= set(trial.intermediate_values)
 
 
 def test_no_pruner_prunes_nothing(tmp_path):
