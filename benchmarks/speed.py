@@ -39,7 +39,8 @@ from mowst.process import tune_process
 from mowst.run import run
 
 RESULTS = Path(__file__).parent / "results" / "speed"
-SETTINGS = {"plain": False, "tuned": True}
+SETTINGS = {"plain": {"enabled": False}, "tuned": {}, "lean": {"keep_memory": False}}
+TIMED = ("plain", "tuned")
 Step = Callable[[], object]
 
 ROWS: dict[str, Callable[[], dict[str, Step]]] = {**speed_steps.ROWS, **speed_mixture.ROWS}
@@ -82,7 +83,7 @@ def work(row: str, setting: str, threads: int) -> None:
     torch.set_num_threads(threads)
     warnings.filterwarnings("ignore", message="Sparse")
     clock = time.process_time if threads == 1 else time.perf_counter
-    with tune_process(SETTINGS[setting]):
+    with tune_process(**SETTINGS[setting]):
         try:
             steps = ROWS[row]()
         except speed_mixture.NotRun as error:
@@ -105,7 +106,7 @@ def peak_memory() -> float:
 
 def measure_time(row: str, turns: int, threads: int) -> list[dict[str, Any]]:
     """Run all variants of a row in turns, with and without the process-wide settings; the first turn does not count."""
-    workers = {setting: Worker(row, setting, threads) for setting in SETTINGS}
+    workers = {setting: Worker(row, setting, threads) for setting in TIMED}
     variants = workers["plain"].variants
     times: dict[tuple[str, str], list[float]] = {}
     counts: dict[tuple[str, str], dict[str, float]] = {}

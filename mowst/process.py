@@ -39,11 +39,20 @@ class ByteMask(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(kept)
         ctx.scale = scale
-        return (x * kept).mul_(scale)
+        return masked(x, kept, scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return (gradient * ctx.saved_tensors[0]).mul_(ctx.scale), None, None
+        return ByteMask.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None  # type: ignore[no-untyped-call]
+
+
+def masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
+    """Multiply by a mask of bytes and a number, a million entries at a time, for which the mask becomes floats."""
+    parts = [each.contiguous().view(-1).split(2**20) for each in (x, kept)]
+    out = torch.empty(x.shape, dtype=x.dtype)
+    for part, mask, place in zip(*parts, out.view(-1).split(2**20), strict=True):
+        torch.mul(part, mask, out=place).mul_(scale)
+    return out
 
 
 def byte_dropout(x: Tensor, p: float = 0.5) -> Tensor:
@@ -108,11 +117,12 @@ def _products_in(precision: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tune_process(enabled: bool = True) -> Iterator[None]:
-    """Run a command with what makes a CPU fast: freed memory stays in the process, dropout draws bits."""
+def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[None]:
+    """Run a command with what makes a CPU fast: dropout draws bits, and freed memory stays in the process."""
     if not enabled:
         yield
         return
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
     with _ByteDropout():
         yield

@@ -121,6 +121,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     cli.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
     cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
+    cli.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak half as high again.")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
@@ -142,7 +143,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     place = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     cli.say_idle(config, sys.argv[1:] if arguments is None else arguments)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
-    with tune_process(parsed.fast), products, shown as display, place as out:
+    with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display, place as out:
         result = run(config, out, hook=display)
     console.print(scores_table(result))
     console.print(confidence_line(result))

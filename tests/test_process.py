@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn.models import MLP
 
+import mowst.process
 from mowst.errors import InputError
 from mowst.process import byte_dropout, coins, float32_products, keep_freed_memory, tune_process
 
@@ -40,11 +41,23 @@ def test_dropout_keeps_one_byte_per_entry_for_its_gradient():
     assert [(tensor.shape, tensor.element_size()) for tensor in kept] == [((50, 7), 1)]
 
 
-def test_gradient_of_dropout_is_its_own_mask():
-    x = torch.randn(50, 7, requires_grad=True)
+@pytest.mark.parametrize("shape", [(50, 7), (1500, 1400), (7,)])
+def test_gradient_of_dropout_is_its_own_mask_and_has_a_gradient_too(shape):
+    x = torch.randn(shape, requires_grad=True)
     out = byte_dropout(x, 0.5)
-    out.sum().backward()
-    torch.testing.assert_close(x.grad * x, out)
+    (gradient,) = torch.autograd.grad((out * x).sum(), x, create_graph=True)
+    torch.testing.assert_close(gradient, 2 * out)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    torch.testing.assert_close(second * x, 2 * out)
+
+
+def test_dropout_takes_what_does_not_lie_in_one_piece():
+    x = torch.randn(300, 200).t()
+    torch.manual_seed(0)
+    out = byte_dropout(x, 0.3)
+    torch.manual_seed(0)
+    assert torch.equal(out, byte_dropout(x.contiguous(), 0.3))
+    assert torch.equal((out == 0) | torch.isclose(out, x * 256 / 179), torch.ones_like(x, dtype=torch.bool))
 
 
 def test_masks_are_fixed_by_the_seed_and_independent_between_neighbours_and_calls():
@@ -62,6 +75,15 @@ def test_every_place_in_a_word_is_a_fair_draw():
     torch.manual_seed(0)
     kept = byte_dropout(torch.ones(100_000, 64), 0.5) > 0
     assert (kept.float().mean(0) - 0.5).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_freed_memory_is_kept_only_if_it_may_be(monkeypatch, keep):
+    kept = []
+    monkeypatch.setattr(mowst.process, "keep_freed_memory", lambda: kept.append(True))
+    with tune_process(keep_memory=keep):
+        assert (F.dropout(torch.ones(100, 100), 0.9) > 0).any()
+    assert kept == [True] * keep
 
 
 def test_models_are_reached_only_in_training_and_only_inside_the_settings():
