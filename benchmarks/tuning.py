@@ -123,6 +123,7 @@ def replayed(study: Study, pruner: str) -> dict[str, float]:
     spent, values = 0.0, []
     for trial in study.get_trials(states=(TrialState.COMPLETE,)):
         ours = again.ask()
+        ours.set_user_attr("scored", trial.user_attrs["scored"])
         for step, value in sorted(trial.intermediate_values.items()):
             ours.report(value, step)
             if ours.should_prune():

@@ -124,6 +124,7 @@ def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
     """
     pace: dict[str, float] = {
         "percentile": 66.0,  # at the median, trials are stopped that start late and end first
+        "n_startup_trials": 3,  # of each kind
         "n_warmup_steps": epochs // 30,
         "min_resource": max(1, epochs // 27),
         "max_resource": epochs,
