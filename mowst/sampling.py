@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -93,10 +94,11 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
 
 
 class Alike(BasePruner):
-    """Shows a pruner only the trials that had the same thing scored at this step.
+    """Shows a pruner only what was scored alike, in steps from where that began.
 
     A trial is scored by its strong expert while that trains alone, and by the whole afterwards. Where a GCN is worse
-    than GraphSAGE, the mixture with it may still be the better one, and must not be stopped for that.
+    than GraphSAGE, the mixture with it may still be the better one, and must not be stopped for that; nor must one
+    whose strong expert took longer.
     """
 
     def __init__(self, pruner: BasePruner):
@@ -104,17 +106,30 @@ class Alike(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Ask the pruner."""
-        step = trial.last_step or 0
+        (_, what) = scored(trial)[-1]
         alike = copy.copy(study)
         alike.get_trials = lambda *args, **kwargs: [  # type: ignore[method-assign]
-            other for other in study.get_trials(*args, **kwargs) if scored(other, step) == scored(trial, step)
+            other for each in study.get_trials(*args, **kwargs) if (other := part(each, what)).intermediate_values
         ]
-        return self.pruner.prune(alike, trial)
+        return self.pruner.prune(alike, part(trial, what))
 
 
-def scored(trial: FrozenTrial, step: int) -> str:
-    """Return what a trial had scored at a step, from its attribute of that name: pairs (first step, what)."""
-    return next((what for first, what in reversed(trial.user_attrs.get("scored", ())) if first <= step), "")
+def scored(trial: FrozenTrial) -> list[tuple[int, str]]:
+    """Return what a trial had scored, and after which step: its attribute of that name."""
+    return trial.user_attrs.get("scored") or [(-1, "")]
+
+
+def part(trial: FrozenTrial, what: str) -> FrozenTrial:
+    """Return a trial with those of its intermediate values that are of `what`, in steps from where that began."""
+    found = copy.copy(trial)
+    ends = [first for first, _ in scored(trial)[1:]] + [math.inf]
+    found.intermediate_values = {
+        step - first: value
+        for (first, each), end in zip(scored(trial), ends, strict=True)
+        for step, value in trial.intermediate_values.items()
+        if each == what and first < step <= end
+    }
+    return found
 
 
 def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:

@@ -38,7 +38,7 @@ class Watch:
     def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
         self.trial, self.config, self.every, self.asks = trial, config, every, asks
         self.judged = to_train(config)[-1]
-        self.epochs, self.step, self.best = 0, 0, -float("inf")
+        self.epochs, self.step, self.began, self.best = 0, 0, 0, -float("inf")
         self.last: dict[str, Any] | None = None
         self.scored: list[tuple[int, str]] = []
 
@@ -49,19 +49,17 @@ class Watch:
         other = line["model"] != self.judged or line["phase"] in UNJUDGED
         if not self.asks or other or line["seed"] != self.config.first_seed:
             return
+        scored = self.config.strong.kind if line["phase"] in PARTIAL else ""
+        if not self.scored or self.scored[-1][1] != scored:
+            self.scored.append((self.step * self.config.eval_every, scored))
+            self.trial.set_user_attr("scored", self.scored)  # for `mowst.sampling.Alike`
+            self.began, self.best = self.step, -float("inf")
         self.step += 1
         self.best = max(self.best, 100 * line["best"])
-        if self.step % self.every == 0:
-            self._say_what(self.config.strong.kind if line["phase"] in PARTIAL else "")
+        if (self.step - self.began) % self.every == 0:
             self.trial.report(self.best, self.step * self.config.eval_every)
             if self.trial.should_prune():
                 raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")
-
-    def _say_what(self, scored: str) -> None:
-        """Write down what is scored from now on, for `mowst.sampling.Alike`."""
-        if not self.scored or self.scored[-1][1] != scored:
-            self.scored.append((self.step * self.config.eval_every, scored))
-            self.trial.set_user_attr("scored", self.scored)
 
 
 def objective(
