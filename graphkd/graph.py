@@ -136,6 +136,8 @@ class GLD(DistillationLoss):
         choose("support", support, ("own", "teacher"))
         choose("of", of, ("probabilities", "standardized"))
         positive(temperature=temperature, k=1 if k is None else k)
+        if not isinstance(k, int | None):
+            raise ValueError(f"GLD: k must be a whole number, got {k}")
         if feature == "rms" and form != "global":
             raise ValueError(f"GLD: feature 'rms' needs each graph in full, which form {form!r} never has; use 'mean'")
         self.form, self.k, self.matching, self.feature = form, k, matching, feature

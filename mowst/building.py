@@ -47,6 +47,7 @@ def supports(device: torch.device, precision: str) -> bool:
 def prepare(data: Data, config: Config, device: torch.device) -> Data:
     """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
     data = copy.copy(data)
+    data.x = data.x.to(torch.get_default_dtype())
     if config.normalize_features:
         data.x = dense(data.x)
         data = NormalizeFeatures()(data)

@@ -18,7 +18,7 @@ from mowst.data import check
 from mowst.errors import InputError, unknown
 from mowst.experiment import fit
 from mowst.inference import Kept, Nodes, predict
-from mowst.mixture import Mowst
+from mowst.mixture import EXPERTS, Mowst
 from mowst.regimes import REGIMES, alone
 
 
@@ -45,6 +45,8 @@ class MowstClassifier:
         self.config = dataclasses.replace(config, **options)
         if alone(REGIMES.lookup(self.config.regime)):
             raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
+        if self.config.teacher not in (None, *EXPERTS):
+            raise InputError(f"MowstClassifier: teacher {self.config.teacher}: only mowst.run reads one; give strong")
         self.seed = seed
         self.model: Mowst | None = None
         self.num_features: int | None = None

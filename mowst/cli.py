@@ -15,7 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 
 from mowst.config import Config
 from mowst.errors import InputError, meant
-from mowst.fields import used
+from mowst.fields import metadata, used
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -98,7 +98,7 @@ def config_of(parsed: Namespace) -> Config:
 def given_fields(arguments: Sequence[str]) -> list[str]:
     """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
     words = short_kinds([word for argument in arguments for word in spelled(argument)])
-    names = [word[2:].partition("=")[0] for word in words if word.startswith("--")]
+    names = [word[2:].partition("=")[0].removesuffix("+") for word in words if word.startswith("--")]
     known = {entry.name for entry in fields(Config)} - {"kd"}
     return [name for name in names if name.partition(".")[0] in known]
 
@@ -109,7 +109,8 @@ def say_idle(config: Config, arguments: Sequence[str]) -> None:
         head, *rest = path.split(".")
         holder = getattr(config, head)
         idle = not used(config, config, head) or (is_dataclass(holder) and rest and not used(config, holder, rest[0]))
-        if idle and head != "regime":
+        beside = metadata(config, head).get("beside")
+        if idle and head != "regime" and not (beside and beside(config)):
             print(f"note: --{path} changes nothing with regime {config.regime}", file=sys.stderr)
 
 

@@ -32,13 +32,18 @@ from mowst.regimes import (
     routes,
 )
 
+Says = Callable[["Config"], bool]
 
-def setting(default: Any, search: Any = None, when: Callable[[Config], bool] | None = None, **limits: float) -> Any:
+
+def setting(
+    default: Any, search: Any = None, when: Says | None = None, beside: Says | None = None, **limits: float
+) -> Any:
     """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation.
 
-    `when` answers, of a whole configuration, whether the field changes anything in it.
+    `when` answers, of a whole configuration, whether the field changes anything in what a study judges; `beside`,
+    whether in anything else that is trained.
     """
-    return field(default=default, metadata={"search": search, "when": when, **limits})
+    return field(default=default, metadata={"search": search, "when": when, "beside": beside, **limits})
 
 
 def has_mixture(config: Config) -> bool:
@@ -49,6 +54,9 @@ def has_mixture(config: Config) -> bool:
 def has_weak(config: Config) -> bool:
     """Tell whether what is judged has the weak expert in it: the mixture, or a student."""
     return config.mixture or alone(REGIMES.lookup(config.regime)) is not None
+
+
+WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
 def has_strong(config: Config) -> bool:
@@ -138,7 +146,7 @@ class Config(Checked):
     """Folder that holds the graphs."""
     split: str | None = None
     """Split protocol, one of the card's; by default the card's first."""
-    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"), metadata={"when": has_weak})
+    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"), metadata=WEAK)
     """The weak expert."""
     strong: ExpertConfig = field(default_factory=ExpertConfig, metadata={"when": has_strong})
     """The strong expert."""
@@ -147,7 +155,9 @@ class Config(Checked):
     regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
     """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong
     one, a student where there is kd), or the dotted path of a regime."""
-    objective: str | None = setting(None, [None, "separate", "joint"], when=has_mixture)
+    objective: str | None = setting(
+        None, [None, "separate", "joint"], when=has_mixture, beside=lambda config: config.kd is not None
+    )
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
@@ -188,7 +198,8 @@ class Config(Checked):
     baselines: bool = True
     """Whether each expert is also trained alone, with the same budget, to compare with."""
     seeds: int = setting(3, at_least=1)
-    """Number of runs; the k-th uses seed first_seed + k and, where there are several, mask k."""
+    """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
+    number."""
     first_seed: int = setting(0, at_least=0)
     """Seed of the first run."""
     device: str = "auto"

@@ -26,6 +26,7 @@ from mowst.config import Config
 from mowst.data import load
 from mowst.diagnosis import diagnose, hits, threshold
 from mowst.distillation import attached, parse, ride
+from mowst.errors import InputError
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.objectives import OBJECTIVES
@@ -107,6 +108,8 @@ def opened(config: Config, seed: int, fabric: Fabric) -> tuple[Data, Data, Teach
         ready = ride(ready, teacher.signals)
     if config.kd is not None:
         try_losses(config, ready, seed, fabric)
+    if config.objective is not None and planned(config)[-1] not in EXPERTS:
+        try_objective(config, ready, seed, fabric)
     return data, ready, teacher
 
 
@@ -186,6 +189,25 @@ def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
         trainer = trainer_of(planned(config)[-1], config, ready, fabric)
         with attached(parse(config.kd or ()), trainer, *roles(config)):
             pass
+
+
+def try_objective(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:
+    """Evaluate the objective once on what a model that is not trained yet says.
+
+    Raises:
+        InputError: it fails, or does not return a number per node.
+    """
+    with seeded(seed, fabric.device):
+        trainer = trainer_of(planned(config)[-1], config, ready, fabric)
+        out = trainer.output()
+    try:
+        values = OBJECTIVES.lookup(config.objective)(out, trainer.batch)
+    except Exception as error:
+        what = type(out).__name__ if isinstance(out, Mixture) else "logits [N, C]"
+        raise InputError(f"objective {config.objective}: fails on a {what}: {type(error).__name__}: {error}") from None
+    if not isinstance(values, Tensor) or values.shape not in (trainer.batch.y.shape, ()):
+        said = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"objective {config.objective}: must return a number per node, [N], and returned {said}")
 
 
 def metric_of(data: Data) -> Metric:

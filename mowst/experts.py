@@ -1,8 +1,8 @@
 """Weak and strong experts by name: modules `(x [N, F], edge_index) -> logits [N, C]`.
 
-PyG's models are used as they are where they can be. Ours differ in one thing: GCN layers expect an adjacency that is
+PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
 normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
-once per layer.
+once per layer; and they multiply by it on their narrower side.
 
 | name     | model                                                                           |
 |----------|---------------------------------------------------------------------------------|
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, GINConv, MessagePassing, SAGEConv
+from torch_geometric.nn import BatchNorm, GCNConv, GINConv, LayerNorm, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GAT, GIN, MLP, GraphSAGE
 from torch_geometric.nn.models import GCN as PyGCN
 from torch_geometric.nn.resolver import normalization_resolver
@@ -35,13 +35,26 @@ from mowst.propagation import normalized
 
 
 class EdgelessMLP(MLP):
-    """PyG's MLP called like a GNN; its own second argument would take the edges for a batch vector."""
+    """PyG's MLP called like a GNN; its own second argument would take the edges for a batch vector.
 
-    sees_edges = False
+    With a norm over all nodes (graph norm, pair norm) it can no more be run for some of them alone than a GNN.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.sees_edges = not all(map(is_node_wise, self.norms))
 
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
         """[N, F] -> [N, C]; the edges are not looked at."""
         return super().forward(x)
+
+
+def is_node_wise(norm: nn.Module) -> bool:
+    """Whether a norm in evaluation mode looks at one node at a time."""
+    if isinstance(norm, LayerNorm):
+        return norm.mode == "node"
+    batch_norm = norm.module if isinstance(norm, BatchNorm) else norm
+    return isinstance(norm, nn.Identity) or bool(getattr(batch_norm, "track_running_stats", False))
 
 
 class NarrowGCNConv(GCNConv):
@@ -51,6 +64,8 @@ class NarrowGCNConv(GCNConv):
     """
 
     def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        for name in kwargs.keys() & {"add_self_loops", "improved", "cached"}:
+            raise ValueError(f"{name}: the model normalises, with self-loops; torch_geometric.nn.models.GCN takes it")
         super().__init__(in_channels, out_channels, **{**kwargs, "normalize": False})
         self.passes_first = in_channels < out_channels
 
@@ -188,7 +203,10 @@ def expert(
         InputError: the name is unknown, or the constructor refuses an argument.
     """
     factory = EXPERTS.lookup(kind)
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise InputError(f"expert {kind}: {error}") from None
     options |= {"norm": None if norm == "none" else norm, "norm_kwargs": node_wise(norm), "dropout": float(dropout)}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}

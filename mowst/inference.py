@@ -18,7 +18,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -196,6 +196,9 @@ class Kept:
 
     def __init__(self, model: Mowst, x: Tensor, graph: Tensor):
         self.model, self.x, self.graph = copy.deepcopy(model).eval(), x, graph
+        kind = x.device.type
+        self.precision: dict[str, Any] = {"dtype": torch.get_autocast_dtype(kind)}
+        self.precision["enabled"] = torch.is_autocast_enabled(kind)
         self.logits = expert_on(self.model, "strong", x, graph)(None)[0]
         self.touched = untouched(self.model.strong, x, graph)
 
@@ -218,7 +221,8 @@ class Kept:
             lambda some: (self.logits if some is None else self.logits.index_select(0, some), self.touched),
             self.touched,
         )
-        return INFERENCE.lookup(how)(ask, threshold=own(self.model, threshold), generator=generator)[place]
+        with torch.autocast(self.x.device.type, **self.precision):  # as the strong expert was run
+            return INFERENCE.lookup(how)(ask, threshold=own(self.model, threshold), generator=generator)[place]
 
 
 def own(model: Mowst, threshold: float | None) -> float:

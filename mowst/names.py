@@ -28,7 +28,10 @@ class Names(FunctionResolver[..., Any]):
         """Return the variant called `query`; raise `InputError` naming the choices when there is none."""
         dotted = isinstance(query, str) and ("." in query or ":" in query)
         try:
-            return resolve_name(query) if dotted else super().lookup(query, default)
+            found: Any = resolve_name(query) if dotted else super().lookup(query, default)
+            if not callable(found):
+                raise TypeError(f"is a {type(found).__name__}, which cannot be called")
+            return found
         except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
             reason = f" ({error})" if dotted else ""
             choices = sorted({*self.names, *self.lookup_dict})

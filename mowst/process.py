@@ -1,7 +1,7 @@
 """Settings of a whole process, for the command line programs: no library function ever touches them.
 
 What they bring is measured by `benchmarks/speed.py`; results differ from the plain settings by the draw of the
-dropout masks at most.
+dropout masks, whose probability is rounded to a 256th, at most.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class ByteMask(torch.autograd.Function):
 
 def masked(x: Tensor, kept: Tensor, scale: float) -> Tensor:
     """Multiply by a mask of bytes and a number, a million entries at a time, for which the mask becomes floats."""
-    parts = [each.contiguous().view(-1).split(2**20) for each in (x, kept)]
     out = torch.empty(x.shape, dtype=x.dtype)
-    for part, mask, place in zip(*parts, out.view(-1).split(2**20), strict=True):
+    pieces = (torch.split(each.contiguous().view(-1), 2**20) for each in (x, kept, out))
+    for part, mask, place in zip(*pieces, strict=True):
         torch.mul(part, mask, out=place).mul_(scale)
     return out
 

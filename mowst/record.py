@@ -168,7 +168,7 @@ def own_version() -> str:
 
 def parameters(model: nn.Module) -> int:
     """Count the trainable numbers of a module."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def split_hash(data: Data) -> str:
@@ -206,7 +206,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def spread(values: Sequence[float]) -> list[float]:
     """Return the mean and the sample standard deviation (0 for a single value)."""
-    return [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
+    return [statistics.fmean(values), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
 
 
 def dump(config: Config) -> str:

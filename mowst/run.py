@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -99,11 +99,20 @@ def free_folder(out: str | None, config: Config, *, overwrite: bool) -> Iterator
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = Path(out or f"runs/{Path(config.dataset).stem.lower()}-{stamp}")
-    if folder.is_file():
-        raise InputError(f"--out {folder}: is a file; give a folder")
-    held = [*folder.glob("seed-*"), *folder.glob("result.json")]
+    try:
+        if folder.is_file():
+            raise InputError(f"--out {folder}: is a file; give a folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        held = [*folder.glob("seed-*"), *folder.glob("result.json")]
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"--out {folder}: cannot be written ({error.strerror}); give another folder") from None
     if not held:
-        yield folder
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # not empty: all is well
+                folder.rmdir()
         return
     if not overwrite:
         raise InputError(f"--out {folder}: holds a run already; give another folder, or --overwrite to replace it")
@@ -121,7 +130,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     cli.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
     cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
-    cli.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak half as high again.")
+    cli.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high.")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")

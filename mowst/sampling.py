@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -88,7 +89,8 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
         for number in range(3):
             trial = study.ask()
             draw(trial)
-            study.tell(trial, [number] * goals)
+            with suppress(RuntimeError):  # one that has tried everything wants to stop the study
+                study.tell(trial, [number] * goals)
     except (TypeError, ValueError, ImportError) as error:
         raise InputError(f"sampler: {' '.join(str(error).split())}") from None
 

@@ -146,7 +146,6 @@ def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
         if score > best and surely(trainer, other, out):
             best = score
             model.gate.load_state_dict(state)
-    trainer.restart()
     trainer.consider()
 
 
@@ -171,8 +170,9 @@ def surely(trainer: Trainer, one: Mixture, other: Mixture, draws: int = 100) -> 
     def gain(index: Tensor) -> float:
         return trainer.score(rows(one, index), y[index]) - trainer.score(rows(other, index), y[index])
 
-    drawn = [gain(torch.randint(len(y), y.shape, generator=generator).to(y.device)) for _ in range(draws)]
-    return gain(torch.arange(len(y), device=y.device)) > float(torch.tensor(drawn).std())
+    drawn = torch.tensor([gain(torch.randint(len(y), y.shape, generator=generator).to(y.device)) for _ in range(draws)])
+    drawn = drawn[~drawn.isnan()]  # an AUC has no value where a draw has no node of a class
+    return len(drawn) > 1 and gain(torch.arange(len(y), device=y.device)) > float(drawn.std())
 
 
 def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
@@ -192,7 +192,7 @@ def fit_gate(gate: nn.Module, twins: Twins, trainer: Trainer, objective: Loss, p
         return
     start = [parameter.detach().clone() for parameter in free]
     x = take_rows(trainer.batch.x, twins.nodes).cpu()
-    batch = Data(y=trainer.batch.y[twins.nodes].cpu())
+    batch = Data(x=x, y=trainer.batch.y[twins.nodes].cpu())
     seen = twins._replace(logits={part: said.cpu() for part, said in twins.logits.items()})
     optimizer = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe")
 

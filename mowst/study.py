@@ -271,7 +271,8 @@ def worker(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Tol
 @contextmanager
 def one_of(workers: int, *, fast: bool) -> Iterator[None]:
     """Be one process of several on this machine: quiet, with its share of the threads."""
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // workers)))
     be_quiet()
     with tune_process(fast):
         yield

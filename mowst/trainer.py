@@ -21,6 +21,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 from mowst.confidence import Gated
+from mowst.errors import InputError
 from mowst.metrics import Output, rows
 from mowst.mixture import run_module
 from mowst.objectives import Loss
@@ -149,14 +150,10 @@ class Trainer:
         self.best_score, self.best_state, self.best_epoch = -math.inf, snapshot(self.model), 0
         self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
 
-    def consider(self) -> bool:
-        """Keep the model's present weights if nothing validated better so far, else put the best ones back."""
-        score = self._evaluate({})
-        if score < self.best_score:
-            self.model.load_state_dict(self.best_state)
-            return False
-        self.best_score, self.best_state = score, snapshot(self.model)
-        return True
+    def consider(self) -> None:
+        """Take the model's present weights as the best so far, and score them."""
+        self.restart()
+        self._keep(self._evaluate({}), 0)
 
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.
@@ -167,9 +164,10 @@ class Trainer:
             FloatingPointError: the loss or the score is not a number; the best weights so far are in place.
         """
         phase = phase.live()
+        free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.load_state_dict(self.best_state)
         self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
-        parts = self._thaw(phase)
+        parts = self._thaw(phase, free)
         constants = self._constants(phase)
         optimizer = self._optimizer(phase, parts)
         if self.best_score == -math.inf and not phase.last:
@@ -188,7 +186,9 @@ class Trainer:
                     break
         finally:
             self.model.load_state_dict(self.best_state)
-            self.model.eval().requires_grad_(True)
+            self.model.eval()
+            for parameter in free:
+                parameter.requires_grad_(True)
             for module, state in self.best_losses.items():
                 module.load_state_dict(state)
         return self.best_score > before
@@ -198,9 +198,14 @@ class Trainer:
         """Run the model with its present weights on all nodes, in evaluation mode."""
         return self._forward({})
 
-    def _thaw(self, phase: Phase) -> list[nn.Module]:
+    def _thaw(self, phase: Phase, free: list[nn.Parameter]) -> list[nn.Module]:
+        """Return the parts that train; of all parameters only what is free in them has a gradient."""
         self.model.eval().requires_grad_(False)
-        return [self.model.get_submodule(name).requires_grad_(True) for name in phase.trains]
+        parts = [self.model.get_submodule(name) for name in phase.trains]
+        inside = {id(parameter) for part in parts for parameter in part.parameters()}
+        for parameter in free:
+            parameter.requires_grad_(id(parameter) in inside)
+        return parts
 
     def _constants(self, phase: Phase) -> dict[str, Any]:
         constants = getattr(self.model, "constants", None)
@@ -211,11 +216,14 @@ class Trainer:
 
     def _optimizer(self, phase: Phase, parts: list[nn.Module]) -> torch.optim.Optimizer:
         groups = [
-            {"params": list(part.parameters()), "lr": phase.lrs.get(name, phase.lr)}
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": phase.lrs.get(name, phase.lr)}
             for name, part in zip(phase.trains, parts, strict=True)
         ]
         groups += [{"params": list(loss.parameters())} for loss in phase.losses()]
-        return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)  # type: ignore[call-arg]
+        try:
+            return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)  # type: ignore[call-arg]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"optimizer {phase.optimizer.__name__}: {error}") from None
 
     def _step(
         self,

@@ -51,6 +51,18 @@ def untrained() -> Data:
     return changed(train_mask=torch.zeros(60, dtype=torch.bool))
 
 
+def unvalidated() -> Data:
+    return changed(val_mask=torch.zeros(60, dtype=torch.bool))
+
+
+def untested() -> Data:
+    return changed(test_mask=torch.zeros(60, dtype=torch.bool))
+
+
+def entries() -> Data:
+    return changed(x=good().x.to_sparse())
+
+
 def label_out_of_range() -> Data:
     y = good().y
     y[5] = -7

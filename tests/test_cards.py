@@ -72,6 +72,8 @@ def test_card_of_a_split_file_says_where_it_was_published(name):
         ({"splits": {}}, "splits"),
         ({"splits": {"a": {"kind": "nonsense"}}}, "nonsense"),
         ({"splits": {"a": {"kind": "random", "fraction": 1}}}, "fraction"),
+        ({"splits": {"a": "random"}}, "must be a mapping"),
+        ({"splits": {"a": {"kind": "file"}}}, "missing"),
         ({"counts": [{"stars": 1}]}, "stars"),
     ],
 )

@@ -43,6 +43,15 @@ def build(name: str, num_layers: int = 2, **options) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.parametrize("norm", ["pair_norm", "graph_norm", "layer_norm", "batch_norm"])
+def test_an_mlp_is_cut_only_where_its_norm_looks_at_single_nodes(norm):
+    model = build("mlp", 2, norm=norm)
+    whole = run_module(model, features(), edges(False))
+    some, touched = at_nodes(model, features(), edges(False), torch.tensor([5, 200]))
+    torch.testing.assert_close(some, whole[[5, 200]])
+    assert (touched.nodes == 2) == (norm in ("layer_norm", "batch_norm"))
+
+
 NODES = {
     "one": [17],
     "several, unsorted": [40, 3, 299, 0, 8],

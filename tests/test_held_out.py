@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from mowst.data.built_in import sbm
 from mowst.errors import InputError
 from mowst.experiment import fit, routable, run_seed
 from mowst.experts import expert
-from mowst.metrics import accuracy, pooled, predicted
+from mowst.fusion import average
+from mowst.metrics import accuracy, pooled, predicted, rocauc
 from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
 from mowst.objectives import cross_entropy, joint
 from mowst.regimes import Schedule, held_out
@@ -474,11 +476,12 @@ def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shif
     assert surely(trainer, *as_mixture) is (shift > 1)
 
 
-def test_a_score_that_is_no_number_for_some_draws_is_never_sure(tiny):
-    trainer = Trainer(fresh(), tiny, lambda out, y: float("nan") if y.min() else float(out.confidence.mean()))
-    trainer.val_y = torch.arange(3)
-    as_mixture = (Mixture(torch.zeros(3, 2), torch.zeros(3, 2), torch.full((3,), said)) for said in (0.9, 0.1))
-    assert not surely(trainer, *as_mixture)
+@pytest.mark.parametrize(("positives", "sure"), [(3, True), (1, True), (0, False)])
+def test_draws_whose_score_is_no_number_are_left_out(tiny, positives, sure):
+    trainer = Trainer(fresh(), tiny, partial(pooled, metric=rocauc))
+    trainer.val_y = (torch.arange(200) < positives).long()
+    right = torch.stack([torch.zeros(200), 2.0 * trainer.val_y - 1 + torch.linspace(-0.1, 0.1, 200)], dim=-1)
+    assert surely(trainer, average(right, right), average(-right, -right)) == sure
 
 
 @pytest.mark.parametrize(("regime", "there"), [("held-out", True), ("joint", False), ("alternate", False)])

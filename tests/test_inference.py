@@ -238,3 +238,17 @@ def test_a_model_routes_at_its_own_threshold_where_none_is_asked_for(threshold):
     torch.testing.assert_close(Kept(restored, X, graph()).query(list(range(N)), how="routed"), want)
     if threshold == float("inf"):
         torch.testing.assert_close(want, model.eval()(X, graph()).strong.softmax(-1))
+
+
+def test_kept_logits_are_asked_in_the_precision_in_which_they_were_made(tiny):
+    model = Mowst(
+        expert("mlp", 8, 3, hidden_channels=16, num_layers=2),
+        expert("gcn", 8, 3, hidden_channels=16, num_layers=2),
+        LearnedGate(),
+    ).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        kept = Kept(model, tiny.x, tiny.edge_index)
+    said = []
+    kept.model.weak.register_forward_hook(lambda module, args, out: said.append(out.dtype))
+    kept.query([3, 50])
+    assert said == [torch.bfloat16]

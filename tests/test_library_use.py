@@ -98,7 +98,14 @@ def test_the_classifier_says_what_is_wrong(tiny):
         MowstClassifier(epochs=1).fit(tiny)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"regime": "solo"}, "no mixture"), ({"kd": "uskd"}, "logits only")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"regime": "solo"}, "no mixture"),
+        ({"kd": "uskd"}, "logits only"),
+        ({"regime": "joint", "kd": "nkd", "teacher": "teacher.npz"}, "only mowst.run reads one"),
+    ],
+)
 def test_a_classifier_is_of_a_mixture_and_its_regime_takes_its_losses(options, words):
     with pytest.raises(InputError, match=words):
         MowstClassifier(**options)
@@ -111,6 +118,7 @@ def test_a_classifier_says_what_is_wrong_with_its_input():
     with pytest.raises(InputError, match="must be a PyG Data, is Graph"):
         MowstClassifier().fit(nx.karate_club_graph())
     del data.test_mask
+    data.x = data.x.double()  # as numpy has it
     classifier = MowstClassifier(epochs=3).fit(data)
     assert len(classifier.predict(data)) == data.num_nodes
     data.x = data.x[:, 1:]

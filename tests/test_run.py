@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -142,6 +143,39 @@ def test_predict_refuses_what_is_no_number(finished, line):
         predict_command([str(finished / "seed-0"), *line.split()])
 
 
+def one_number_too_many(out, batch):
+    return torch.zeros(len(batch.y) + 1)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_any_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "run", tmp_path / ("x" * 300)):
+        with pytest.raises(SystemExit) as left:
+            main(command, [*FAST, "--out", str(out)])
+        assert left.value.code == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_without_test_nodes_the_test_score_is_no_number_and_the_run_is_written(tmp_path):
+    command(["--dataset", "tests.graphs:untested", "--epochs", "2", "--seeds", "2", "--out", str(tmp_path / "run")])
+    scores = json.loads((tmp_path / "run" / "result.json").read_text())["scores"]["strong"]
+    assert all(math.isnan(value) for value in scores["test"])
+    assert not any(math.isnan(value) for value in scores["val"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--no-mixture --weak.num_layers 3",
+        "--regime solo --kd uskd --objective mowst.distillation:no_labels",
+        "--gate.dispersions+=margin",
+    ],
+)
+def test_a_flag_that_changes_something_is_not_named(tmp_path, capsys, line):
+    command([*FAST, *line.split(), "--out", str(tmp_path / "run")])
+    assert "changes nothing" not in capsys.readouterr().err
+
+
 def test_a_flag_that_changes_nothing_is_named(tmp_path, capsys):
     line = "--regime joint --rehearsals 5 --folds 7 --strong.dropout 0.1 --gate_lr 0.1 --no-baselines"
     command([*FAST, *line.split(), "--out", str(tmp_path / "run")])
@@ -246,6 +280,13 @@ def test_isolated_nodes_are_fine():
         ("--dataset tests.graphs:missing_node", ["60"]),
         ("--dataset tests.graphs:overlapping", ["overlap"]),
         ("--dataset tests.graphs:untrained", ["train"]),
+        ("--dataset tests.graphs:unvalidated", ["val_mask", "empty"]),
+        ("--dataset tests.graphs:entries", ["sparse_csr"]),
+        ("--strong.kind torch.nn", ["torch.nn", "module"]),
+        ('--strong.options {"add_self_loops":false}', ["strong expert gcn", "add_self_loops"]),
+        ("--optimizer torch.optim.Rprop", ["Rprop", "weight_decay"]),
+        ("--objective mowst.objectives:cross_entropy", ["objective", "Mixture"]),
+        ("--objective tests.test_run:one_number_too_many", ["objective", "shape [3001]", "[N]"]),
         ("--dataset tests.graphs:label_out_of_range", ["label"]),
         ("--dataset tests.graphs:one_class", ["class"]),
         ("--dataset tests.graphs:no_edges", ["edge"]),

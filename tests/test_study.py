@@ -220,6 +220,11 @@ def test_a_sampler_that_has_tried_everything_ends_the_study(tmp_path):
     check(study, 4)
 
 
+def test_a_space_smaller_than_a_rehearsal_is_no_fault(tmp_path):
+    space = narrow(lr=0.01, **{"strong.dropout": 0.0, "strong.num_layers": [1, 2]})
+    check(tune(SMALL, space, **plan(tmp_path / "s", sampler="bruteforce", trials=30)), 2)
+
+
 def test_time_ends_a_study(tmp_path):
     fields, study = opened(tmp_path / "s", trials=10**6, timeout=0.5)
     start = time.monotonic()

@@ -10,6 +10,7 @@ from mowst.metrics import accuracy, likelihood, pooled
 from mowst.mixture import Mowst
 from mowst.objectives import cross_entropy, joint, separate
 from mowst.propagation import Adjacency
+from mowst.record import parameters
 from mowst.regimes import Schedule, alternate, held_out, pretrain, solo
 from mowst.regimes import joint as joint_regime
 from mowst.trainer import HIDDEN, Phase, Term, Trainer, snapshot
@@ -249,6 +250,17 @@ def test_experts_train_on_the_prepared_adjacency_and_foreign_ones_on_plain_edges
             solo(Trainer(model, tiny, score), Schedule(epochs=2))
     assert set(foreign.seen) == {torch.Tensor}
     assert set(ours.seen) == {Adjacency}
+
+
+def test_what_an_expert_holds_fixed_stays_fixed(tiny):
+    model = Mowst(expert("mlp", 8, 3, hidden_channels=8, num_layers=2), Watching(), LearnedGate())
+    model.strong.lin.weight.requires_grad_(False)
+    before = snapshot(model)
+    joint_regime(Trainer(model, tiny, score), Schedule(epochs=30, lr=0.05, pretrain="both"))
+    assert torch.equal(model.strong.lin.weight, before["strong.lin.weight"])
+    assert not torch.equal(model.strong.lin.bias, before["strong.lin.bias"])
+    assert [name for name, each in model.named_parameters() if not each.requires_grad] == ["strong.lin.weight"]
+    assert parameters(model.strong) == 3
 
 
 def test_a_gat_trains_alone_on_a_prepared_graph(tiny):

@@ -101,9 +101,7 @@ def read_card(path: Path) -> Card:
         raise unknown(f"{what}: metric", entries["metric"], METRICS)
     if not isinstance(entries["splits"], dict) or not entries["splits"]:
         raise InputError(f"{what}: splits must name at least one protocol, the default first")
-    entries["splits"] = {
-        name: _split(f"{what}: split {name}", dict(split)) for name, split in entries["splits"].items()
-    }
+    entries["splits"] = {name: _split(f"{what}: split {name}", split) for name, split in entries["splits"].items()}
     entries["counts"] = tuple(entries.get("counts", ()))
     for counts in entries["counts"]:
         _refuse_unknown(f"{what}: count", counts, COUNTS)
@@ -131,13 +129,18 @@ def _row(entry: Card, root: Path) -> Row:
     )
 
 
-def _split(what: str, entries: dict[str, Any]) -> Split:
+def _split(what: str, given: Any) -> Split:
+    if not isinstance(given, dict):
+        raise InputError(f"{what}: must be a mapping with a kind, is {given!r}")
+    entries = dict(given)
     kind = entries.pop("kind", None)
     if kind not in SPLITS:
         raise unknown(f"{what}: kind", kind, SPLITS)
     arguments = entries.pop("arguments", {})
     if kind == "file":
         _refuse_unknown(f"{what}: key", entries, [entry.name for entry in fields(IndexFile)])
+        if absent := [entry.name for entry in fields(IndexFile) if _required(entry) and entry.name not in entries]:
+            raise InputError(f"{what}: missing {', '.join(absent)}")
         return Split(kind, {}, arguments, IndexFile(**entries))
     _refuse_unknown(f"{what}: key", entries, list(inspect.signature(SPLITS[kind]).parameters)[2:])
     return Split(kind, entries, arguments)

@@ -134,7 +134,10 @@ def _apply_split(data: Data, protocol: Split, root: Path, seed: int, download: b
     options = dict(protocol.options)
     if protocol.file is not None:
         options["path"] = fetch.index_file(protocol.file, root, download)
-    data.train_mask, data.val_mask, data.test_mask = SPLITS[protocol.kind](data, seed, **options)
+    try:
+        data.train_mask, data.val_mask, data.test_mask = SPLITS[protocol.kind](data, seed, **options)
+    except TypeError as error:
+        raise InputError(f"split {protocol.kind}: {error}; check the options {protocol.options}") from None
 
 
 def _count_mismatch(data: Data, entry: Card) -> str | None:

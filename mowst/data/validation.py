@@ -27,6 +27,8 @@ def check(data: Data) -> None:
 def _check_features(x: Tensor) -> None:
     if x.dim() != 2 or not x.is_floating_point():
         raise InputError(f"x: must be floats of shape [N, F], is {x.dtype} of shape {list(x.shape)}")
+    if x.layout not in (torch.strided, torch.sparse_csr):
+        raise InputError(f"x: must be dense or sparse_csr, is {x.layout}; x.to_sparse_csr() makes it so")
     sparse = x.layout == torch.sparse_csr
     bad = ~torch.isfinite(x.values() if sparse else x)
     if bool(bad.any()):
@@ -82,3 +84,5 @@ def _check_masks(data: Data, nodes: int) -> None:
             raise InputError(f"{first} and {second}: overlap in {len(both)} nodes, the first is node {int(both[0])}")
     if not bool(data.train_mask.any()):
         raise InputError("train_mask: the training split is empty")
+    if not bool(data.val_mask.any()):
+        raise InputError("val_mask: the validation split is empty, and nothing else tells when to stop training")
