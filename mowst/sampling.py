@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -96,11 +95,10 @@ def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> 
 
 
 class Alike(BasePruner):
-    """Shows a pruner only what was scored alike, in steps from where that began.
+    """Shows a pruner only the trials that had the same thing scored at this step.
 
     A trial is scored by its strong expert while that trains alone, and by the whole afterwards. Where a GCN is worse
-    than GraphSAGE, the mixture with it may still be the better one, and must not be stopped for that; nor must one
-    whose strong expert took longer.
+    than GraphSAGE, the mixture with it may still be the better one, and must not be stopped for that.
     """
 
     def __init__(self, pruner: BasePruner):
@@ -108,30 +106,17 @@ class Alike(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Ask the pruner."""
-        (_, what) = scored(trial)[-1]
+        step = trial.last_step or 0
         alike = copy.copy(study)
         alike.get_trials = lambda *args, **kwargs: [  # type: ignore[method-assign]
-            other for each in study.get_trials(*args, **kwargs) if (other := part(each, what)).intermediate_values
+            other for other in study.get_trials(*args, **kwargs) if scored(other, step) == scored(trial, step)
         ]
-        return self.pruner.prune(alike, part(trial, what))
+        return self.pruner.prune(alike, trial)
 
 
-def scored(trial: FrozenTrial) -> list[tuple[int, str]]:
-    """Return what a trial had scored, and after which step: its attribute of that name."""
-    return trial.user_attrs.get("scored") or [(-1, "")]
-
-
-def part(trial: FrozenTrial, what: str) -> FrozenTrial:
-    """Return a trial with those of its intermediate values that are of `what`, in steps from where that began."""
-    found = copy.copy(trial)
-    ends = [first for first, _ in scored(trial)[1:]] + [math.inf]
-    found.intermediate_values = {
-        step - first: value
-        for (first, each), end in zip(scored(trial), ends, strict=True)
-        for step, value in trial.intermediate_values.items()
-        if each == what and first < step <= end
-    }
-    return found
+def scored(trial: FrozenTrial, step: int) -> str:
+    """Return what a trial had scored at a step, from its attribute of that name: pairs (after which step, what)."""
+    return next((what for after, what in reversed(trial.user_attrs.get("scored", ())) if after < step), "")
 
 
 def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
@@ -140,8 +125,8 @@ def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
     All compare like with like but Hyperband, whose brackets are its own and must be seen by the sampler.
     """
     pace: dict[str, float] = {
-        "percentile": 66.0,  # at the median, trials are stopped that start late and end first
-        "n_startup_trials": 3,  # of each kind
+        "percentile": 75.0,  # at the median, trials are stopped that start late and end first
+        "n_startup_trials": 3,  # that had the same scored
         "n_warmup_steps": epochs // 30,
         "min_resource": max(1, epochs // 27),
         "max_resource": epochs,

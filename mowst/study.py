@@ -55,8 +55,8 @@ class Plan(Checked):
     sampler_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the sampler."""
     pruner: str | None = None
-    """percentile (stops a trial that is below two thirds of those that came to an end), median, hyperband, none, or a
-    dotted path; by default percentile with one goal and none with several."""
+    """percentile (stops a trial that would be in the last quarter of those that came to an end), median, hyperband,
+    none, or a dotted path; by default percentile with one goal and none with several."""
     pruner_options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the pruner."""
     seed: int = setting(0, at_least=0)

@@ -33,12 +33,16 @@ PARTIAL = ("pretrain strong",)
 
 
 class Watch:
-    """A trainer's hook: counts a trial's epochs, and shows the pruner the first seed's best score now and then."""
+    """A trainer's hook: counts a trial's epochs, and shows the pruner the first seed's best score now and then.
+
+    The best score of a strong expert that trained alone stays in it when the whole goes on from there: a mixture may
+    still be worse, but seldom is, and without it most of what can be saved is not.
+    """
 
     def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
         self.trial, self.config, self.every, self.asks = trial, config, every, asks
         self.judged = to_train(config)[-1]
-        self.epochs, self.step, self.began, self.best = 0, 0, 0, -float("inf")
+        self.epochs, self.step, self.best = 0, 0, -float("inf")
         self.last: dict[str, Any] | None = None
         self.scored: list[tuple[int, str]] = []
 
@@ -53,10 +57,9 @@ class Watch:
         if not self.scored or self.scored[-1][1] != scored:
             self.scored.append((self.step * self.config.eval_every, scored))
             self.trial.set_user_attr("scored", self.scored)  # for `mowst.sampling.Alike`
-            self.began, self.best = self.step, -float("inf")
         self.step += 1
         self.best = max(self.best, 100 * line["best"])
-        if (self.step - self.began) % self.every == 0:
+        if self.step % self.every == 0:
             self.trial.report(self.best, self.step * self.config.eval_every)
             if self.trial.should_prune():
                 raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")

@@ -22,11 +22,10 @@ from mowst.goals import Goal
 from mowst.process import tune_process
 from mowst.record import parameters
 from mowst.run import command as run_command
-from mowst.sampling import make_pruner, part
+from mowst.sampling import make_pruner
 from mowst.space import make_space
 from mowst.study import Plan
 from mowst.study_page import write_page
-from mowst.trial import Watch
 from mowst.tune import command, objective, tune
 from tests.tuning import SMALL, narrow, plan, state
 
@@ -148,22 +147,6 @@ def test_a_trial_is_compared_with_those_that_had_the_same_thing_scored(scored, s
     assert trial.should_prune() == stopped
 
 
-def test_what_a_strong_expert_reached_alone_and_how_long_it_took_say_nothing_of_the_whole():
-    study = optuna.create_study(direction="maximize", pruner=make_pruner("median", 30, {"n_warmup_steps": 0}))
-    for _ in range(4):
-        trial = study.ask()
-        trial.set_user_attr("scored", [(5, "gcn"), (45, "")])
-        trial.report(90, 40)
-        trial.report(80, 50)
-        study.tell(trial, 80)
-    for began, score, stopped in ((5, 81, False), (105, 81, False), (5, 79, True), (105, 79, True)):
-        trial = study.ask()
-        trial.set_user_attr("scored", [(0, "gcn"), (began, "")])
-        trial.report(99, 1)
-        trial.report(score, began + 5)
-        assert trial.should_prune() == stopped
-
-
 @pytest.mark.parametrize(
     ("fields", "scored"),
     [
@@ -178,19 +161,6 @@ def test_a_trial_says_what_it_had_scored(tmp_path, fields, scored):
     (trial,) = tune(config, narrow(config), **plan(tmp_path / "s", trials=1)).trials
     assert [what for _, what in trial.user_attrs["scored"]] == scored
     assert [step for step, _ in trial.user_attrs["scored"]] == [0, 6][: len(scored)]
-
-
-def test_scores_of_the_whole_are_reported_in_steps_from_where_it_began():
-    study = optuna.create_study(direction="maximize")
-    for alone in (7, 10):
-        trial = study.ask()
-        watch = Watch(trial, dataclasses.replace(SMALL, regime="joint"), every=3, asks=True)
-        for phase, epochs, best in (("pretrain strong", alone, 0.9), ("joint", 8, 0.5)):
-            for epoch in range(1, epochs + 1):
-                watch({"seed": 0, "model": "mixture", "phase": phase, "epoch": epoch, "best": best})
-        frozen = study.trials[-1]
-        assert part(frozen, "").intermediate_values == {3: 50.0, 6: 50.0}
-        assert part(frozen, "gcn").intermediate_values == {step: 90.0 for step in (3, 6, 9) if step <= alone}
 
 
 def test_no_pruner_prunes_nothing(tmp_path):
