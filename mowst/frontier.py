@@ -24,7 +24,7 @@ from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
-from mowst.experts import NarrowGCNConv
+from mowst.experts import NarrowGCNConv, is_node_wise
 from mowst.mixture import run_module
 from mowst.propagation import Adjacency, Rows, suited
 from mowst.sparse_features import SparseFeatures, dense, rows_of, suited_features
@@ -32,7 +32,7 @@ from mowst.sparse_features import SparseFeatures, dense, rows_of, suited_feature
 PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv)
 """Convolutions that take the features of sources and targets as a pair."""
 NODE_WISE = (
-    *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP, BatchNorm),
+    *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
     *(nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
     *(Aggregation, JumpingKnowledge, TrimToLayer),
 )
@@ -164,10 +164,8 @@ def _owner(kind: type, method: str) -> type | None:
 
 def _keeps_to_its_hop(part: nn.Module) -> bool:
     """Whether a part of a model in evaluation mode looks at no other node, or only at those one edge away."""
-    if isinstance(part, nn.BatchNorm1d):
-        return bool(part.track_running_stats)
-    if isinstance(part, LayerNorm):
-        return part.mode == "node"
+    if isinstance(part, (nn.BatchNorm1d, BatchNorm, LayerNorm)):
+        return is_node_wise(part)
     if type(part) in (*PAIRED, GCNConv, NarrowGCNConv):
         normalizes = isinstance(part, GCNConv) and part.normalize
         return part.flow == "source_to_target" and not normalizes
