@@ -43,7 +43,7 @@ from mowst.process import tune_process
 from mowst.record import dump, write_arrays, write_text
 from mowst.regimes import Schedule, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, rehearse, settle
-from mowst.trainer import HIDDEN, Term, Trainer
+from mowst.trainer import HIDDEN, Trainer
 
 RESULTS = HERE / "results" / "gating"
 CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
@@ -186,15 +186,6 @@ def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
     return {"graph": config.dataset, "strong": config.strong.kind, "metric": experts.data.metric, "runs": runs}
 
 
-def fine_tuned(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
-    """Train both experts on together behind the fitted gate; kept only where validation improves."""
-    held_out(trainer, schedule, objective)
-    trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective)))
-
-
-fine_tuned.routes = True  # type: ignore[attr-defined]
-
-
 def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
     """Leave every temperature at 1."""
     with (
@@ -212,7 +203,7 @@ WHOLE = {
     "no temperatures": {"regime": "benchmarks.gating:uncalibrated", "gate": GateConfig("fused")},
     "cross-fitting, 5 folds": {"rehearsals": 5},
     "MLP distilled from the GNN": {"kd": "kd(temperature=1)", "teacher": "strong"},
-    "then fine-tuned": {"regime": "benchmarks.gating:fine_tuned", "gate": GateConfig("fused")},
+    "then fine-tuned": {"regime": "fine-tuned"},
     "a quarter as wide MLP": {"weak": ExpertConfig("mlp", **{**EXPERT, "hidden_channels": 16})},
     "Mowst*": {"regime": "joint"},
 }

@@ -26,6 +26,7 @@ from mowst.regimes import (
     Schedule,
     alone,
     alternate,
+    fine_tuned,
     held_out,
     joint,
     pretrained_parts,
@@ -123,7 +124,7 @@ class GateConfig(Checked):
     """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
     features: bool = setting(False, [False, True], when=lambda config: GATES.lookup(config.gate_kind) is LearnedGate)
     """Whether a learned gate sees the node features too."""
-    detach: bool = setting(False, [False, True], when=unless(held_out))
+    detach: bool = setting(False, [False, True], when=unless(held_out, fine_tuned))
     """Whether to stop the gradient of the confidence at the weak expert (as the authors' code does)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the gate's constructor (hidden_channels, num_layers, dropout, alpha)."""
@@ -153,13 +154,14 @@ class Config(Checked):
     gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
     """The gate between them."""
     regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
-    """How the parts are trained: held-out, joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong
-    one, a student where there is kd), or the dotted path of a regime."""
+    """How the parts are trained: held-out, fine-tuned (held-out, then both experts together, kept if that validates
+    better), joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong one, a student where there is
+    kd), or the dotted path of a regime."""
     objective: str | None = setting(
         None, [None, "separate", "joint"], when=has_mixture, beside=lambda config: config.kd is not None
     )
     """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
-    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out))
+    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out, fine_tuned))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
     folds: int = setting(5, when=unless(joint, alternate), at_least=2)
     """Parts that held-out divides the training nodes into; one of them is held out at a time."""
@@ -177,7 +179,7 @@ class Config(Checked):
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
     """Learning rate of the experts."""
-    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless(held_out), above=0)
+    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless(held_out, fine_tuned), above=0)
     """Learning rate of the gate."""
     weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
     """Weight decay, or L2 penalty, as the optimiser means it."""
@@ -185,7 +187,7 @@ class Config(Checked):
     """Most epochs a phase may take."""
     patience: int = setting(100, at_least=1)
     """Epochs without a better validation score after which a phase ends."""
-    rounds: int = setting(10, when=unless(held_out, joint), at_least=1)
+    rounds: int = setting(10, when=unless(held_out, fine_tuned, joint), at_least=1)
     """Most rounds of turns of the alternate regime."""
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""

@@ -14,11 +14,12 @@ import torch
 
 from mowst import objectives
 from mowst.errors import unknown
+from mowst.metrics import rows
 from mowst.mixture import EXPERTS
 from mowst.names import Names
 from mowst.objectives import Loss
-from mowst.stacking import divide, fit_expert, rehearse, settle
-from mowst.trainer import Phase, Term, Trainer
+from mowst.stacking import divide, fit_expert, rehearse, settle, surely
+from mowst.trainer import Phase, Term, Trainer, snapshot
 
 Regime = Callable[..., None]
 OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
@@ -134,13 +135,37 @@ def held_out(
 held_out.routes = True  # type: ignore[attr-defined]
 
 
+def fine_tuned(
+    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()
+) -> None:
+    """As `held_out`; then both experts train on, together, behind the fitted gate.
+
+    That is kept where it validates better by more than a standard error. The router stays the one of before.
+    """
+    extra = tuple(extra)
+    held_out(trainer, schedule, objective, extra)
+    held: Any = rows(trainer.output(), trainer.val)
+    before = snapshot(trainer.model)
+    trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective), *extra))
+    tuned: Any = rows(trainer.output(), trainer.val)
+    if not surely(trainer, tuned, held):
+        trainer.model.load_state_dict(before)
+        trainer.consider()
+
+
+fine_tuned.routes = True  # type: ignore[attr-defined]
+
+
 def routes(regime: Regime) -> bool:
     """Tell whether a regime fits a router (its attribute `routes`), for a gate that looks at both experts."""
     return getattr(regime, "routes", False)
 
 
-REGIMES = Names("regime", {"held-out": held_out, "joint": joint, "alternate": alternate, "solo": solo})
-OWN_GATE = {held_out: "fused"}
+REGIMES = Names(
+    "regime",
+    {"held-out": held_out, "fine-tuned": fine_tuned, "joint": joint, "alternate": alternate, "solo": solo},
+)
+OWN_GATE = {held_out: "fused", fine_tuned: "fused"}
 """The gate of a regime for which `learned`, that of the published experiments, is not the one."""
 PRETRAIN = {"none": (), "weak": ("weak",), "strong": ("strong",), "both": ("weak", "strong")}
 

@@ -28,7 +28,7 @@ from mowst.fusion import average
 from mowst.metrics import accuracy, pooled, predicted, rocauc
 from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
 from mowst.objectives import cross_entropy, joint
-from mowst.regimes import Schedule, held_out
+from mowst.regimes import Schedule, fine_tuned, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
 from mowst.trainer import HIDDEN, Phase, Term, Trained, Trainer, snapshot
 from tests.graphs import good
@@ -350,6 +350,30 @@ def test_the_strong_expert_teaches_the_weak_one_and_twin_teaches_twin(tiny):
     alone, taught = distances(), distances(soft_labels(20.0))
     assert taught[0] < 0.6 * alone[0]
     assert taught[1] < 0.6 * alone[1]
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_experts_trained_on_together_are_kept_where_that_is_better_by_more_than_chance(tiny, monkeypatch, sure):
+    schedule = Schedule(epochs=20, patience=20, lr=0.002)
+    held, tuned = (Trainer(fresh(), copy.copy(tiny), likely) for _ in range(2))
+    for trainer, regime in ((held, held_out), (tuned, fine_tuned)):
+        torch.manual_seed(0)
+        monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: sure)
+        regime(trainer, schedule)
+    assert [line["phase"] for line in tuned.history[len(held.history) :]] == ["fine-tune"] * 20
+    states = [trainer.model.state_dict() for trainer in (held, tuned)]
+    same = {name: all(map(torch.equal, *(parts(state, name) for state in states))) for name in (*EXPERTS, "gate")}
+    assert same == {"weak": not sure, "strong": not sure, "gate": True}
+    out = predicted(tuned.output())[tiny.val_mask]
+    assert tuned.best_score == pytest.approx(likely(out.log(), tiny.y[tiny.val_mask]))
+
+
+def likely(out, y):
+    return float(predicted(out).gather(-1, y[:, None]).log().mean())
+
+
+def parts(state, part):
+    return [value for name, value in state.items() if name.startswith(f"{part}.")]
 
 
 def test_a_taught_weak_expert_is_trained_anew_and_judged_alone(tiny):
