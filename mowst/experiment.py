@@ -261,8 +261,10 @@ def fusions(fitted: dict[str, Fitted], data: Data) -> dict[str, Output]:
     found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
     model = fitted["mixture"].model if "mixture" in fitted else None
     if isinstance(model, Mowst) and bool((model.temperature != 1).any()):
-        out: Any = fitted["mixture"].output
-        found |= {"calibrated": fusion.average(out.weak, out.strong), "evidence": fusion.evidence(out.weak, out.strong)}
+        weak, strong = weak / model.temperature[0], strong / model.temperature[1]
+        if any(fitted["mixture"].losses.children()):  # the weak expert was taught, and its temperature is another one's
+            weak = fitted["mixture"].output.weak  # type: ignore[union-attr]
+        found |= {"calibrated": fusion.average(weak, strong), "evidence": fusion.evidence(weak, strong)}
     return found
 
 

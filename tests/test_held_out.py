@@ -22,7 +22,7 @@ from mowst.confidence import FusedGate, LearnedGate, LogisticGate, PowerGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
-from mowst.experiment import fit, routable, run_seed
+from mowst.experiment import fit, fusions, routable, run_seed
 from mowst.experts import expert
 from mowst.fusion import average
 from mowst.metrics import accuracy, pooled, predicted, rocauc
@@ -366,6 +366,17 @@ def test_experts_trained_on_together_are_kept_where_that_is_better_by_more_than_
     assert same == {"weak": not sure, "strong": not sure, "gate": True}
     out = predicted(tuned.output())[tiny.val_mask]
     assert tuned.best_score == pytest.approx(likely(out.log(), tiny.y[tiny.val_mask]))
+
+
+@pytest.mark.parametrize("regime", ["held-out", "fine-tuned"])
+def test_plain_fusions_are_of_the_experts_trained_alone(monkeypatch, regime):
+    monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
+    run = run_seed(Config(dataset="tests.graphs:good", regime=regime, epochs=20, lr=0.002, seeds=1, signal="loss"), 0)
+    found = fusions(run.fitted, run.data)["calibrated"]
+    for part, temperature_ in zip(EXPERTS, run.fitted["mixture"].model.temperature, strict=True):
+        torch.testing.assert_close(getattr(found, part), run.fitted[part].output / temperature_)
+    moved = not torch.allclose(found.weak, run.fitted["mixture"].output.weak)
+    assert moved == (regime == "fine-tuned")
 
 
 def likely(out, y):
