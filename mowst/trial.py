@@ -36,7 +36,7 @@ class Watch:
     """A trainer's hook: counts a trial's epochs, and shows the pruner the first seed's best score now and then.
 
     The best score of a strong expert that trained alone stays in it when the whole goes on from there: a mixture may
-    still be worse, but seldom is, and without it most of what can be saved is not.
+    still be worse, but pruning that starts anew there saves less.
     """
 
     def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
