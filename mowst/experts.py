@@ -2,7 +2,7 @@
 
 PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
 normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
-once per layer; and they multiply by it on their narrower side.
+once per layer; they multiply by it on their narrower side; and ReLU with dropout behind it is one step.
 
 | name     | model                                                                           |
 |----------|---------------------------------------------------------------------------------|
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from torch_geometric.nn.models import GAT, GIN, MLP, GraphSAGE
 from torch_geometric.nn.models import GCN as PyGCN
 from torch_geometric.nn.resolver import normalization_resolver
 
+from mowst.dropout import ReLUDropout, relu_dropout
 from mowst.errors import InputError
 from mowst.names import Names
 from mowst.propagation import normalized
@@ -159,7 +160,7 @@ class Residual(nn.Module):
 
     def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
         x = passed if self.skips is None else passed + self.skips[layer](own)
-        return self.dropout(self.norms[layer](x).relu())
+        return relu_dropout(self.norms[layer](x), self.dropout.p, self.training)
 
 
 def gin_conv(in_channels: int, out_channels: int) -> GINConv:
@@ -172,13 +173,31 @@ def node_wise(norm: str | None) -> dict[str, Any]:
     return {"mode": "node"} if norm == "layer_norm" else {}
 
 
+def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    """Make PyG's models with ReLU and dropout in one layer, where one follows the other; they compute the same."""
+
+    @wraps(kind, updated=())
+    def make(*args: Any, **kwargs: Any) -> nn.Module:
+        model: Any = kind(*args, **kwargs)
+        norm_between = model.act_first and any(not isinstance(norm, nn.Identity) for norm in model.norms)
+        if isinstance(model.act, nn.ReLU) and not norm_between:
+            if not isinstance(model, MLP):
+                model.act, model.dropout = ReLUDropout(model.dropout.p), nn.Dropout(0.0)
+            elif len(rates := set(model.dropout[: len(model.norms)])) == 1:
+                model.act = ReLUDropout(*rates)
+                model.dropout = [0.0] * len(model.norms) + model.dropout[len(model.norms) :]
+        return model
+
+    return make
+
+
 EXPERTS = Names(
     "experts",
     {
-        "mlp": EdgelessMLP,
-        "gcn": GCN,
-        "sage": GraphSAGE,
-        "gin": GIN,
+        "mlp": in_one_step(EdgelessMLP),
+        "gcn": in_one_step(GCN),
+        "sage": in_one_step(GraphSAGE),
+        "gin": in_one_step(GIN),
         "gat": GAT,
         "gin-skip": partial(Residual, gin_conv),
         "gcn-res": partial(Residual, NarrowGCNConv, normalize=True),

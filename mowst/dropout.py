@@ -1,0 +1,106 @@
+"""Dropout that takes few random bits, and ReLU with dropout behind it in one step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+
+class Masked(torch.autograd.Function):
+    """`masked`, whose gradient is masked by the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return masked(x, kept, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return Masked.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None  # type: ignore[no-untyped-call]
+
+
+class ReLUMasked(torch.autograd.Function):
+    """ReLU, then a mask (of bytes, or none: then torch's own dropout draws one), then a number.
+
+    Its result is above zero just where there is a gradient, and what comes next keeps the result in any case: so
+    neither ReLU's result nor the mask is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor | None, scale: float) -> Tensor:
+        out = F.dropout(x.relu(), 1 - 1 / scale) if kept is None else masked(x, kept, scale, relu=True)
+        ctx.save_for_backward(out)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return Masked.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None  # type: ignore[no-untyped-call]
+
+
+def masked(x: Tensor, kept: Tensor, scale: float, *, relu: bool = False) -> Tensor:
+    """Return `x` times a number where `kept` is above zero, else zero; if asked for, zero in place of what is below.
+
+    A million entries are done at a time, so that what is made on the way stays in the cache.
+    """
+    out = torch.empty(x.shape, dtype=x.dtype)
+    pieces = (torch.split(each.contiguous().view(-1), 2**20) for each in (x, kept, out))
+    for part, mask, place in zip(*pieces, strict=True):
+        torch.gt(mask, 0, out=place).mul_(part).mul_(scale)
+        if relu:
+            place.relu_()
+    return out
+
+
+def byte_dropout(x: Tensor, p: float = 0.5, *, relu: bool = False) -> Tensor:
+    """Drop entries of `x` with probability `p` rounded to a 256th, and scale the others so that the mean stays.
+
+    It takes one to eight bits per entry from torch's generator (so a seed fixes them), one for p = 1/2, where
+    `F.dropout` makes a draw per entry, all on one thread. With `relu`, of ReLU(x).
+    """
+    heads = 256 - round(p * 256)
+    kept = coins(x.numel(), heads).view(x.shape)
+    return (ReLUMasked if relu else Masked).apply(x, kept, 256 / heads)  # type: ignore[no-untyped-call]
+
+
+def coins(count: int, heads: int) -> Tensor:
+    """Draw bytes [count] that are 1 with probability heads / 256, else 0; `heads` is from 1 to 255.
+
+    Sixty-four at a time are built up in the bits of a word: "or" with a word of fair bits takes a probability q to
+    (1 + q) / 2, "and" to q / 2, which from the lowest digit to the highest makes any binary fraction.
+    """
+    words = torch.zeros((count + 63) // 64, dtype=torch.long)
+    for digit in range((heads & -heads).bit_length() - 1, 8):
+        fair = torch.empty_like(words).random_(-(2**63), None)
+        words = words | fair if heads >> digit & 1 else words & fair
+    spread = (words[:, None] >> torch.arange(8)) & 0x0101010101010101
+    return spread.view(torch.uint8).view(-1)[:count]
+
+
+def relu_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Return `F.dropout(F.relu(x), p, training)`, the same draws included, and keep on a CPU less for the gradient."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(relu_dropout, (x,), x, p, training)
+    if not training or not 0 < p < 1 or x.device.type != "cpu":
+        return F.dropout(x.relu(), p, training)
+    return ReLUMasked.apply(x, None, 1 / (1 - p))  # type: ignore[no-untyped-call]
+
+
+class ReLUDropout(nn.Module):
+    """`relu_dropout` as a layer."""
+
+    def __init__(self, p: float = 0.5):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H] -> [N, H]."""
+        return relu_dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
