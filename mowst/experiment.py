@@ -24,7 +24,7 @@ from mowst import fusion
 from mowst.building import build, build_model, classes_of, fabric_of, prepare, seeded
 from mowst.config import Config
 from mowst.data import load
-from mowst.diagnosis import diagnose, hits, threshold
+from mowst.diagnosis import diagnose, threshold
 from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
@@ -158,17 +158,25 @@ def fit(
     shared = sum((alone or {})[part].seconds for part in trainer.taken)
     seconds = time.perf_counter() - start + shared
     model, out = trainer.model, trainer.output()
-    if isinstance(model, Mowst) and model.router is None:
-        choose_threshold(model, out, ready)  # type: ignore[arg-type]
+    if isinstance(model, Mowst) and (model.router is None or bool(model.threshold.isnan())):
+        choose_threshold(model, routable(model, out, ready), ready)  # type: ignore[arg-type]
     return Fitted(model, out, trainer.history, seconds, trainer.twins, kept, trainer.best_epoch, shared)
 
 
 def choose_threshold(model: Mowst, out: Mixture, data: Data) -> None:
-    """Route where the most validation nodes are right (`mowst.diagnosis.threshold`), whatever the metric.
+    """Take the threshold with which routing scores best on validation nodes (`mowst.diagnosis.threshold`).
 
-    For a mixture without a router: one half of the confidence of any other gate means nothing.
+    For a mixture without a router (one half of the confidence of any other gate means nothing), and for one whose
+    experts have changed since its router was fitted.
     """
-    best = threshold(out.confidence[data.val_mask], *hits(out, data.y, data.val_mask))
+    seen: Mixture = rows(out, data.val_mask)  # type: ignore[assignment]
+    metric, y = metric_of(data), data.y[data.val_mask]
+    if each := getattr(metric, "mean_of", None):
+        best = threshold(seen.confidence, *(each(logits, y) for logits in (seen.weak, seen.strong)))
+    else:
+        steps = torch.linspace(0, 0.99, 100, device=seen.confidence.device)
+        places = [*torch.unique(seen.confidence.float().quantile(steps)).tolist(), math.inf]
+        best = max(places, key=lambda place: pooled(hard(seen, place), y, metric))
     model.threshold.fill_(math.inf if best is None else best)
 
 

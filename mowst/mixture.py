@@ -72,7 +72,8 @@ class Mowst(nn.Module):
 
     `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
     (`mowst.calibration`). Where each node is given to one expert, the weak one gets those whose confidence reaches
-    `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite: it gets none.
+    `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite, or not a number: it
+    gets none.
     """
 
     takes_adjacency = True

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,8 @@ def fine_tuned(
 ) -> None:
     """As `held_out`; then both experts train on, together, behind the fitted gate.
 
-    That is kept where it validates better by more than a standard error. The router stays the one of before.
+    That is kept where it validates better by more than a standard error. The router stays the one of before, and is of
+    other experts then: the model's threshold is not a number until one is chosen on validation nodes.
     """
     extra = tuple(extra)
     held_out(trainer, schedule, objective, extra)
@@ -148,8 +150,12 @@ def fine_tuned(
     before = snapshot(trainer.model)
     trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective), *extra))
     tuned: Any = rows(trainer.output(), trainer.val)
-    if not surely(trainer, tuned, held):
-        trainer.model.load_state_dict(before)
+    model: Any = trainer.model
+    if surely(trainer, tuned, held):
+        model.threshold.fill_(math.nan)
+        trainer.best_state = snapshot(model)
+    else:
+        model.load_state_dict(before)
         trainer.consider()
 
 

@@ -22,7 +22,7 @@ from mowst.confidence import FusedGate, LearnedGate, LogisticGate, PowerGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
-from mowst.experiment import fit, fusions, routable, run_seed
+from mowst.experiment import choose_threshold, fit, fusions, hard, routable, run_seed
 from mowst.experts import expert
 from mowst.fusion import average
 from mowst.metrics import accuracy, pooled, predicted, rocauc
@@ -364,8 +364,35 @@ def test_experts_trained_on_together_are_kept_where_that_is_better_by_more_than_
     states = [trainer.model.state_dict() for trainer in (held, tuned)]
     same = {name: all(map(torch.equal, *(parts(state, name) for state in states))) for name in (*EXPERTS, "gate")}
     assert same == {"weak": not sure, "strong": not sure, "gate": True}
+    assert bool(tuned.model.threshold.isnan()) is sure  # a router's own threshold is of the experts of before
+    assert held.model.threshold == 0.5
     out = predicted(tuned.output())[tiny.val_mask]
     assert tuned.best_score == pytest.approx(likely(out.log(), tiny.y[tiny.val_mask]))
+
+
+@pytest.mark.parametrize("metric", [accuracy, rocauc])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_threshold_that_is_chosen_routes_best_by_the_metric_of_the_graph(tiny, metric, seed):
+    torch.manual_seed(seed)
+    data = copy.copy(tiny)
+    data.y, data.metric = torch.randint(2, (60,)), metric.__name__
+    weak, strong = (torch.randn(60, 2) + torch.randn(60, 1) * torch.eye(2)[data.y] for _ in EXPERTS)
+    out = Mixture(weak, strong, torch.rand(60))
+    model = build(Config(), 8, 2)
+    choose_threshold(model, out, data)
+    val = [Mixture(*(part[data.val_mask] for part in hard(out, float(t))[:3])) for t in (*out.confidence, 2.0)]
+    every = [pooled(each, data.y[data.val_mask], metric) for each in val]
+    seen = Mixture(*(part[data.val_mask] for part in hard(out, float(model.threshold))[:3]))
+    assert pooled(seen, data.y[data.val_mask], metric) == pytest.approx(max(every))
+
+
+def test_routing_after_fine_tuning_is_no_worse_than_either_expert_on_validation_nodes(monkeypatch):
+    monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
+    run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, seeds=1), 0)
+    mixture = run.fitted["mixture"]
+    assert not mixture.model.threshold.isnan()
+    seen = [pooled(logits[run.data.val_mask], run.data.y[run.data.val_mask], accuracy) for logits in mixture.output[:2]]
+    assert run.scores["routed"]["val"] >= 100 * seen[1] - 1e-4
 
 
 @pytest.mark.parametrize("regime", ["held-out", "fine-tuned"])
