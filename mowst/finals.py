@@ -27,7 +27,7 @@ from mowst.goals import GOALS
 from mowst.record import dump, read_json, write_text
 from mowst.run import free_folder, run
 from mowst.space import Space
-from mowst.study import Plan, one_of
+from mowst.study import Plan, end_with_parent, one_of
 from mowst.trial import Watch, judged
 
 
@@ -96,7 +96,8 @@ def finals(study: Study, space: Space, plan: Plan, seeds: int, count: int) -> li
     if plan.workers == 1:
         values = [reached(config, goal) for config in again]
     else:
-        with ProcessPoolExecutor(plan.workers, multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(plan.workers, context, initializer=end_with_parent) as pool:
             values = list(pool.map(partial(reached_beside, plan=plan), again))
     found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
     for trial, value in zip(trials, values[1:], strict=True):

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.connection import wait
 from typing import Any
 
 import optuna
@@ -264,8 +265,21 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
 
 def worker(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told | None) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
+    end_with_parent()
     with one_of(plan.workers, fast=plan.fast), suppress(InputError, KeyboardInterrupt):
         work(plan, objective, epochs, told)
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has ended, killed or not."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -83,6 +83,19 @@ def test_a_worker_killed_in_a_trial_loses_that_trial_only(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trials", [50, 2], ids=["in a trial", "in the finals"])
+def test_workers_end_with_the_command_that_started_them(tmp_path, trials):
+    path = tmp_path / "study.log"
+    flags = ("--trials", str(trials), "--workers", "2", "--out", str(tmp_path / "out"), "--retrain", "300")
+    started = command(path, *flags)
+    wait_for(lambda: path.exists() and path.stat().st_size > 0)
+    wait_for(lambda: sum(trial.state.is_finished() for trial in held(path).trials) >= 2)
+    time.sleep(10 if trials == 2 else 0)
+    started.kill()
+    started.communicate(timeout=60)  # which returns when nobody holds its output any more
+
+
+@pytest.mark.slow
 def test_workers_of_one_command_end_with_the_number_asked_for(tmp_path):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s", trials=6, workers=2))
     check(study, 6, extra=1)
