@@ -83,7 +83,7 @@ def test_a_worker_killed_in_a_trial_loses_that_trial_only(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trials", [50, 2], ids=["in a trial", "in the finals"])
+@pytest.mark.parametrize("trials", [1000, 2], ids=["in a trial", "in the finals"])
 def test_workers_end_with_the_command_that_started_them(tmp_path, trials):
     path = tmp_path / "study.log"
     flags = ("--trials", str(trials), "--workers", "2", "--out", str(tmp_path / "out"), "--retrain", "300")
