@@ -3,7 +3,8 @@
     python benchmarks/accuracy.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
 
 A cell is one experiment and one JSON file in benchmarks/results/accuracy: what is there is not run again. All plain
-cells share one setting (below); `tuned` cells have the experts of configs/tuned-*.yaml, and the default regime.
+cells share one setting (below); `tuned` cells have the experts of configs/tuned-*.yaml and the default regime, and
+`further` ones the regime that trains both experts on; the table says what else a cell was run with.
 """
 
 from __future__ import annotations
@@ -33,8 +34,6 @@ GRAPHS = [
 EXPERT = {"hidden_channels": 64, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
 PLAIN = Config(epochs=300, patience=50, rounds=3, seeds=3, weak=ExpertConfig("mlp", **EXPERT))
 CAPS = "2 layers of 64, at most 300 epochs a phase, patience 50, at most 3 rounds of turns"
-WIDEST = 256
-"""Tuned experts are at most so wide here: 512, as published for computers and cs, takes an hour a cell on two cores."""
 REGIMES = {"mowst-star": {"regime": "joint"}, "mowst": {"regime": "alternate", "baselines": False}}
 
 
@@ -48,10 +47,9 @@ def cells(root: str) -> dict[str, Config]:
                 found[f"{graph}/{strong}-{name}"] = dataclasses.replace(PLAIN, dataset=graph, strong=expert, **options)
     for path in sorted(folder("configs").glob("tuned-*.yaml")):
         _, graph, strong = path.stem.split("-")
-        tuned = config_of(parse(parser("run", ""), ["--config", str(path)]))
-        width = min(tuned.strong.hidden_channels, WIDEST)
-        tuned = dataclasses.replace(tuned, strong=dataclasses.replace(tuned.strong, hidden_channels=width))
+        tuned = config_of(parse(parser("run", ""), ["--config", str(path), "--precision", "bf16-mixed"]))
         found[f"{graph}/{strong}-tuned"] = tuned
+        found[f"{graph}/{strong}-further"] = dataclasses.replace(tuned, regime="fine-tuned")
     return {name: dataclasses.replace(config, data_root=root) for name, config in found.items()}
 
 
@@ -103,21 +101,25 @@ def lines() -> list[str]:
     heads += ["stacked on val"]
     table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in tuned_results():
-        graph, _, strong = name.removesuffix("-tuned").partition("/")
+        graph, config = name.partition("/")[0], found["config"]
+        strong = f"{config['strong']['kind']} {config['strong']['num_layers']} x {config['strong']['hidden_channels']}"
+        strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
         ours = ("weak", "strong", "average", "calibrated", "evidence", "mixture", "routed")
         weak, *rest = bold([found["scores"].get(each) for each in ours])
         rest.append(cell(found["scores"].get("stacked-on-val")))
         table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
     words = (
-        f"Experts as in `configs/tuned-*.yaml`, at most {WIDEST} wide; seeds as they say. The default regime and the "
-        "plain fusions, as in docs/gating.md; in bold the best of what is not fitted on validation nodes."
+        "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds as they say. The default regime, "
+        "where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is not fitted on "
+        "validation nodes."
     )
     return [*table, "", words]
 
 
 def tuned_results() -> list[tuple[str, dict[str, Any]]]:
     """Return the tuned cells that have been run."""
-    names = (str(path.relative_to(RESULTS))[:-5] for path in sorted(RESULTS.glob("*/*-tuned.json")))
+    paths = (path for kind in ("tuned", "further") for path in RESULTS.glob(f"*/*-{kind}*.json"))
+    names = (str(path.relative_to(RESULTS))[:-5] for path in sorted(paths))
     return [(name, found) for name in names if (found := read(name)) is not None]
 
 

@@ -30,7 +30,7 @@ from optuna.trial import TrialState
 import mowst.trial
 import mowst.tune
 from mowst.config import Config, ExpertConfig
-from mowst.finals import finish
+from mowst.finals import finals, finish
 from mowst.process import tune_process
 from mowst.record import write_text
 from mowst.sampling import make_pruner
@@ -98,8 +98,9 @@ def counted(study: Any) -> dict[str, int]:
 def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     """Run the same study without a pruner and with the default one, one worker, some sampler seeds.
 
-    A sampler that sees other results draws other trials, so that the best values of two studies differ by luck too;
-    `replayed` tells what a pruner does to the very same trials.
+    A sampler that sees other results draws other trials, so that the best values of two studies differ by luck too, the
+    more so the fewer trials come to an end; `fresh` is what the winner of each study's last round is worth on seeds
+    that no trial has used. `replayed` tells what a pruner does to the very same trials.
     """
     found: dict[str, Any] = {"trials": given.trials, "seeds": given.pruning_seeds}
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
@@ -107,7 +108,10 @@ def pruning(graph: str, given: argparse.Namespace) -> dict[str, Any]:
         for pruner in ("none", PRUNERS[0]):
             place = Path(given.work) / f"pruning-{graph}-{pruner}-{seed}.log"
             study = tune(config, study=str(place), trials=given.trials, seed=seed, pruner=pruner)
-            found.setdefault(pruner, []).append({**counted(study), "best": study.best_value})
+            last = finals(study, make_space(config), Plan(workers=given.workers), SEEDS, 3)
+            found.setdefault(pruner, []).append(
+                {**counted(study), "best": study.best_value, "fresh": last[0]["fresh"], "finalists": last}
+            )
             if pruner == "none":
                 for name in PRUNERS:
                     found.setdefault(f"{name} replayed", []).append(replayed(study, name))
@@ -301,14 +305,15 @@ def costs() -> list[str]:
     found = []
     for path in sorted(RESULTS.glob("pruning/*.json")):
         kept = json.loads(path.read_text())
-        whole, best = (statistics.fmean(each[key] for each in kept["none"]) for key in ("epochs", "best"))
         words = []
         for pruner in (PRUNERS[0], *(f"{name} replayed" for name in PRUNERS)):
-            spent, reached = (statistics.fmean(each[key] for each in kept[pruner]) for key in ("epochs", "best"))
-            words.append(f"{pruner} {100 * (1 - spent / whole):.0f} % at {reached - best:+.2f} points")
+            spent, whole = (sum(each["epochs"] for each in kept[name]) for name in (pruner, "none"))
+            words.append(f"{pruner} {100 * (1 - spent / whole):.0f} % at {difference(kept, pruner, 'best')}")
+        words[0] += f" (winners on fresh seeds {difference(kept, PRUNERS[0], 'fresh')})"
         found.append(
             f"Epochs saved by pruning on {path.stem} ({kept['trials']} trials, {kept['seeds']} seeds; replayed: shown "
-            f"the trials of the study without): {', '.join(words)}."
+            f"the trials of the study without), and the best trial's validation score against no pruning, in points ± "
+            f"one standard error: {', '.join(words)}."
         )
     for path in sorted(RESULTS.glob("overhead/*.json")):
         kept = json.loads(path.read_text())
@@ -321,6 +326,12 @@ def costs() -> list[str]:
             f"{kept['asked']} trials, {kept['lost']} lost, {kept['drawn twice']} drawn twice."
         )
     return [" ".join(found)] if found else []
+
+
+def difference(kept: dict[str, Any], pruner: str, key: str) -> str:
+    """Write the mean over the seeds of a pruner's gain over none, ± one standard error of it."""
+    gains = [one[key] - other[key] for one, other in zip(kept[pruner], kept["none"], strict=True)]
+    return f"{statistics.fmean(gains):+.2f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}"
 
 
 if __name__ == "__main__":
