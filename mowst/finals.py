@@ -136,11 +136,12 @@ def finish(study: Study, space: Space, plan: Plan, out: Path, seeds: int, count:
     asked |= {"default": dump(space.config), "goal": plan.goals[0], "seeds": seeds}
     with FileLock(out / ".lock"):  # several workers come here at the same time
         path = out / "result.json"
-        if path.exists() and (held := read_json(path)).get("asked") == asked:
-            return held
         if not seeds:
             write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
+            write_text(path, json.dumps({"asked": asked}, indent=2) + "\n")  # what was judged before is another best
             return None
+        if path.exists() and (held := read_json(path)).get("asked") == asked:
+            return held
         rows = finals(study, space, plan, seeds, len(best))
         won, default = rows[0], next(row for row in rows if row["trial"] is None)
         if won["fresh"] is None:

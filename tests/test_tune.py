@@ -269,6 +269,16 @@ def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
         finish(study, narrow(), Plan(), tmp_path / "out", 2)
 
 
+def test_what_was_judged_does_not_stay_beside_a_best_that_was_not(tmp_path):
+    study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
+    judged = finish(study, narrow(), Plan(), tmp_path / "out", 1)
+    assert finish(study, narrow(), Plan(), tmp_path / "out", 0) is None
+    left = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert left == {"asked": judged["asked"] | {"seeds": 0}}
+    best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
+    assert best["lr"] == study.best_params["lr"]
+
+
 def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
     space = narrow(lr="1e-9..1e-1:log")
     study = tune(SMALL, space, **plan(tmp_path / "s", trials=1))
