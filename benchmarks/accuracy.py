@@ -104,9 +104,12 @@ def lines() -> list[str]:
         graph, config = name.partition("/")[0], found["config"]
         strong = f"{config['strong']['kind']} {config['strong']['num_layers']} x {config['strong']['hidden_channels']}"
         strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
-        ours = ("weak", "strong", "average", "calibrated", "evidence", "mixture", "routed")
+        ours = ["weak", "strong", "average", "calibrated", "evidence", "mixture", "routed"]
+        by_val = ["stacked-on-val"]
+        if config["regime"] != PLAIN.regime:  # validation nodes have chosen its threshold
+            by_val.insert(0, ours.pop())
         weak, *rest = bold([found["scores"].get(each) for each in ours])
-        rest.append(cell(found["scores"].get("stacked-on-val")))
+        rest += [cell(found["scores"].get(each)) for each in by_val]
         table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
     words = (
         "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds as they say. The default regime, "

@@ -210,10 +210,11 @@ WHOLE = {
 """Variants that need training of their own."""
 
 
-def whole(config: Config, seeds: int) -> dict[str, Any]:
-    """Run a cell with each variant of the whole regime."""
-    found: dict[str, Any] = {}
+def whole(config: Config, seeds: int, found: dict[str, Any]) -> dict[str, Any]:
+    """Run a cell with each variant of the whole regime that is not found already."""
     for name, options in WHOLE.items():
+        if name in found:
+            continue
         runs = [run_seed(dataclasses.replace(config, **options), seed) for seed in range(seeds)]  # type: ignore[arg-type]
         found[name] = [
             {
@@ -230,7 +231,7 @@ def routed_to_weak(run: SeedRun) -> float:
     """Return the share of test nodes that routing sends to the weak expert."""
     model, out, _ = run.fitted["mixture"][:3]
     confidence = routable(model, out, run.data).confidence  # type: ignore[arg-type]
-    return float((confidence[run.data.test_mask] >= 0.5).float().mean())
+    return float((confidence[run.data.test_mask] >= model.threshold).float().mean())  # type: ignore[operator]
 
 
 def whole_lines(results: list[dict[str, Any]]) -> list[str]:
@@ -266,12 +267,17 @@ def main() -> None:
         for strong in ("gcn", "sage"):
             path = RESULTS / f"{graph}-{strong}{'-whole' * given.whole}.json"
             wanted = any(fnmatch(f"{graph}/{strong}", pattern) for pattern in given.only) and not given.table
-            if not wanted or (path.exists() and not given.again) or time.perf_counter() - start > given.budget:
+            there = json.loads(path.read_text()) if path.exists() and not given.again else {}
+            done = there and (not given.whole or there["variants"].keys() == WHOLE.keys())
+            if not wanted or done or time.perf_counter() - start > given.budget:
                 continue
             config = dataclasses.replace(PLAIN, dataset=graph, strong=ExpertConfig(strong, **EXPERT))
             config = dataclasses.replace(config, data_root=given.data_root, device="cpu")
             with tune_process(True):
-                result = whole(config, given.seeds) if given.whole else cell(config, given.seeds, Path(given.work))
+                if given.whole:
+                    result = whole(config, given.seeds, there.get("variants", {}))
+                else:
+                    result = cell(config, given.seeds, Path(given.work))
             write_text(path, json.dumps(result, indent=1) + "\n")
             if given.whole:
                 continue

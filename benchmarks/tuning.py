@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import multiprocessing
 import random
 import statistics
@@ -330,8 +331,10 @@ def costs() -> list[str]:
 
 def difference(kept: dict[str, Any], pruner: str, key: str) -> str:
     """Write the mean over the seeds of a pruner's gain over none, ± one standard error of it."""
-    gains = [one[key] - other[key] for one, other in zip(kept[pruner], kept["none"], strict=True)]
-    return f"{statistics.fmean(gains):+.2f} ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}"
+    pairs = zip(kept[pruner], kept["none"], strict=True)
+    gains = [one[key] - other[key] for one, other in pairs if None not in (one[key], other[key])]
+    error = statistics.stdev(gains) / len(gains) ** 0.5 if len(gains) > 1 else math.nan
+    return f"{statistics.fmean(gains):+.2f} ± {error:.2f}"
 
 
 if __name__ == "__main__":

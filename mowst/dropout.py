@@ -14,10 +14,13 @@ class Masked(torch.autograd.Function):
     """`masked`, whose gradient is masked by the same."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(kept)
-        ctx.scale = scale
+    def forward(x: Tensor, kept: Tensor, scale: float) -> Tensor:
         return masked(x, kept, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.scale = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -32,11 +35,13 @@ class ReLUMasked(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor | None, scale: float) -> Tensor:
-        out = F.dropout(x.relu(), 1 - 1 / scale) if kept is None else masked(x, kept, scale, relu=True)
-        ctx.save_for_backward(out)
-        ctx.scale = scale
-        return out
+    def forward(x: Tensor, kept: Tensor | None, scale: float) -> Tensor:
+        return F.dropout(x.relu(), 1 - 1 / scale) if kept is None else masked(x, kept, scale, relu=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, float], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+        ctx.scale = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -44,16 +49,14 @@ class ReLUMasked(torch.autograd.Function):
 
 
 def masked(x: Tensor, kept: Tensor, scale: float, *, relu: bool = False) -> Tensor:
-    """Return `x` times a number where `kept` is above zero, else zero; if asked for, zero in place of what is below.
+    """Return `x`, or ReLU(x), times a number where `kept` is above zero, else zero.
 
     A million entries are done at a time, so that what is made on the way stays in the cache.
     """
     out = torch.empty(x.shape, dtype=x.dtype)
     pieces = (torch.split(each.contiguous().view(-1), 2**20) for each in (x, kept, out))
     for part, mask, place in zip(*pieces, strict=True):
-        torch.gt(mask, 0, out=place).mul_(part).mul_(scale)
-        if relu:
-            place.relu_()
+        torch.gt(mask, 0, out=place).mul_(part.relu() if relu else part).mul_(scale)
     return out
 
 
@@ -83,7 +86,10 @@ def coins(count: int, heads: int) -> Tensor:
 
 
 def relu_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Return `F.dropout(F.relu(x), p, training)`, the same draws included, and keep on a CPU less for the gradient."""
+    """Return `F.dropout(F.relu(x), p, training)`, the same draws included, and keep on a CPU less for the gradient.
+
+    What is kept there is the result, which must not be written over then; and `torch.vmap` has no rule for it.
+    """
     if has_torch_function_unary(x):
         return handle_torch_function(relu_dropout, (x,), x, p, training)
     if not training or not 0 < p < 1 or x.device.type != "cpu":
@@ -91,16 +97,9 @@ def relu_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     return ReLUMasked.apply(x, None, 1 / (1 - p))  # type: ignore[no-untyped-call]
 
 
-class ReLUDropout(nn.Module):
-    """`relu_dropout` as a layer."""
-
-    def __init__(self, p: float = 0.5):
-        super().__init__()
-        self.p = p
+class ReLUDropout(nn.Dropout):
+    """ReLU with dropout behind it, as one layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, H] -> [N, H]."""
         return relu_dropout(x, self.p, self.training)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"

@@ -27,7 +27,7 @@ from mowst.data import load
 from mowst.diagnosis import diagnose, threshold
 from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
-from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, pooled, rows
+from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, hit, pooled, rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
 from mowst.objectives import OBJECTIVES
 from mowst.regimes import REGIMES, alone, solo
@@ -164,19 +164,23 @@ def fit(
 
 
 def choose_threshold(model: Mowst, out: Mixture, data: Data) -> None:
-    """Take the threshold with which routing scores best on validation nodes (`mowst.diagnosis.threshold`).
+    """Take the threshold with which routing scores best on validation nodes.
 
-    For a mixture without a router (one half of the confidence of any other gate means nothing), and for one whose
-    experts have changed since its router was fitted.
+    By a metric that is a mean over nodes the best of all (`mowst.diagnosis.threshold`), by another one the best of the
+    percentiles; where that one has no value, by accuracy. It is for a mixture without a router (one half of the
+    confidence of any other gate means nothing), and for one whose experts have changed since its router was fitted.
     """
     seen: Mixture = rows(out, data.val_mask)  # type: ignore[assignment]
     metric, y = metric_of(data), data.y[data.val_mask]
-    if each := getattr(metric, "mean_of", None):
-        best = threshold(seen.confidence, *(each(logits, y) for logits in (seen.weak, seen.strong)))
-    else:
+    each = getattr(metric, "mean_of", None)
+    if each is None:
         steps = torch.linspace(0, 0.99, 100, device=seen.confidence.device)
         places = [*torch.unique(seen.confidence.float().quantile(steps)).tolist(), math.inf]
-        best = max(places, key=lambda place: pooled(hard(seen, place), y, metric))
+        scores = [pooled(hard(seen, place), y, metric) for place in places]
+        best: float | None = places[scores.index(max(scores))]
+        each = hit if any(map(math.isnan, scores)) else None
+    if each is not None:
+        best = threshold(seen.confidence, *(each(logits, y) for logits in (seen.weak, seen.strong)))
     model.threshold.fill_(math.inf if best is None else best)
 
 

@@ -160,7 +160,7 @@ class Residual(nn.Module):
 
     def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
         x = passed if self.skips is None else passed + self.skips[layer](own)
-        return relu_dropout(self.norms[layer](x), self.dropout.p, self.training)
+        return relu_dropout(self.norms[layer](x), self.dropout.p, self.dropout.training)
 
 
 def gin_conv(in_channels: int, out_channels: int) -> GINConv:
@@ -180,7 +180,7 @@ def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     def make(*args: Any, **kwargs: Any) -> nn.Module:
         model: Any = kind(*args, **kwargs)
         norm_between = model.act_first and any(not isinstance(norm, nn.Identity) for norm in model.norms)
-        if isinstance(model.act, nn.ReLU) and not norm_between:
+        if type(model.act) is nn.ReLU and not norm_between:
             if not isinstance(model, MLP):
                 model.act, model.dropout = ReLUDropout(model.dropout.p), nn.Dropout(0.0)
             elif len(rates := set(model.dropout[: len(model.norms)])) == 1:

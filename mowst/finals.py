@@ -136,11 +136,13 @@ def finish(study: Study, space: Space, plan: Plan, out: Path, seeds: int, count:
     asked |= {"default": dump(space.config), "goal": plan.goals[0], "seeds": seeds}
     with FileLock(out / ".lock"):  # several workers come here at the same time
         path = out / "result.json"
+        held = read_json(path) if path.exists() else {}
         if not seeds:
-            write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
-            write_text(path, json.dumps({"asked": asked}, indent=2) + "\n")  # what was judged before is another best
+            if held.get("asked", {}) | {"seeds": 0} != asked:  # else its winner stays the best
+                write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
+                write_text(path, json.dumps({"asked": asked}, indent=2) + "\n")
             return None
-        if path.exists() and (held := read_json(path)).get("asked") == asked:
+        if held.get("asked") == asked:
             return held
         rows = finals(study, space, plan, seeds, len(best))
         won, default = rows[0], next(row for row in rows if row["trial"] is None)

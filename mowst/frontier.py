@@ -24,7 +24,6 @@ from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
-from mowst.dropout import ReLUDropout
 from mowst.experts import NarrowGCNConv, is_node_wise
 from mowst.mixture import run_module
 from mowst.propagation import Adjacency, Rows, suited
@@ -34,7 +33,7 @@ PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv)
 """Convolutions that take the features of sources and targets as a pair."""
 NODE_WISE = (
     *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
-    *(nn.ReLU, ReLUDropout, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    *(nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
     *(Aggregation, JumpingKnowledge, TrimToLayer),
 )
 

@@ -107,6 +107,37 @@ def test_relu_and_dropout_in_one_step_with_the_process_settings_are_relu_and_the
 
 
 @pytest.mark.parametrize("settings", [True, False])
+def test_what_is_infinite_below_is_zero(settings):
+    with tune_process(settings):
+        assert torch.equal(relu_dropout(torch.full((64,), -torch.inf)), torch.zeros(64))
+
+
+def test_functional_gradients_are_those_of_torchs_own():
+    x = torch.randn(40, 3)
+    found = []
+    for function in (relu_dropout, lambda x: F.dropout(F.relu(x))):
+        torch.manual_seed(0)
+        found.append(torch.func.grad(lambda x, function=function: function(x).square().sum())(x))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["mlp", "gcn", "sage", "gin", "gcn-res"])
+def test_dropout_is_switched_by_its_modules(tiny, name):
+    model = expert(name, 8, 3, norm="none", hidden_channels=16, num_layers=2, dropout=0.5)
+
+    def varies():
+        return not torch.equal(*(model(tiny.x, tiny.edge_index) for _ in range(2)))
+
+    assert varies()
+    for on in (False, True):
+        model.train(not on)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.train(on)
+        assert varies() == on
+
+
+@pytest.mark.parametrize("settings", [True, False])
 def test_relu_and_dropout_in_one_step_keep_only_their_result(settings):
     kept, x = [], torch.randn(50, 7, requires_grad=True)
     hooks = torch.autograd.graph.saved_tensors_hooks(
@@ -149,7 +180,13 @@ def test_experts_by_name_compute_what_their_classes_compute(tiny, name, kind, ow
     torch.testing.assert_close(*results)
 
 
-def test_another_activation_is_left_as_it_is():
-    model = expert("gcn", 8, 3, act="elu", hidden_channels=16, num_layers=3, dropout=0.4)
-    assert isinstance(model.act, nn.ELU)
+class Shifted(nn.ReLU):
+    def forward(self, x):
+        return super().forward(x - 1)
+
+
+@pytest.mark.parametrize("act", [nn.ELU(), Shifted()])
+def test_another_activation_is_left_as_it_is(act):
+    model = expert("gcn", 8, 3, act=act, hidden_channels=16, num_layers=3, dropout=0.4)
+    assert model.act is act
     assert model.dropout.p == 0.4

@@ -386,13 +386,26 @@ def test_a_threshold_that_is_chosen_routes_best_by_the_metric_of_the_graph(tiny,
     assert pooled(seen, data.y[data.val_mask], metric) == pytest.approx(max(every))
 
 
-def test_routing_after_fine_tuning_is_no_worse_than_either_expert_on_validation_nodes(monkeypatch):
+def test_a_threshold_is_chosen_by_accuracy_where_the_metric_has_no_value(tiny):
+    data = copy.copy(tiny)
+    data.y, data.metric = torch.zeros(60, dtype=torch.long), "rocauc"  # no validation node of class 1
+    right, wrong = torch.tensor([[1.0, 0.0], [0.0, 1.0]])[:, None].expand(2, 60, 2)
+    model = build(Config(), 8, 2)
+    choose_threshold(model, Mixture(wrong, right, torch.rand(60)), data)
+    assert model.threshold == float("inf")
+
+
+def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_experts(monkeypatch):
     monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
     run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, seeds=1), 0)
-    mixture = run.fitted["mixture"]
-    assert not mixture.model.threshold.isnan()
-    seen = [pooled(logits[run.data.val_mask], run.data.y[run.data.val_mask], accuracy) for logits in mixture.output[:2]]
-    assert run.scores["routed"]["val"] >= 100 * seen[1] - 1e-4
+    mixture, data, val = run.fitted["mixture"], run.data, run.data.val_mask
+    found = float(mixture.model.threshold)
+    out = routable(mixture.model, mixture.output, data)
+    assert not torch.equal(out.confidence, mixture.output.confidence)
+    choose_threshold(mixture.model, out, data)
+    assert float(mixture.model.threshold) == found
+    seen = [100 * pooled(logits[val], data.y[val], accuracy) for logits in mixture.output[:2]]
+    assert run.scores["routed"]["val"] >= max(seen) - 1e-4
 
 
 @pytest.mark.parametrize("regime", ["held-out", "fine-tuned"])

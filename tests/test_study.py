@@ -90,7 +90,9 @@ def test_workers_end_with_the_command_that_started_them(tmp_path, trials):
     started = command(path, *flags)
     wait_for(lambda: path.exists() and path.stat().st_size > 0)
     wait_for(lambda: sum(trial.state.is_finished() for trial in held(path).trials) >= 2)
-    time.sleep(10 if trials == 2 else 0)
+    if trials == 2:
+        wait_for((tmp_path / "out" / ".lock").exists)
+        time.sleep(1)
     started.kill()
     started.communicate(timeout=60)  # which returns when nobody holds its output any more
 

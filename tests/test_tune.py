@@ -7,7 +7,7 @@ import optuna
 import pytest
 import torch
 import yaml
-from optuna.trial import FixedTrial, TrialState
+from optuna.trial import FixedTrial, TrialState, create_trial
 
 import mowst.finals
 import mowst.trial
@@ -269,14 +269,19 @@ def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
         finish(study, narrow(), Plan(), tmp_path / "out", 2)
 
 
-def test_what_was_judged_does_not_stay_beside_a_best_that_was_not(tmp_path):
+def test_what_was_judged_stays_while_it_is_of_the_best_trials(tmp_path, monkeypatch):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
-    judged = finish(study, narrow(), Plan(), tmp_path / "out", 1)
+    judged, files = finish(study, narrow(), Plan(), tmp_path / "out", 1), ("best.yaml", "result.json")
+    written = [(tmp_path / "out" / name).read_text() for name in files]
+    monkeypatch.setattr(mowst.finals, "run", None)
     assert finish(study, narrow(), Plan(), tmp_path / "out", 0) is None
-    left = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert left == {"asked": judged["asked"] | {"seeds": 0}}
-    best = yaml.safe_load((tmp_path / "out" / "best.yaml").read_text())
-    assert best["lr"] == study.best_params["lr"]
+    assert [(tmp_path / "out" / name).read_text() for name in files] == written
+    study.add_trial(create_trial(params=study.best_params, distributions=study.best_trial.distributions, value=2e3))
+    assert finish(study, narrow(), Plan(), tmp_path / "out", 0) is None
+    best, left = ((tmp_path / "out" / name).read_text() for name in files)
+    assert json.loads(left)["asked"]["trials"][0][1] == [2e3]
+    assert json.loads(left).keys() == {"asked"} < judged.keys()
+    assert yaml.safe_load(best)["lr"] == study.best_params["lr"]
 
 
 def test_the_luckiest_trial_wins_only_if_it_is_good_again(tmp_path):
