@@ -21,6 +21,7 @@ from mowst.dropout import byte_dropout, relu_dropout
 from mowst.errors import InputError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
+NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.
 
 
 def keep_freed_memory() -> bool:
@@ -30,7 +31,7 @@ def keep_freed_memory() -> bool:
     the arithmetic on it costs. The price is that the process stays as large as its largest moment.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, (1 << 31) - 1)])
+    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, (1 << 31) - 1), mallopt(TRIM_THRESHOLD, NEVER)])
 
 
 class _ByteDropout(TorchFunctionMode):

@@ -1,5 +1,8 @@
 """The process-wide settings change nothing but speed and the draw of the dropout masks."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,6 +57,24 @@ def test_an_empty_tensor_and_dropout_in_place_work():
         assert F.dropout(torch.empty(0, 3)).shape == (0, 3)
         x = torch.ones(100)
         assert F.dropout(x, 0.5, inplace=True) is x
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc only")
+def test_three_gigabytes_that_were_freed_together_are_kept():
+    code = """
+import resource
+import torch
+from mowst.process import keep_freed_memory
+assert keep_freed_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [torch.ones(2**28) for _ in range(3)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first, second = faults(), faults()
+assert second < first / 10, (first, second)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_keeping_freed_memory_is_silent_elsewhere(monkeypatch):
