@@ -28,10 +28,11 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory in the process, and answer whether it did; other systems are left as they are.
 
     A large tensor is otherwise given back to the system when freed, and the next one pays for fresh pages: more than
-    the arithmetic on it costs. The price is that the process stays as large as its largest moment.
+    the arithmetic on it costs. The price is that the process stays as large as its largest moment, and that moment is
+    about twice as large: not every hole that a tensor leaves can be used again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, (1 << 31) - 1), mallopt(TRIM_THRESHOLD, NEVER)])
+    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, NEVER)])
 
 
 class _ByteDropout(TorchFunctionMode):

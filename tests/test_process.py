@@ -70,7 +70,7 @@ libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
 libc.sbrk.argtypes, libc.sbrk.restype = [ctypes.c_ssize_t], ctypes.c_void_p
 libc.free.argtypes = [ctypes.c_void_p]
 before = libc.sbrk(0)
-blocks = [libc.malloc(2**30) for _ in range(3)]  # nothing is written: it takes no memory
+blocks = [libc.malloc(2**29) for _ in range(6)]  # nothing is written: it takes no memory
 largest = libc.sbrk(0)
 for block in blocks:
     libc.free(block)
