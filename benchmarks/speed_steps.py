@@ -28,9 +28,9 @@ PYG_GCN = "torch_geometric.nn.models.GCN"
 def training_step(
     x: Tensor, y: Tensor, graph: Tensor, precision: str = "32-true", kind: str = "gcn", **options: Any
 ) -> Step:
-    """Return one step of a GCN, 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
+    """Return one step of a GNN, if not said otherwise 3 layers of 256, batch norm, dropout 0.5, AdamW, on all nodes."""
     torch.manual_seed(0)
-    options |= {"hidden_channels": 256, "num_layers": 3, "dropout": 0.5, "norm": "batch_norm"}
+    options = {"hidden_channels": 256, "num_layers": 3, "dropout": 0.5, "norm": "batch_norm", **options}
     model = expert(kind, x.size(1), 40, **options).to(x.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
@@ -152,6 +152,18 @@ def sage_row(num_nodes: int = 18_333, width: int = 6_805, ones_per_node: int = 6
     }
 
 
+def attention_row(num_nodes: int = ARXIV_NODES // 4, heads: int = 8) -> dict[str, Step]:
+    """Return a step of GAT, 2 layers of 64: PyG's on `edge_index`, and the same model on our adjacency."""
+    data = citation_like(num_nodes)
+    adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes)
+    step = partial(training_step, data.x, data.y, kind="gat", hidden_channels=64, num_layers=2, heads=heads)
+    return {
+        "PyG, edge_index": step(data.edge_index),
+        "ours": step(adjacency),
+        "ours, bf16-mixed": step(adjacency, "bf16-mixed"),
+    }
+
+
 def scaling_row(sizes: tuple[float, ...] = (0.25, 0.5, 1, 2)) -> dict[str, Step]:
     """Return our training step on graphs of growing size; the variant's name is the number of nodes."""
     steps: dict[str, Step] = {}
@@ -170,6 +182,8 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "first-layer-cora": lambda: first_layer_row(2_708, 1_433, 18, 64),
     "first-layer-cornell5": lambda: first_layer_row(18_660, 4_735, 6, 64),
     "sage-sparse": sage_row,
+    "attention": lambda: attention_row(heads=1),
+    "attention-8-heads": attention_row,
     "scaling": scaling_row,
     "trainer": trainer_row,
 }

@@ -2,7 +2,8 @@
 
 PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
 normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
-once per layer; they multiply by it on their narrower side; and ReLU with dropout behind it is one step.
+once per layer; they multiply by it on their narrower side; GAT layers attend by products (`mowst.attention`); and ReLU
+with dropout behind it is one step.
 
 | name     | model                                                                           |
 |----------|---------------------------------------------------------------------------------|
@@ -12,27 +13,28 @@ once per layer; they multiply by it on their narrower side; and ReLU with dropou
 | gin      | PyG's GIN (Xu et al., 2019, arXiv 1810.00826)                                   |
 | gat      | PyG's GAT (Veličković et al., 2018, arXiv 1710.10903)                           |
 | gin-skip | GIN layers with skip connections, as in the Mowst paper                         |
-| gcn-res, sage-res | layers with skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
+| gcn-res, sage-res, gat-res | skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm, GCNConv, GINConv, LayerNorm, MessagePassing, SAGEConv
-from torch_geometric.nn.models import GAT, GIN, MLP, GraphSAGE
 from torch_geometric.nn.models import GCN as PyGCN
+from torch_geometric.nn.models import GIN, MLP, GraphSAGE
 from torch_geometric.nn.resolver import normalization_resolver
 
+from mowst.attention import GAT, AttentionConv
 from mowst.dropout import ReLUDropout, relu_dropout
 from mowst.errors import InputError
 from mowst.names import Names
-from mowst.propagation import normalized
+from mowst.propagation import normalized, only_multiplies
 
 
 class EdgelessMLP(MLP):
@@ -101,39 +103,43 @@ class Residual(nn.Module):
     (arXiv 2406.08993), with which plain GNNs reach what is published for them.
 
     Args:
-        conv: `(in_channels, out_channels) -> MessagePassing`.
-        in_channels, hidden_channels, out_channels, num_layers, dropout, norm: as in PyG's models; `num_layers` counts
-            convolutions.
+        conv: `(in_channels, out_channels, **options) -> MessagePassing`.
+        in_channels, hidden_channels, out_channels, num_layers, dropout, norm, norm_kwargs: as in PyG's models;
+            `num_layers` counts convolutions.
         pre_linear: a linear layer in front of the first convolution.
         residual: the skip connection W h.
         normalize: whether the convolutions expect a GCN-normalised adjacency.
+        options: of every convolution.
     """
 
-    takes_adjacency = True
     takes_sparse_features = True
 
     def __init__(
         self,
-        conv: Callable[[int, int], MessagePassing],
+        conv: Callable[..., MessagePassing],
         in_channels: int,
         hidden_channels: int,
         num_layers: int,
         out_channels: int,
         dropout: float = 0.5,
         norm: str | None = "layer_norm",
+        norm_kwargs: Mapping[str, Any] | None = None,
         *,
         pre_linear: bool = False,
         residual: bool = True,
         normalize: bool = False,
+        **options: Any,
     ):
         super().__init__()
         self.normalize, self.num_layers, self.hidden_channels = normalize, num_layers, hidden_channels
         self.lin_in = nn.Linear(in_channels, hidden_channels) if pre_linear else None
         first = hidden_channels if pre_linear else in_channels
         widths = [first, *[hidden_channels] * (num_layers - 1)]
-        self.convs = nn.ModuleList(conv(width, hidden_channels) for width in widths)
+        self.convs = nn.ModuleList(conv(width, hidden_channels, **options) for width in widths)
+        self.takes_adjacency = all(map(only_multiplies, self.convs))
         self.skips = nn.ModuleList(nn.Linear(width, hidden_channels) for width in widths) if residual else None
-        norms = (normalization_resolver(norm, hidden_channels, **node_wise(norm)) for _ in widths)
+        norm_kwargs = node_wise(norm) if norm_kwargs is None else norm_kwargs
+        norms = (normalization_resolver(norm, hidden_channels, **norm_kwargs) for _ in widths)
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
         self.dropout = nn.Dropout(dropout)
         self.lin_out = nn.Linear(hidden_channels, out_channels)
@@ -168,6 +174,13 @@ def gin_conv(in_channels: int, out_channels: int) -> GINConv:
     return GINConv(MLP([in_channels, out_channels, out_channels], norm="batch_norm"))
 
 
+def gat_conv(in_channels: int, out_channels: int, heads: int = 1, **options: Any) -> AttentionConv:
+    """GAT layer of this width in all, divided among the heads."""
+    if out_channels % heads:
+        raise ValueError(f"heads: {heads} do not divide hidden_channels {out_channels}")
+    return AttentionConv(in_channels, out_channels // heads, heads, **options)
+
+
 def node_wise(norm: str | None) -> dict[str, Any]:
     """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
     return {"mode": "node"} if norm == "layer_norm" else {}
@@ -198,10 +211,11 @@ EXPERTS = Names(
         "gcn": in_one_step(GCN),
         "sage": in_one_step(GraphSAGE),
         "gin": in_one_step(GIN),
-        "gat": GAT,
+        "gat": in_one_step(GAT),
         "gin-skip": partial(Residual, gin_conv),
         "gcn-res": partial(Residual, NarrowGCNConv, normalize=True),
         "sage-res": partial(Residual, SAGEConv),
+        "gat-res": partial(Residual, gat_conv),
     },
 )
 

@@ -135,6 +135,7 @@ class SparseMatrix(Tensor):
 
     rows: Rows
     _columns: Rows | None
+    _turn: Tensor | None = None
     _known: WeakTensorKeyDictionary
 
     @staticmethod
@@ -152,6 +153,14 @@ class SparseMatrix(Tensor):
         if self._columns is None:
             self._columns = self.rows.transposed(self.size(1))
         return self._columns
+
+    @property
+    def turn(self) -> Tensor:
+        """The place among the entries of `rows` of each entry of `columns`, [E]; made when first asked for."""
+        if self._turn is None:
+            row, column = self.rows.entries()
+            self._turn = torch.argsort(column * self.size(0) + row, stable=True)
+        return self._turn
 
     def times(self, x: Tensor) -> Tensor:
         """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast.
@@ -296,11 +305,13 @@ def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:
     return edge_index.gcn()
 
 
-def _only_multiplies(conv: nn.Module) -> bool:
-    """Whether a convolution of PyG uses the graph for one product and nothing else.
+def only_multiplies(conv: nn.Module) -> bool:
+    """Whether a convolution uses the graph for products and nothing else: it says so, or is one of PyG's that do.
 
     One that adds self-loops or normalises by itself would rebuild the adjacency in every call.
     """
+    if getattr(conv, "takes_adjacency", False):
+        return True
     rebuilds = getattr(conv, "normalize", False) and hasattr(conv, "add_self_loops")
     return bool(getattr(conv, "fuse", False)) and conv.flow == "source_to_target" and not rebuilds
 
@@ -313,5 +324,5 @@ def suited(module: nn.Module, edge_index: Tensor) -> Tensor:
     """
     if not isinstance(edge_index, Adjacency) or getattr(module, "takes_adjacency", False):
         return edge_index
-    multiplies = isinstance(module, BasicGNN) and all(map(_only_multiplies, module.convs))
+    multiplies = isinstance(module, BasicGNN) and all(map(only_multiplies, module.convs))
     return edge_index if multiplies else edge_index.edge_index

@@ -96,7 +96,7 @@ def test_the_first_product_of_a_gcn_that_widens_is_computed_once(tiny, monkeypat
     assert products.count(tiny.num_features) == 2  # seen to be constant when it comes the second time
 
 
-@pytest.mark.parametrize(("name", "theirs"), [("sage", models.GraphSAGE), ("gin", models.GIN), ("gat", models.GAT)])
+@pytest.mark.parametrize(("name", "theirs"), [("sage", models.GraphSAGE), ("gin", models.GIN)])
 def test_the_others_are_pygs_classes(name, theirs):
     assert type(build(name)) is theirs
 
@@ -154,7 +154,7 @@ def test_plain_pyg_gcn_takes_the_prepared_adjacency(tiny):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("gnn", {}, "choose from gat, gcn"),
+        ("gnn", {}, "choose from gat, gat-res, gcn"),
         ("torch_geometric.nn.models:Nothing", {}, "Nothing"),
         ("gcn", {"flavour": 3}, "flavour"),
         ("gat", {"heads": 7, "hidden_channels": 16, "num_layers": 2}, "expert gat"),
