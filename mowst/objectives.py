@@ -32,6 +32,9 @@ def cross_entropy(logits: Tensor, batch: Data) -> Tensor:
     return F.nll_loss(log_probs(logits), batch.y, reduction="none", ignore_index=-100)
 
 
+cross_entropy.node_wise = True  # type: ignore[attr-defined]
+
+
 def weak_alone(out: Mixture, batch: Data) -> Tensor:
     """The weak expert's own loss, whatever the confidence, -> [N]."""
     return cross_entropy(out.weak, batch)

@@ -35,7 +35,8 @@ class Term(NamedTuple):
     """One summand of the training loss."""
 
     loss: Loss
-    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other."""
+    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other. One with an attribute `node_wise`
+    needs of each node its output and label alone."""
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch (from 0)."""
     on: str = "train"
@@ -76,6 +77,20 @@ class Phase:
     def losses(self) -> list[nn.Module]:
         """Return the losses that are modules: they may have parameters of their own."""
         return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
+
+
+class Seen(NamedTuple):
+    """Nodes that are run in training."""
+
+    batch: Data
+    """Their features and labels, and whatever else the data has."""
+    on: Mapping[str, Tensor | None]
+    """Which of them a term is averaged over, by what it is `on`; none: all."""
+
+    def reduce(self, term: Term, out: Output) -> Tensor:
+        """Average a term of the loss over its nodes."""
+        values, index = term.loss(out, self.batch), self.on[term.on]
+        return values.mean() if index is None or values.dim() == 0 else values[index].mean()
 
 
 class Trained(NamedTuple):
@@ -169,6 +184,7 @@ class Trainer:
         self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
         parts = self._thaw(phase, free)
         constants = self._constants(phase)
+        seen = self._seen(phase, constants)
         optimizer = self._optimizer(phase, parts)
         if self.best_score == -math.inf and not phase.last:
             self._keep(self._evaluate(constants), 0)
@@ -176,7 +192,7 @@ class Trainer:
         try:
             for epoch in range(1, phase.epochs + 1):
                 start = time.perf_counter()
-                loss = self._step(phase, epoch, parts, optimizer, constants)
+                loss = self._step(phase, epoch, parts, optimizer, constants, seen)
                 if epoch % phase.eval_every and epoch < phase.epochs:
                     continue
                 score = self._evaluate(constants)
@@ -232,29 +248,26 @@ class Trainer:
         parts: list[nn.Module],
         optimizer: torch.optim.Optimizer,
         constants: dict[str, Any],
+        seen: Seen,
     ) -> Tensor:
         for part in parts:
             part.train()
         optimizer.zero_grad(set_to_none=True)
-        out = self._call(constants)
-        loss = torch.stack([term.weight_at(epoch - 1) * self._reduce(term, out) for term in phase.terms]).sum()
+        out = self._call(constants, seen.batch.x)
+        loss = torch.stack([term.weight_at(epoch - 1) * seen.reduce(term, out) for term in phase.terms]).sum()
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
         self.fabric.backward(loss)
         optimizer.step()
         return loss.detach()
 
-    def _reduce(self, term: Term, out: Output) -> Tensor:
-        values, index = term.loss(out, self.batch), self.on[term.on]
-        return values.mean() if index is None or values.dim() == 0 else values[index].mean()
-
     def _forward(self, constants: dict[str, Any]) -> Output:
         self.model.eval()
-        return self._call(constants)
+        return self._call(constants, self.batch.x)
 
-    def _call(self, constants: dict[str, Any]) -> Output:
+    def _call(self, constants: dict[str, Any], x: Tensor) -> Output:
         with self.fabric.autocast():
-            return run_module(self.model, self.batch.x, self.graph, **constants)
+            return run_module(self.model, x, self.graph, **constants)
 
     @torch.no_grad()
     def _evaluate(self, constants: dict[str, Any]) -> float:
@@ -267,14 +280,27 @@ class Trainer:
 
     def _validation(self, constants: dict[str, Any]) -> Output:
         """Run the model for the validation nodes: alone, where what is left to run looks at no edge."""
-        part: Any = self.model
-        edgeless = part.edgeless(constants) if hasattr(part, "edgeless") else not getattr(part, "sees_edges", True)
-        if not edgeless:
+        if not self._edgeless(constants):
             return rows(self._forward(constants), self.val)
         given = {name: rows_of_constant(value, self.val) for name, value in constants.items()}
         self.model.eval()
-        with self.fabric.autocast():
-            return run_module(self.model, rows_of(self.batch.x, self.val), self.graph, **given)
+        return self._call(given, rows_of(self.batch.x, self.val))
+
+    def _edgeless(self, constants: dict[str, Any]) -> bool:
+        part: Any = self.model
+        return part.edgeless(constants) if hasattr(part, "edgeless") else not getattr(part, "sees_edges", True)
+
+    def _seen(self, phase: Phase, constants: dict[str, Any]) -> Seen:
+        """Return the nodes that a phase runs in training: those with a label, where no other changes the loss.
+
+        That is so for a model that looks at no edge, trained by losses that say so (`node_wise`). Batch norm then sees
+        the nodes with a label alone, which serves an MLP better where these are few.
+        """
+        train = self.on["train"]
+        node_wise = all(term.on == "train" and getattr(term.loss, "node_wise", False) for term in phase.terms)
+        if not node_wise or constants or len(train) < 2 or not self._edgeless(constants):
+            return Seen(self.batch, self.on)
+        return Seen(Data(x=rows_of(self.batch.x, train), y=self.batch.y[train]), {"train": None})
 
     def _keep(self, score: float, epoch: int, *, always: bool = False) -> bool:
         if not (always or score > self.best_score):

@@ -13,7 +13,7 @@ from mowst.propagation import Adjacency
 from mowst.record import parameters
 from mowst.regimes import Schedule, alternate, held_out, pretrain, solo
 from mowst.regimes import joint as joint_regime
-from mowst.trainer import HIDDEN, Phase, Term, Trainer, snapshot
+from mowst.trainer import HIDDEN, Phase, Seen, Term, Trainer, snapshot
 
 
 def score(out, y):
@@ -92,13 +92,42 @@ def test_without_edges_validation_runs_on_its_own_nodes_and_changes_nothing(tiny
         assert one["val"] == pytest.approx(other["val"], abs=1e-6)
 
 
-def test_a_weak_expert_alone_is_validated_on_its_own_nodes(tiny):
-    model, asked = fresh().weak, []
-    model.register_forward_hook(lambda module, inputs, out: asked.append(len(out)))
+def asked(model, tiny, *terms) -> list[int]:
+    """The numbers of nodes that a model is run for in two epochs of a phase."""
+    found: list[int] = []
+    model.register_forward_hook(lambda module, inputs, out: found.append(len(out)))
     trainer = Trainer(model, tiny, score)
-    solo(trainer, Schedule(epochs=3))
-    assert asked == [15, 60, 15, 60, 15, 60, 15]
+    trainer.fit(Phase("test", ("",), terms, epochs=2))
     assert score(trainer.output()[tiny.val_mask], tiny.y[tiny.val_mask]) == trainer.best_score
+    return found[:5]
+
+
+def test_a_weak_expert_alone_runs_on_the_nodes_it_learns_from_and_those_it_is_judged_on(tiny):
+    solo_term, weak = Term(cross_entropy), fresh().weak
+    assert asked(weak, tiny, solo_term) == [15, 30, 15, 30, 15]
+    assert asked(copy.deepcopy(weak), tiny, solo_term, Term(cross_entropy, on="all")) == [15, 60, 15, 60, 15]
+    assert asked(copy.deepcopy(weak), tiny, Term(lambda out, batch: out.square().mean())) == [15, 60, 15, 60, 15]
+    assert asked(fresh().strong, tiny, solo_term) == [60] * 5
+    tiny.train_mask &= tiny.train_mask.cumsum(0) == 1  # of which batch norm cannot learn
+    assert asked(fresh().weak, tiny, solo_term) == [15, 60, 15, 60, 15]
+
+
+def test_the_nodes_left_out_change_nothing_where_no_norm_looks_at_them(tiny):
+    """The same loss, once as one that needs a node's own output and label alone, once as one nothing is known of."""
+
+    def trained(loss):
+        torch.manual_seed(0)
+        model = expert("mlp", 8, 3, hidden_channels=16, num_layers=2, norm="layer_norm").double()
+        trainer = Trainer(model, data, score)
+        trainer.fit(Phase("test", ("",), (Term(loss),), epochs=20, last=True))
+        return trainer
+
+    data = copy.copy(tiny)
+    data.x = tiny.x.double()
+    one, other = trained(cross_entropy), trained(lambda out, batch: cross_entropy(out, batch))
+    for key, value in one.best_state.items():
+        torch.testing.assert_close(value, other.best_state[key], rtol=1e-9, atol=1e-12)
+    assert [line["loss"] for line in one.history] == pytest.approx([line["loss"] for line in other.history])
 
 
 def test_after_fit_the_whole_state_is_the_best_state(tiny):
@@ -132,7 +161,7 @@ def test_labels_outside_the_training_mask_change_no_gradient(tiny):
         torch.manual_seed(1)
         out = model(trainer.batch.x, trainer.batch.edge_index)
         terms = [Term(joint), Term(separate), Term(joint, on="all"), Term(lambda o, b: cross_entropy(o.weak, b))]
-        sum(term.weight * trainer._reduce(term, out) for term in terms).backward()
+        sum(term.weight * Seen(trainer.batch, trainer.on).reduce(term, out) for term in terms).backward()
         return [parameter.grad for parameter in model.parameters()]
 
     other = copy.copy(tiny)
@@ -191,15 +220,15 @@ def test_weights_of_terms_scale_their_gradients(tiny):
     trainer = Trainer(model, tiny, score)
     out = model(tiny.x, tiny.edge_index)
     mean = separate(out, trainer.batch)[tiny.train_mask].mean()
-    torch.testing.assert_close(trainer._reduce(Term(separate), out), mean)
+    torch.testing.assert_close(Seen(trainer.batch, trainer.on).reduce(Term(separate), out), mean)
     everywhere = Term(lambda o, b: o.confidence, on="all")
-    torch.testing.assert_close(trainer._reduce(everywhere, out), out.confidence.mean())
+    torch.testing.assert_close(Seen(trainer.batch, trainer.on).reduce(everywhere, out), out.confidence.mean())
 
 
 def test_a_scalar_loss_is_taken_as_it_is(tiny):
     trainer = Trainer(fresh(), tiny, score)
     out = trainer.output()
-    assert trainer._reduce(Term(lambda o, b: o.confidence.max()), out) == out.confidence.max()
+    assert Seen(trainer.batch, trainer.on).reduce(Term(lambda o, b: o.confidence.max()), out) == out.confidence.max()
 
 
 def test_parameters_of_a_loss_are_trained(tiny):
