@@ -100,9 +100,8 @@ def at_entries(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     """Return left @ right.T of [N, C] and [N, C] at the entries of the rows alone, [E]."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        anything = left.new_empty(len(rows.column))
-        shape = (len(left), len(right))
-        pattern = torch.sparse_csr_tensor(rows.start, rows.column, anything, shape, check_invariants=False)
+        zeros, shape = left.new_zeros(len(rows.column)), (len(left), len(right))  # 0 times not-a-number would stay
+        pattern = torch.sparse_csr_tensor(rows.start, rows.column, zeros, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
 
 

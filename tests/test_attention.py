@@ -43,6 +43,18 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda *given: attend(adjacency, *given), inputs)
 
 
+def test_what_memory_held_before_changes_nothing():
+    """New memory is not-a-number here, as it may be anywhere."""
+    x, scores = torch.randn(N, 2, 3, requires_grad=True), torch.randn(2, N, 2, requires_grad=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        attend(Adjacency.from_edge_index(edges(), N), x, *scores).square().sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert x.grad.isfinite().all()
+    assert scores.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("size", [1.0, 1e4, 1e30])
 def test_what_all_nodes_say_is_heard_unchanged_and_nothing_where_no_edge_leads(size):
     scores = [size * torch.randn(N, 2) for _ in range(2)]
