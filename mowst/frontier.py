@@ -24,12 +24,13 @@ from torch_geometric.nn.aggr import Aggregation
 from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
+from mowst.attention import AttentionConv
 from mowst.experts import NarrowGCNConv, is_node_wise
 from mowst.mixture import run_module
 from mowst.propagation import Adjacency, Rows, suited
 from mowst.sparse_features import SparseFeatures, dense, rows_of, suited_features
 
-PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv)
+PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
 """Convolutions that take the features of sources and targets as a pair."""
 NODE_WISE = (
     *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
