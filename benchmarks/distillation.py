@@ -29,9 +29,9 @@ import graphkd
 from mowst import Config, ExpertConfig
 from mowst.distillation import TEACHES, parse, wanted
 from mowst.errors import InputError
-from mowst.experiment import hard, metric_of, run_seed
+from mowst.experiment import metric_of, run_seed
 from mowst.metrics import pooled, rows
-from mowst.mixture import Mixture
+from mowst.mixture import Mixture, hard
 from mowst.record import spread, write_text
 from mowst.run import run
 

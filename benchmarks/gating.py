@@ -35,9 +35,9 @@ from mowst.calibration import sharpness
 from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
-from mowst.experiment import SeedRun, fit, hard, metric_of, routable, run_seed, score
+from mowst.experiment import SeedRun, fit, metric_of, routable, run_seed, score
 from mowst.metrics import SIGNALS, Output, pooled
-from mowst.mixture import EXPERTS, Mixture, Mowst
+from mowst.mixture import EXPERTS, Mixture, Mowst, hard
 from mowst.objectives import Loss, joint
 from mowst.process import tune_process
 from mowst.record import dump, write_arrays, write_text
@@ -166,7 +166,7 @@ def outputs(experts: Experts) -> dict[str, Output]:
         model, out = gated(gate, experts)
         found[name] = out
         if name == "fused":
-            found["routed"] = hard(routable(model, out, data))
+            found["routed"] = hard(routable(model, out, data), float(model.threshold))
     found["fused, no choice on validation"] = unchecked(FusedGate, experts)
     found["fused, fitted on seen nodes, no choice"] = unchecked(FusedGate, seen_before(experts))
     found["linear, fitted on seen nodes, no choice"] = unchecked(LogisticGate, seen_before(experts))

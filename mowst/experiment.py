@@ -28,7 +28,7 @@ from mowst.diagnosis import diagnose, threshold
 from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
 from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, hit, pooled, rows
-from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
+from mowst.mixture import EXPERTS, Mixture, Mowst, hard, weigh
 from mowst.objectives import OBJECTIVES
 from mowst.regimes import REGIMES, alone, solo
 from mowst.sparse_features import take_rows
@@ -299,11 +299,6 @@ def routable(model: Mowst, out: Mixture, data: Data) -> Mixture:
     if model.router is None:
         return out
     return out._replace(confidence=weigh(model.router, out.weak, data.x, None).confidence, scale=None)
-
-
-def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
-    """Round the confidence: each node goes to one expert."""
-    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
 
 
 def score(out: Output, data: Data, metric: Metric, how: Callable[[Output, Tensor, Metric], float]) -> dict[str, float]:

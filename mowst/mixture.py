@@ -50,6 +50,11 @@ def log_pool(out: Mixture) -> Tensor:
     return torch.logaddexp(c.clamp_min(tiny).log() + weak, (1 - c).clamp_min(tiny).log() + strong)
 
 
+def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
+    """Round the confidence: each node goes to one expert, to the weak one from the threshold on."""
+    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
+
+
 def weigh(gate: nn.Module, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
     """Ask the gate; one that says nothing of `needs_strong` sees the weak expert alone.
 

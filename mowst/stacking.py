@@ -8,6 +8,7 @@ nodes (the principle of stacking: Wolpert, 1992, doi 10.1016/S0893-6080(05)80023
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from mowst import objectives
 from mowst.calibration import like, sharpness, temperature
 from mowst.errors import InputError
 from mowst.metrics import rows
-from mowst.mixture import EXPERTS, Mixture, Mowst, weigh
+from mowst.mixture import EXPERTS, Mixture, Mowst, hard, weigh
 from mowst.sparse_features import rows_of, take_rows
 from mowst.trainer import Term, Trainer, snapshot
 
@@ -127,26 +128,42 @@ def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
     """Calibrate the trained experts of a mixture, then fit its gate and router on the twins.
 
     The fit stays unless another one of the gate's `settings` validates better by more than chance (`surely`); of those
-    the best is taken.
+    the best is taken. Likewise nodes are routed by the router unless one expert alone is better.
     """
     model: Mowst = trainer.model  # type: ignore[assignment]
     calibrate(model, trainer, twins)
     if model.router is not None:
         fit_gate(model.router, twins, trainer, objectives.joint, ROUTER_PULL)
-    states = settings(model.gate)
+    states, tried = settings(model.gate), copy.deepcopy(model.gate)
     fit_gate(model.gate, twins, trainer, objective)
     out: Mixture = rows(trainer.output(), trainer.val)  # type: ignore[assignment]
-    x, tried = rows_of(trainer.batch.x, trainer.val), copy.deepcopy(model.gate).eval()
-    best = trainer.score(out, trainer.val_y)
+    x = rows_of(trainer.batch.x, trainer.val)
+
+    def behind(gate: nn.Module) -> Mixture:
+        with torch.no_grad():
+            return Mixture(out.weak, out.strong, *weigh(gate.eval(), out.weak, x, out.strong))
+
+    others = []
     for state in states:
         tried.load_state_dict(state)
-        with torch.no_grad():
-            other = Mixture(out.weak, out.strong, *weigh(tried, out.weak, x, out.strong))
-        score = trainer.score(other, trainer.val_y)
-        if score > best and surely(trainer, other, out):
-            best = score
-            model.gate.load_state_dict(state)
+        others.append(behind(tried))
+    if (place := better_than(out, others, trainer)) is not None:
+        model.gate.load_state_dict(states[place])
+    if model.router is not None:
+        routed, alone = behind(model.router), (math.inf, 0.0)
+        place = better_than(hard(routed), [hard(routed, threshold) for threshold in alone], trainer)
+        model.threshold.fill_(0.5 if place is None else alone[place])
     trainer.consider()
+
+
+def better_than(usual: Mixture, others: Sequence[Mixture], trainer: Trainer) -> int | None:
+    """Return which other output validates best, of those that are better than the usual one by more than chance."""
+    scores = [trainer.score(other, trainer.val_y) for other in others]
+    usual_score = trainer.score(usual, trainer.val_y)
+    for place in sorted(range(len(others)), key=lambda place: -scores[place]):
+        if scores[place] > usual_score and surely(trainer, others[place], usual):
+            return place
+    return None
 
 
 def settings(gate: Any) -> list[dict[str, Tensor]]:

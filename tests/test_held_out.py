@@ -18,15 +18,15 @@ from graphkd import kd
 from mowst import fusion
 from mowst.building import build, fabric_of, prepare
 from mowst.calibration import like, sharpness, temperature
-from mowst.confidence import FusedGate, LearnedGate, LogisticGate, PowerGate
+from mowst.confidence import FusedGate, Gated, LearnedGate, LogisticGate, PowerGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
-from mowst.experiment import choose_threshold, fit, fusions, hard, routable, run_seed
+from mowst.experiment import choose_threshold, fit, fusions, routable, run_seed
 from mowst.experts import expert
 from mowst.fusion import average
 from mowst.metrics import accuracy, pooled, predicted, rocauc
-from mowst.mixture import EXPERTS, Mixture, Mowst, log_pool
+from mowst.mixture import EXPERTS, Mixture, Mowst, hard, log_pool
 from mowst.objectives import cross_entropy, joint
 from mowst.regimes import Schedule, fine_tuned, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
@@ -488,9 +488,19 @@ class Said(torch.nn.Module):
         return self.logits
 
 
-@pytest.mark.parametrize(("more", "kept"), [(1, True), (40, False)])
-def test_the_fit_is_left_for_one_expert_only_where_that_is_better_by_more_than_chance(monkeypatch, more, kept):
-    """The weak expert has so many more of 200 validation nodes right; the fit stays at the strong one."""
+class Trusting(torch.nn.Module):
+    """A gate that trusts the weak expert so much everywhere."""
+
+    def __init__(self, trust):
+        super().__init__()
+        self.trust = trust
+
+    def forward(self, weak_logits, x, strong_logits=None):
+        return Gated(torch.full((len(weak_logits),), self.trust))
+
+
+def settled(monkeypatch, more: int, router=None) -> Trainer:
+    """Settle experts of which the weak one has so many more of 200 validation nodes right; no gate is fitted."""
     y = torch.zeros(300, dtype=torch.long)
     index = torch.arange(300)
     right = {"strong": index < 100, "weak": (index >= 60) & (index < 160 + more)}
@@ -500,13 +510,28 @@ def test_the_fit_is_left_for_one_expert_only_where_that_is_better_by_more_than_c
     }
     data = Data(x=torch.zeros(300, 1), y=y, edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=300)
     data.train_mask, data.val_mask = index >= 200, index < 200
-    trainer = Trainer(Mowst(Said(logits["weak"]), Said(logits["strong"]), FusedGate()), data, score)
+    trainer = Trainer(Mowst(Said(logits["weak"]), Said(logits["strong"]), FusedGate(), router), data, score)
     sharp = {part: sharpness(logits[part][:200]) for part in EXPERTS}
     twins = Twins(index[200:], {part: logits[part][200:] for part in EXPERTS}, sharp)
     monkeypatch.setattr("mowst.stacking.fit_gate", lambda *_: None)
     settle(trainer, twins, joint)
-    share = trainer.output().confidence.mean()
+    return trainer
+
+
+@pytest.mark.parametrize(("more", "kept"), [(1, True), (40, False)])
+def test_the_fit_is_left_for_one_expert_only_where_that_is_better_by_more_than_chance(monkeypatch, more, kept):
+    share = settled(monkeypatch, more).output().confidence.mean()
     assert share < 0.01 if kept else share > 0.99
+
+
+@pytest.mark.parametrize(
+    ("more", "trust", "threshold"),
+    [(1, 0.0, 0.5), (40, 0.0, 0.0), (40, 1.0, 0.5), (-1, 1.0, 0.5), (-40, 1.0, math.inf), (-40, 0.0, 0.5)],
+)
+def test_nodes_are_routed_by_the_router_unless_one_expert_alone_is_better(monkeypatch, more, trust, threshold):
+    trainer = settled(monkeypatch, more, Trusting(trust))
+    assert trainer.model.threshold == threshold
+    assert trainer.best_state["threshold"] == threshold
 
 
 class Remembering(torch.nn.Module):
