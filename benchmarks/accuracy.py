@@ -20,6 +20,7 @@ from typing import Any
 from mowst.cli import config_of, parse, parser
 from mowst.config import Config, ExpertConfig
 from mowst.data import card
+from mowst.mixture import EXPERTS
 from mowst.process import tune_process
 from mowst.record import write_text
 from mowst.resources import folder
@@ -38,7 +39,7 @@ REGIMES = {"mowst-star": {"regime": "joint"}, "mowst": {"regime": "alternate", "
 
 
 def cells(root: str) -> dict[str, Config]:
-    """Return every experiment by name: GRAPH/STRONG-METHOD, or GRAPH/STRONG-tuned."""
+    """Return every experiment by name: GRAPH/STRONG-METHOD, GRAPH/STRONG-tuned, or GRAPH/WEAK+STRONG-tuned."""
     found: dict[str, Config] = {}
     for graph in GRAPHS:
         for strong in ("gcn", "sage"):
@@ -97,20 +98,20 @@ def lines() -> list[str]:
         "",
         f"Test scores in percent, mean ± standard deviation over {PLAIN.seeds} seeds or masks; {CAPS}.",
     ]
-    heads = ["graph", "MLP", "strong", "alone", "average", "calibrated", "evidence", "fused", "routed"]
+    heads = ["graph", "weak", "alone", "strong", "alone", "average", "calibrated", "evidence", "fused", "routed"]
     heads += ["stacked on val"]
     table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in tuned_results():
         graph, config = name.partition("/")[0], found["config"]
-        strong = f"{config['strong']['kind']} {config['strong']['num_layers']} x {config['strong']['hidden_channels']}"
+        weak, strong = (f"{e['kind']} {e['num_layers']} x {e['hidden_channels']}" for e in map(config.get, EXPERTS))
         strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
         ours = ["weak", "strong", "average", "calibrated", "evidence", "mixture", "routed"]
         by_val = ["stacked-on-val"]
         if config["regime"] != PLAIN.regime:  # validation nodes have chosen its threshold
             by_val.insert(0, ours.pop())
-        weak, *rest = bold([found["scores"].get(each) for each in ours])
+        alone, *rest = bold([found["scores"].get(each) for each in ours])
         rest += [cell(found["scores"].get(each)) for each in by_val]
-        table.append("| " + " | ".join([graph, weak, strong, *rest]) + " |")
+        table.append("| " + " | ".join([graph, weak, alone, strong, *rest]) + " |")
     words = (
         "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds as they say. The default regime, "
         "where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is not fitted on "

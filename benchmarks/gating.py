@@ -50,6 +50,7 @@ CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
 CONFIRMED_ON = ["cora", "computers", "cs", "dblp", "github", "facebook", "flickr-small", "twitch-de", "cornell5"]
 CONFIRMED_ON += ["chameleon-filtered", "squirrel-filtered", "texas", "cornell"]
 GRAPHS = [*CHOSEN_ON, *CONFIRMED_ON]
+STRONG = ("gcn", "sage", "gat")
 
 
 class Experts(NamedTuple):
@@ -264,7 +265,7 @@ def main() -> None:
     given = arguments.parse_args()
     start = time.perf_counter()
     for graph in GRAPHS:
-        for strong in ("gcn", "sage"):
+        for strong in STRONG:
             path = RESULTS / f"{graph}-{strong}{'-whole' * given.whole}.json"
             wanted = any(fnmatch(f"{graph}/{strong}", pattern) for pattern in given.only) and not given.table
             there = json.loads(path.read_text()) if path.exists() and not given.again else {}
@@ -293,7 +294,7 @@ def main() -> None:
 
 def read(kind: str = "") -> list[dict[str, Any]]:
     """Return the cells that have been run."""
-    paths = (RESULTS / f"{graph}-{strong}{kind}.json" for graph in GRAPHS for strong in ("gcn", "sage"))
+    paths = (RESULTS / f"{graph}-{strong}{kind}.json" for graph in GRAPHS for strong in STRONG)
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
