@@ -20,6 +20,10 @@ from torch_geometric.nn.models import GAT as PyGGAT
 
 from mowst.propagation import Adjacency, Rows
 
+with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
+
 
 class _Softmax(torch.autograd.Function):
     """Softmax over the edges into each node of leaky_relu(source + target), one head after the other."""
@@ -98,10 +102,8 @@ def times(rows: Rows, entries: Tensor, x: Tensor) -> Tensor:
 
 def at_entries(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     """Return left @ right.T of [N, C] and [N, C] at the entries of the rows alone, [E]."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        zeros, shape = left.new_zeros(len(rows.column)), (len(left), len(right))  # 0 times not-a-number would stay
-        pattern = torch.sparse_csr_tensor(rows.start, rows.column, zeros, shape, check_invariants=False)
+    zeros, shape = left.new_zeros(len(rows.column)), (len(left), len(right))  # 0 times not-a-number would stay
+    pattern = torch.sparse_csr_tensor(rows.start, rows.column, zeros, shape, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
 
 

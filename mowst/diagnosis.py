@@ -31,7 +31,9 @@ COMPARED = {
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor | None = None) -> dict[str, Any]:
+def diagnose(
+    out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor | None = None, *, routes_from: float = 0.5
+) -> dict[str, Any]:
     """Diagnose one seed.
 
     Args:
@@ -39,6 +41,7 @@ def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor |
         y: labels [N]; only those of validation nodes are looked at.
         train, val: masks [N].
         held: confidence [n] of twins at training nodes that they were not fitted on, if there are any.
+        routes_from: the confidence from which nodes are sent to the weak expert.
     """
     confidence = {"train": mean(out.confidence[train]), "val": mean(out.confidence[val])}
     if held is not None:
@@ -49,6 +52,7 @@ def diagnose(out: Mixture, y: Tensor, train: Tensor, val: Tensor, held: Tensor |
         "bins": bins(out.confidence[val], *hits(out, y, val)),
         "threshold": best,
         "served": 0.0 if best is None else mean(out.confidence[val] >= best),
+        "routed": mean(out.confidence[val] >= routes_from),
     }
 
 
@@ -102,7 +106,7 @@ def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "confidence": confidence,
         "bins": added,
         "threshold": statistics.fmean(thresholds) if thresholds else None,
-        "served": statistics.fmean(each["served"] for each in found),
+        **{share: statistics.fmean(each[share] for each in found) for share in ("served", "routed")},
     }
 
 
@@ -112,7 +116,8 @@ def sentences(result: dict[str, Any]) -> list[str]:
     elsewhere = confidence.get("held_out", confidence["val"])
     said.append(
         f"Confidence that routes nodes to the weak expert: {confidence['train']:.2f} on training nodes, "
-        f"{elsewhere:.2f} {'where they were held out' if 'held_out' in confidence else 'on validation nodes'}."
+        f"{elsewhere:.2f} {'where they were held out' if 'held_out' in confidence else 'on validation nodes'}. "
+        f"Routing sends {100 * result['diagnosis']['routed']:.0f} % of the validation nodes there."
     )
     scores = {name: scores["val"][0] for name, scores in result["scores"].items() if name in COMPARED}
     if not {"weak", "strong"} <= scores.keys():

@@ -285,12 +285,13 @@ def diagnosis_of(mixture: Fitted | None, data: Data) -> dict[str, Any] | None:
     """Diagnose a mixture by the confidence that routes its nodes."""
     if mixture is None:
         return None
-    out = routable(mixture.model, mixture.output, data)  # type: ignore[arg-type]
+    model: Mowst = mixture.model  # type: ignore[assignment]
+    out = routable(model, mixture.output, data)  # type: ignore[arg-type]
     held = None
     if mixture.twins is not None:
-        gate: Any = mixture.model.router or mixture.model.gate
+        gate: Any = model.router or model.gate
         held = mixed(gate, mixture.twins, take_rows(data.x, mixture.twins.nodes)).confidence
-    return diagnose(out, data.y, data.train_mask, data.val_mask, held)
+    return diagnose(out, data.y, data.train_mask, data.val_mask, held, routes_from=float(model.threshold))
 
 
 @torch.no_grad()

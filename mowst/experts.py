@@ -138,7 +138,7 @@ class Residual(nn.Module):
         self.convs = nn.ModuleList(conv(width, hidden_channels, **options) for width in widths)
         self.takes_adjacency = all(map(only_multiplies, self.convs))
         self.skips = nn.ModuleList(nn.Linear(width, hidden_channels) for width in widths) if residual else None
-        norm_kwargs = node_wise(norm) if norm_kwargs is None else norm_kwargs
+        norm_kwargs = norm_options(norm) if norm_kwargs is None else norm_kwargs
         norms = (normalization_resolver(norm, hidden_channels, **norm_kwargs) for _ in widths)
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
         self.dropout = nn.Dropout(dropout)
@@ -174,14 +174,16 @@ def gin_conv(in_channels: int, out_channels: int) -> GINConv:
     return GINConv(MLP([in_channels, out_channels, out_channels], norm="batch_norm"))
 
 
-def gat_conv(in_channels: int, out_channels: int, heads: int = 1, **options: Any) -> AttentionConv:
-    """GAT layer of this width in all, divided among the heads."""
-    if out_channels % heads:
+def gat_conv(
+    in_channels: int, out_channels: int, heads: int = 1, *, concat: bool = True, **options: Any
+) -> AttentionConv:
+    """GAT layer of this width in all, which is divided among the heads unless they are averaged."""
+    if concat and out_channels % heads:
         raise ValueError(f"heads: {heads} do not divide hidden_channels {out_channels}")
-    return AttentionConv(in_channels, out_channels // heads, heads, **options)
+    return AttentionConv(in_channels, out_channels // heads if concat else out_channels, heads, concat, **options)
 
 
-def node_wise(norm: str | None) -> dict[str, Any]:
+def norm_options(norm: str | None) -> dict[str, Any]:
     """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
     return {"mode": "node"} if norm == "layer_norm" else {}
 
@@ -240,7 +242,7 @@ def expert(
         parameters = inspect.signature(factory).parameters
     except ValueError as error:
         raise InputError(f"expert {kind}: {error}") from None
-    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": node_wise(norm), "dropout": float(dropout)}
+    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": norm_options(norm), "dropout": float(dropout)}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}
         options = {name: value for name, value in options.items() if name in parameters or name not in optional}

@@ -120,7 +120,7 @@ def held_out(
     3. The gate is fitted on what the twins say of the held-out nodes, from a start that leans to the strong expert,
        and so is the router, the gate of routed inference.
     4. The fitted gate is kept unless the validation score is better at its start, or at weights that it calls plain, by
-       more than a standard error.
+       more than a standard error; nodes are routed by the router unless one expert alone is better by as much.
 
     Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times; the strong one goes first, so that
     whoever watches knows early what to expect.

@@ -128,7 +128,8 @@ def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
     """Calibrate the trained experts of a mixture, then fit its gate and router on the twins.
 
     The fit stays unless another one of the gate's `settings` validates better by more than chance (`surely`); of those
-    the best is taken. Likewise nodes are routed by the router unless one expert alone is better.
+    the best is taken. Likewise nodes are routed by the router unless one expert alone is better. What validates better
+    is for the trainer's score to say.
     """
     model: Mowst = trainer.model  # type: ignore[assignment]
     calibrate(model, trainer, twins)
@@ -150,9 +151,10 @@ def settle(trainer: Trainer, twins: Twins, objective: Loss) -> None:
     if (place := better_than(out, others, trainer)) is not None:
         model.gate.load_state_dict(states[place])
     if model.router is not None:
-        routed, alone = behind(model.router), (math.inf, 0.0)
-        place = better_than(hard(routed), [hard(routed, threshold) for threshold in alone], trainer)
-        model.threshold.fill_(0.5 if place is None else alone[place])
+        routed = behind(model.router)
+        for_one = (math.inf, 0.0)  # as a threshold: no node to the weak expert, all of them
+        place = better_than(hard(routed), [hard(routed, threshold) for threshold in for_one], trainer)
+        model.threshold.fill_(0.5 if place is None else for_one[place])
     trainer.consider()
 
 

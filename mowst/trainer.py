@@ -2,7 +2,8 @@
 
 A `Phase` names the parts of the model that train and the terms of the loss. `Trainer.fit` runs it from the best weights
 so far: frozen parts are in evaluation mode without gradients, and what they say is computed once. Losses see a copy of
-the data in which every label outside the training mask is -100, and test labels never reach this file at all.
+the data in which every label outside the training mask is -100, or the training nodes alone; test labels never reach
+this file at all.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ class Trainer:
     Args:
         model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. If it has a method
             `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments; if
-            `edgeless(constants)` then says so, validation runs on the validation nodes alone.
+            `edgeless(constants)` then says so, or the model that it does not look at edges (`sees_edges`), validation
+            runs on the validation nodes alone, and training, where it can (`_seen`), on those with a label.
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.

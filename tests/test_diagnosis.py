@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mowst.diagnosis import EDGES, bins, diagnose, sentences, threshold, together
-from mowst.mixture import Mixture
+from mowst.mixture import Mixture, hard
 
 
 def case(n=400, seed=0):
@@ -79,6 +79,13 @@ def test_only_validation_labels_are_looked_at():
     assert diagnose(out, (y + 1) % 3, train, val) != diagnose(out, y, train, val)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.3, float("inf"), float("nan")])
+def test_the_share_that_is_routed_is_that_of_the_threshold(threshold):
+    out, val = output(), torch.arange(40) >= 20
+    found = diagnose(out, torch.arange(40) % 3, ~val, val, routes_from=threshold)
+    assert found["routed"] == pytest.approx(float((hard(out, threshold).confidence[val]).mean()))
+
+
 def test_seeds_are_put_together():
     out, y = output(), torch.arange(40) % 3
     one, two = (diagnose(out, y, torch.arange(40) < 20, torch.arange(40) >= n, torch.rand(5)) for n in (20, 30))
@@ -102,7 +109,7 @@ def test_seeds_are_put_together():
 def test_the_sentence_says_which_model_to_use(mixture, average, word):
     known = {"weak": 60.0, "strong": 80.0, "mixture": mixture, "average": average, "stacked-on-val": 99.0}
     scores = {name: {"val": [value, 0.0]} for name, value in known.items()}
-    diagnosis = {"confidence": {"train": 0.9, "val": 0.5}, "bins": [{"nodes": 4500}, {"nodes": 3000}]}
+    diagnosis = {"confidence": {"train": 0.9, "val": 0.5}, "bins": [{"nodes": 4500}, {"nodes": 3000}], "routed": 0.25}
     result = {"scores": scores, "diagnosis": diagnosis, "seeds": [0, 1, 2]}
     said = " ".join(sentences({**result, "metric": "accuracy"}))
     right = np.arange(2_500) < 25 * mixture
@@ -111,4 +118,5 @@ def test_the_sentence_says_which_model_to_use(mixture, average, word):
     assert "chance" not in " ".join(sentences({**result, "metric": "rocauc"}))
     assert word in said
     assert "0.90" in said
+    assert "sends 25 % of the validation nodes there" in said
     assert "99" not in said, "what is fitted on validation nodes is not compared on them"

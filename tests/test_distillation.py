@@ -12,13 +12,14 @@ from graphkd import LOSSES
 from mowst import Config, LearnedGate, Mowst, expert
 from mowst.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
 from mowst.metrics import accuracy, pooled
+from mowst.mixture import run_module
 from mowst.objectives import separate
 from mowst.propagation import Adjacency
 from mowst.record import read_weights
 from mowst.regimes import Schedule, alternate
 from mowst.regimes import joint as joint_regime
 from mowst.run import run
-from mowst.trainer import Phase, Term, Trainer, snapshot
+from mowst.trainer import Phase, Seen, Term, Trainer, snapshot
 from tests.graphkd_contract import SPECS
 
 GRAPH = "tests.graphs:good"
@@ -119,8 +120,8 @@ def test_labels_outside_the_training_mask_change_no_gradient(taught, spec):
         trainer = Trainer(model, data, ACCURACY)
         with attached(parse(spec), trainer) as terms:
             torch.manual_seed(1)
-            out = trainer._call({})
-            sum(trainer._reduce(term, out) for term in terms).backward()
+            out = run_module(trainer.model, trainer.batch.x, trainer.graph)
+            sum(Seen(trainer.batch, trainer.on).reduce(term, out) for term in terms).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert gradients[0]
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
@@ -148,8 +149,8 @@ def test_the_teacher_inside_the_mixture_gets_no_gradient(taught):
     model = mixture()
     trainer = Trainer(model, taught, ACCURACY)
     with attached(parse("nkd+lsp(of=hidden)+tests.graphkd_contract.Outside"), trainer, "weak", "strong") as terms:
-        out = trainer._call({})
-        sum(trainer._reduce(term, out) for term in terms).backward()
+        out = run_module(trainer.model, trainer.batch.x, trainer.graph)
+        sum(Seen(trainer.batch, trainer.on).reduce(term, out) for term in terms).backward()
     assert all(parameter.grad is None for parameter in model.strong.parameters())
     assert any(parameter.grad is not None for parameter in model.weak.parameters())
 
@@ -216,7 +217,8 @@ def test_a_loss_on_hidden_layers_reaches_the_student_but_not_its_last_layer(taug
     model = student(dropout=0.0)
     trainer = Trainer(model, taught, ACCURACY)
     with attached(parse("dualhead"), trainer) as terms:
-        trainer._reduce(terms[0], trainer._call({})).backward()
+        out = run_module(trainer.model, trainer.batch.x, trainer.graph)
+        Seen(trainer.batch, trainer.on).reduce(terms[0], out).backward()
     *_, last = model.lins
     assert last.weight.grad is None
     assert model.lins[0].weight.grad.abs().sum() > 0

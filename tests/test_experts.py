@@ -101,6 +101,13 @@ def test_the_others_are_pygs_classes(name, theirs):
     assert type(build(name)) is theirs
 
 
+def test_heads_share_the_width_of_a_residual_gat_or_are_averaged(tiny):
+    for options in ({"heads": 4}, {"heads": 4, "concat": False}):
+        model = build("gat-res", **options)
+        assert [conv.heads for conv in model.convs] == [4, 4]
+        assert model(tiny.x, tiny.edge_index).shape == (60, 3)
+
+
 def test_mlp_looks_at_no_edges(tiny):
     model = build("mlp").eval()
     assert torch.equal(model(tiny.x, tiny.edge_index), model(tiny.x, tiny.edge_index[:, :1]))
