@@ -35,7 +35,7 @@ class _Softmax(torch.autograd.Function):
         weights = torch.empty_like(before)
         for head, score in enumerate(F.leaky_relu(before, slope)):
             score -= spread(reduced(score, rows, "max"), rows)
-            weights[head] = score.exp_() / spread(reduced(score, rows, "sum"), rows)
+            torch.div(score.exp_(), spread(reduced(score, rows, "sum"), rows), out=weights[head])
         return weights, before > 0
 
     @staticmethod
@@ -87,7 +87,7 @@ class _Weighted(torch.autograd.Function):
 
 def spread(x: Tensor, rows: Rows) -> Tensor:
     """Repeat the number of each row, [..., N], for each of its entries, [..., E]."""
-    return x.repeat_interleave(rows.start.diff(), dim=-1, output_size=len(rows.column))
+    return x.index_select(-1, rows.row)
 
 
 def reduced(entries: Tensor, rows: Rows, how: str) -> Tensor:

@@ -15,6 +15,7 @@ Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -57,6 +58,12 @@ class Rows:
         start = F.pad(torch.bincount(row, minlength=shape[0]).cumsum(0), (1, 0))
         narrow = torch.int32 if max(*shape, len(row)) < 2**31 else torch.int64
         return cls(start.to(narrow), column[order].to(narrow), None if value is None else value[order])
+
+    @cached_property
+    def row(self) -> Tensor:
+        """The row of each entry, [E], as narrow as `column`; made when first asked for."""
+        rows = torch.arange(len(self.start) - 1, device=self.start.device, dtype=self.column.dtype)
+        return rows.repeat_interleave(self.start.diff(), output_size=len(self.column))
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Return the row and the column of each entry, [E] and [E]."""
