@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch_geometric.nn import GATConv
 from torch_geometric.nn.models import GAT as PyGGAT
 
-from mowst.propagation import Adjacency, Rows
+from mowst.propagation import Adjacency
+from mowst.sparse import Rows
 
 with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
     warnings.simplefilter("ignore")
@@ -160,5 +161,5 @@ class GAT(PyGGAT):
         """Make a layer, as PyG's models do."""
         conv = super().init_conv(in_channels, out_channels, **kwargs)
         if type(conv) is GATConv:
-            conv.__class__ = AttentionConv
+            conv.__class__ = AttentionConv  # it has the same parameters, and nothing to set up
         return conv

@@ -27,7 +27,8 @@ from torch_geometric.utils._trim_to_layer import TrimToLayer
 from mowst.attention import AttentionConv
 from mowst.experts import NarrowGCNConv, is_node_wise
 from mowst.mixture import run_module
-from mowst.propagation import Adjacency, Rows, suited
+from mowst.propagation import Adjacency, suited
+from mowst.sparse import Rows
 from mowst.sparse_features import SparseFeatures, dense, rows_of, suited_features
 
 PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)

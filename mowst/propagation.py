@@ -14,213 +14,23 @@ Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
-
-Shape = tuple[int, int] | torch.Size
+from mowst.sparse import PRODUCTS, Rows, SparseMatrix
 
 with torch.random.fork_rng(devices=[]):
     # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
     # product (a median), no later one would multiply.
     SAGEConv(1, 1), GINConv(nn.Identity()), GCNConv(1, 1)
-
-
-class Rows:
-    """A sparse matrix by rows (CSR); `value` is None where every entry is 1.
-
-    Args:
-        start: where each row begins in `column`, and where the last one ends, [N + 1].
-        column: the column of each entry, [E].
-        value: the entries, [E].
-    """
-
-    def __init__(self, start: Tensor, column: Tensor, value: Tensor | None = None):
-        self.start, self.column, self.value = start, column, value
-        self._operands: dict[torch.dtype, Tensor | None] = {}
-
-    @classmethod
-    def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: Shape) -> Rows:
-        """Sort the entries (row, column) of a matrix of this shape by row, then by column; duplicates stay apart."""
-        order = torch.argsort(row * shape[1] + column, stable=True)
-        start = F.pad(torch.bincount(row, minlength=shape[0]).cumsum(0), (1, 0))
-        narrow = torch.int32 if max(*shape, len(row)) < 2**31 else torch.int64
-        return cls(start.to(narrow), column[order].to(narrow), None if value is None else value[order])
-
-    @cached_property
-    def row(self) -> Tensor:
-        """The row of each entry, [E], as narrow as `column`; made when first asked for."""
-        rows = torch.arange(len(self.start) - 1, device=self.start.device, dtype=self.column.dtype)
-        return rows.repeat_interleave(self.start.diff(), output_size=len(self.column))
-
-    def entries(self) -> tuple[Tensor, Tensor]:
-        """Return the row and the column of each entry, [E] and [E]."""
-        row = torch.arange(len(self.start) - 1, device=self.start.device).repeat_interleave(self.start.diff())
-        return row, self.column.long()
-
-    def transposed(self, width: int) -> Rows:
-        """Return the `width` columns as rows, sharing what is the same: all of it for a symmetric matrix."""
-        row, column = self.entries()
-        other = Rows.from_entries(column, row, self.value, (width, len(self.start) - 1))
-        if torch.equal(other.start, self.start) and torch.equal(other.column, self.column):
-            same = self.value is None or other.value is None or torch.equal(other.value, self.value)
-            return self if same else Rows(self.start, self.column, other.value)
-        return other
-
-    def take(self, index: Tensor) -> Rows:
-        """Return some rows [n], in that order; on a CPU `index_select` is four times as fast as brackets."""
-        first = self.start[index]
-        start = F.pad((self.start[index + 1] - first).cumsum(0), (1, 0)).to(first.dtype)
-        entry = (first - start[:-1]).repeat_interleave(start.diff(), output_size=int(start[-1]))
-        entry += torch.arange(len(entry), device=index.device, dtype=entry.dtype)
-        value = None if self.value is None else self.value.index_select(0, entry)
-        return Rows(start, self.column.index_select(0, entry), value)
-
-    @staticmethod
-    def stacked(parts: Sequence[Rows]) -> Rows:
-        """Return the rows of all parts, one below the other."""
-        count, column = (torch.cat(list(each)) for each in ((p.start.diff() for p in parts), (p.column for p in parts)))
-        values = [part.value for part in parts if part.value is not None]
-        return Rows(F.pad(count.cumsum(0), (1, 0)).to(column.dtype), column, torch.cat(values) if values else None)
-
-    def times(self, x: Tensor) -> Tensor:
-        """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`."""
-        if x.dtype not in self._operands:
-            self._operands[x.dtype] = self._operand(x)
-        operand = self._operands[x.dtype]
-        if operand is not None and operand.layout == torch.sparse_csr:
-            return operand @ x
-        options: Any = {"mode": "sum", "per_sample_weights": operand, "include_last_offset": True}
-        return F.embedding_bag(self.column, x.contiguous(), self.start, **options)
-
-    def _operand(self, x: Tensor) -> Tensor | None:
-        """Return what `times` needs in the precision of `x`: the entries on a CPU, a CSR tensor elsewhere."""
-        value = None if self.value is None else self.value.to(x.dtype)
-        if x.device.type == "cpu":
-            return value
-        value = torch.ones_like(self.column, dtype=x.dtype) if value is None else value
-        return torch.sparse_csr_tensor(self.start, self.column, value, (len(self.start) - 1, len(x)))
-
-    def to(self, device: torch.device) -> Rows:
-        """Return the same matrix on another device."""
-        value = None if self.value is None else self.value.to(device)
-        return Rows(self.start.to(device), self.column.to(device), value)
-
-
-class _Product(torch.autograd.Function):
-    """Sparse times dense, whose gradient is the transpose times dense."""
-
-    @staticmethod
-    def forward(ctx: Any, matrix: SparseMatrix, x: Tensor) -> Tensor:
-        ctx.matrix = matrix
-        return matrix.rows.times(x.detach())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        return None, ctx.matrix.columns.times(gradient)
-
-
-class SparseMatrix(Tensor):
-    """A constant sparse matrix [N, M] that multiplies dense ones, fast forward and backward.
-
-    It never changes, so copies of it are itself. On a CPU it multiplies by torch's embedding bag; on another device by
-    torch's CSR product, which is what PyG recommends there and has not been measured by us.
-    """
-
-    rows: Rows
-    _columns: Rows | None
-    _turn: Tensor | None = None
-    _known: WeakTensorKeyDictionary
-
-    @staticmethod
-    def __new__(cls, rows: Rows, width: int) -> Self:
-        """Wrap the rows of a matrix with `width` columns."""
-        dtype = torch.get_default_dtype() if rows.value is None else rows.value.dtype
-        shape = (len(rows.start) - 1, width)
-        self: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=rows.start.device)
-        self.rows, self._columns, self._known = rows, None, WeakTensorKeyDictionary()
-        return self
-
-    @property
-    def columns(self) -> Rows:
-        """The transpose by rows, made when the first gradient asks for it; `rows` itself if symmetric."""
-        if self._columns is None:
-            self._columns = self.rows.transposed(self.size(1))
-        return self._columns
-
-    @property
-    def turn(self) -> Tensor:
-        """The place among the entries of `rows` of each entry of `columns`, [E]; made when first asked for."""
-        if self._turn is None:
-            row, column = self.rows.entries()
-            self._turn = torch.argsort(column * self.size(0) + row, stable=True)
-        return self._turn
-
-    def times(self, x: Tensor) -> Tensor:
-        """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast.
-
-        A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
-        product is kept for as long as it lives itself, or until somebody writes into either.
-        """
-        if isinstance(x, SparseMatrix):
-            return x.after(self)
-        if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
-            return _Product.apply(self, x)  # type: ignore[no-untyped-call]
-        version, product, written = self._known.get(x, (None, None, None))  # type: ignore[no-untyped-call]
-        if product is not None and (version, written) == (x._version, product._version):
-            return product
-        product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
-        self._known[x] = (x._version, product if version == x._version else None, product._version)
-        return product
-
-    def after(self, matrix: SparseMatrix) -> Tensor:
-        """Return the product of another sparse matrix with this one."""
-        raise InputError(f"{self} can only multiply a dense matrix, not be multiplied by {matrix}")
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Return the matrix on another device; a dtype is ignored, as products follow the dense side."""
-        device = self.rows.start[:0].to(*args, **kwargs).device
-        return self if device == self.device else type(self)(self.rows.to(device), self.size(1))
-
-    def cpu(self, *args: Any) -> Self:
-        """Return the matrix on the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, device: Any = "cuda", *args: Any) -> Self:
-        """Return the matrix on a CUDA device."""
-        return self.to(device)
-
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        rows = self.rows
-        return _restored, (type(self), rows.start, rows.column, rows.value, self.size(1))
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"{type(self).__name__}({self.size(0)} x {self.size(1)}, {len(self.rows.column)} entries)"
-
-
-def _restored(
-    kind: type[SparseMatrix], start: Tensor, column: Tensor, value: Tensor | None, width: int
-) -> SparseMatrix:
-    return kind(Rows(start, column, value), width)
 
 
 class Adjacency(SparseMatrix):
@@ -295,7 +105,6 @@ class Adjacency(SparseMatrix):
         raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
 
 
-PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.layout.__get__: lambda self: torch.sparse_csr,  # type: ignore[attr-defined]
     Tensor.is_sparse_csr.__get__: lambda self: True,  # type: ignore[attr-defined]

@@ -19,7 +19,7 @@ from torch_geometric.nn.models import MLP
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from mowst.errors import InputError
-from mowst.propagation import PRODUCTS, Rows, SparseMatrix
+from mowst.sparse import PRODUCTS, Rows, SparseMatrix
 
 DENSEST = 0.1  # Share of entries that are not zero. The sparse product is 3x as fast here, and no faster at 0.4.
 

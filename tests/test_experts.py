@@ -6,7 +6,8 @@ from torch_geometric.utils import to_torch_csr_tensor
 from mowst.errors import InputError
 from mowst.experts import EXPERTS, GCN, NarrowGCNConv, Residual, expert
 from mowst.mixture import run_module
-from mowst.propagation import Adjacency, Rows
+from mowst.propagation import Adjacency
+from mowst.sparse import Rows
 
 NAMES = EXPERTS.names
 GNNS = [name for name in NAMES if name != "mlp"]

@@ -14,7 +14,8 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import to_undirected
 
 from mowst.errors import InputError
-from mowst.propagation import Adjacency, Rows, normalized, suited
+from mowst.propagation import Adjacency, normalized, suited
+from mowst.sparse import Rows
 
 N = 40
 

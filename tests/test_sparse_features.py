@@ -13,7 +13,8 @@ from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
 
 from mowst.errors import InputError
 from mowst.experts import expert
-from mowst.propagation import Adjacency, Rows, suited
+from mowst.propagation import Adjacency, suited
+from mowst.sparse import Rows
 from mowst.sparse_features import DENSEST, Passed, SparseFeatures, dense, prepare_features, suited_features
 
 N, WIDTH = 30, 50
