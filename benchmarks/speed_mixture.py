@@ -25,8 +25,9 @@ from mowst.inference import Kept, predict
 from mowst.metrics import accuracy, expected, pooled
 from mowst.mixture import Mixture, Mowst, run_module
 from mowst.objectives import cross_entropy, joint, separate
+from mowst.phase import Term
 from mowst.regimes import Schedule
-from mowst.trainer import HIDDEN, Term, Trainer
+from mowst.trainer import HIDDEN, Trainer
 
 Step = Callable[[], object]
 SIZES = (1, 16, 256, 4096)

@@ -22,8 +22,9 @@ from graphkd import DistillationLoss, Signals, Weighted, on_rows
 from mowst.errors import InputError
 from mowst.metrics import Output
 from mowst.mixture import Mixture, log_pool, run_module
+from mowst.phase import Term
 from mowst.sparse_features import dense
-from mowst.trainer import Term, Trainer
+from mowst.trainer import Trainer
 
 TEACHES = frozenset({"teacher", "teacher_hidden"})
 """What a loss says it needs if it cannot do without a teacher."""

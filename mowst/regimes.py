@@ -19,8 +19,9 @@ from mowst.metrics import rows
 from mowst.mixture import EXPERTS
 from mowst.names import Names
 from mowst.objectives import Loss
+from mowst.phase import Phase, Term
 from mowst.stacking import divide, fit_expert, rehearse, settle, surely
-from mowst.trainer import Phase, Term, Trainer, snapshot
+from mowst.trainer import Trainer, snapshot
 
 Regime = Callable[..., None]
 OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})

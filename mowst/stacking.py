@@ -25,8 +25,9 @@ from mowst.calibration import like, sharpness, temperature
 from mowst.errors import InputError
 from mowst.metrics import rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, hard, weigh
+from mowst.phase import Term
 from mowst.sparse_features import rows_of, take_rows
-from mowst.trainer import Term, Trainer, snapshot
+from mowst.trainer import Trainer, snapshot
 
 if TYPE_CHECKING:
     from mowst.objectives import Loss

@@ -1,9 +1,9 @@
 """Training, one phase at a time.
 
-A `Phase` names the parts of the model that train and the terms of the loss. `Trainer.fit` runs it from the best weights
-so far: frozen parts are in evaluation mode without gradients, and what they say is computed once. Losses see a copy of
-the data in which every label outside the training mask is -100, or the training nodes alone; test labels never reach
-this file at all.
+A `Phase` (`mowst.phase`) names the parts of the model that train and the terms of the loss. `Trainer.fit` runs it from
+the best weights so far: frozen parts are in evaluation mode without gradients, and what they say is computed once.
+Losses see a copy of the data in which every label outside the training mask is -100, or the training nodes alone; test
+labels never reach this file at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,73 +24,11 @@ from mowst.confidence import Gated
 from mowst.errors import InputError
 from mowst.metrics import Output, rows
 from mowst.mixture import run_module
-from mowst.objectives import Loss
+from mowst.phase import Phase, Seen
 from mowst.sparse_features import rows_of
 
 HIDDEN = -100
 """The label of a node whose label is not to be seen."""
-
-
-class Term(NamedTuple):
-    """One summand of the training loss."""
-
-    loss: Loss
-    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other. One with an attribute `node_wise`
-    needs of each node its output and label alone."""
-    weight: float | Callable[[int], float] = 1.0
-    """A number, or a function of the phase's epoch (from 0)."""
-    on: str = "train"
-    """The nodes it is averaged over: "train" or "all"."""
-    trains: str = ""
-    """The submodule that learns from it: phases that leave it frozen leave the term out; "": any phase."""
-
-    def weight_at(self, epoch: int) -> float:
-        """Return the weight in an epoch of a phase, counted from 0."""
-        return self.weight(epoch) if callable(self.weight) else self.weight
-
-
-@dataclass(frozen=True)
-class Phase:
-    """What is trained, on what, for how long."""
-
-    name: str
-    trains: tuple[str, ...]
-    """Submodules by attribute name; `("",)` is the whole model."""
-    terms: tuple[Term, ...]
-    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
-    lr: float = 0.01
-    lrs: Mapping[str, float] = field(default_factory=dict)
-    """Learning rates of single submodules where they differ from `lr`."""
-    weight_decay: float = 5e-4
-    epochs: int = 500
-    patience: int = 100
-    """Epochs without a better validation score after which the phase ends."""
-    eval_every: int = 1
-    last: bool = False
-    """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
-
-    def live(self) -> Phase:
-        """Return the phase without the terms that nothing in it learns from."""
-        everything = "" in self.trains
-        return replace(self, terms=tuple(t for t in self.terms if everything or t.trains in ("", *self.trains)))
-
-    def losses(self) -> list[nn.Module]:
-        """Return the losses that are modules: they may have parameters of their own."""
-        return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
-
-
-class Seen(NamedTuple):
-    """Nodes that are run in training."""
-
-    batch: Data
-    """Their features and labels, and whatever else the data has."""
-    on: Mapping[str, Tensor | None]
-    """Which of them a term is averaged over, by what it is `on`; none: all."""
-
-    def reduce(self, term: Term, out: Output) -> Tensor:
-        """Average a term of the loss over its nodes."""
-        values, index = term.loss(out, self.batch), self.on[term.on]
-        return values.mean() if index is None or values.dim() == 0 else values[index].mean()
 
 
 class Trained(NamedTuple):

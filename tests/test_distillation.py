@@ -14,12 +14,13 @@ from mowst.distillation import Distill, Hidden, attached, layers_of, no_labels, 
 from mowst.metrics import accuracy, pooled
 from mowst.mixture import run_module
 from mowst.objectives import separate
+from mowst.phase import Phase, Seen, Term
 from mowst.propagation import Adjacency
 from mowst.record import read_weights
 from mowst.regimes import Schedule, alternate
 from mowst.regimes import joint as joint_regime
 from mowst.run import run
-from mowst.trainer import Phase, Seen, Term, Trainer, snapshot
+from mowst.trainer import Trainer, snapshot
 from tests.graphkd_contract import SPECS
 
 GRAPH = "tests.graphs:good"

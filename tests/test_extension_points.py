@@ -11,9 +11,10 @@ from mowst.data import load
 from mowst.distillation import Distill
 from mowst.metrics import accuracy, pooled
 from mowst.objectives import separate
+from mowst.phase import Phase, Term
 from mowst.regimes import Schedule, solo
 from mowst.run import run
-from mowst.trainer import Phase, Term, Trainer
+from mowst.trainer import Trainer
 
 HERE = __name__
 

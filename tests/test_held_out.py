@@ -28,9 +28,10 @@ from mowst.fusion import average
 from mowst.metrics import accuracy, pooled, predicted, rocauc
 from mowst.mixture import EXPERTS, Mixture, Mowst, hard, log_pool
 from mowst.objectives import cross_entropy, joint
+from mowst.phase import Phase, Term
 from mowst.regimes import Schedule, fine_tuned, held_out
 from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
-from mowst.trainer import HIDDEN, Phase, Term, Trained, Trainer, snapshot
+from mowst.trainer import HIDDEN, Trained, Trainer, snapshot
 from tests.graphs import good
 
 

@@ -9,9 +9,10 @@ from mowst.confidence import LearnedGate
 from mowst.metrics import accuracy, expected, pooled
 from mowst.mixture import Mixture, Mowst
 from mowst.objectives import separate
+from mowst.phase import Term
 from mowst.regimes import Schedule, joint, pretrain
 from mowst.run import run
-from mowst.trainer import Term, Trainer, snapshot
+from mowst.trainer import Trainer, snapshot
 
 
 def fresh() -> Mowst:

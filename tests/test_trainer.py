@@ -9,11 +9,12 @@ from mowst.experts import expert
 from mowst.metrics import accuracy, likelihood, pooled
 from mowst.mixture import Mowst
 from mowst.objectives import cross_entropy, joint, separate
+from mowst.phase import Phase, Seen, Term
 from mowst.propagation import Adjacency
 from mowst.record import parameters
 from mowst.regimes import Schedule, alternate, held_out, pretrain, solo
 from mowst.regimes import joint as joint_regime
-from mowst.trainer import HIDDEN, Phase, Seen, Term, Trainer, snapshot
+from mowst.trainer import HIDDEN, Trainer, snapshot
 
 
 def score(out, y):
