@@ -10,14 +10,10 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from mowst.dropout import byte_dropout, relu_dropout
+from mowst.dropout import draw_bits
 from mowst.errors import InputError
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
@@ -33,21 +29,6 @@ def keep_freed_memory() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, NEVER)])
-
-
-class _ByteDropout(TorchFunctionMode):
-    """Answers `F.dropout` and `relu_dropout` where they are the slow ones: in training, on a CPU, out of place."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (F.dropout, relu_dropout):
-            return self.dropout(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-    @staticmethod
-    def dropout(func: Any, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        if training and not inplace and x.device.type == "cpu" and 0.5 < p * 256 < 255.5:
-            return byte_dropout(x, p, relu=func is relu_dropout)
-        return func(x, p, training, *[inplace] * (func is F.dropout))
 
 
 def float32_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -79,5 +60,5 @@ def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[
         return
     if keep_memory:
         keep_freed_memory()
-    with _ByteDropout():
+    with draw_bits():
         yield

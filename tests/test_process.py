@@ -52,6 +52,17 @@ def test_probabilities_that_a_byte_cannot_hold_go_to_torch(p):
         assert torch.equal(dropped(), plain)
 
 
+def test_dropout_is_torchs_own_again_whatever_happened_inside_the_settings():
+    own = F.dropout
+    with pytest.raises(KeyError), tune_process():
+        with tune_process():
+            assert F.dropout is not own
+        assert F.dropout is not own
+        assert F.dropout(input=torch.ones(3), p=0.0, training=True, inplace=False).tolist() == [1, 1, 1]
+        raise KeyError
+    assert F.dropout is own
+
+
 def test_an_empty_tensor_and_dropout_in_place_work():
     with tune_process():
         assert F.dropout(torch.empty(0, 3)).shape == (0, 3)
