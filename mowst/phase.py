@@ -40,7 +40,7 @@ class Phase:
     trains: tuple[str, ...]
     """Submodules by attribute name; `("",)` is the whole model."""
     terms: tuple[Term, ...]
-    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
     lr: float = 0.01
     lrs: Mapping[str, float] = field(default_factory=dict)
     """Learning rates of single submodules where they differ from `lr`."""
@@ -49,6 +49,8 @@ class Phase:
     patience: int = 100
     """Epochs without a better validation score after which the phase ends."""
     eval_every: int = 1
+    averaging: float = 0.0
+    """Decay of an exponential moving average of weights and buffers, which is what is validated and kept."""
     last: bool = False
     """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
 

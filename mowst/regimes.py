@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from mowst.stacking import divide, fit_expert, rehearse, settle, surely
 from mowst.trainer import Trainer, snapshot
 
 Regime = Callable[..., None]
-OPTIMIZERS = Names("optimizer", {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam})
+OPTIMIZERS = Names(
+    "optimizer", {"adamw": partial(torch.optim.AdamW, fused=True), "adam": partial(torch.optim.Adam, fused=True)}
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Schedule:
     patience: int = 100
     rounds: int = 10
     eval_every: int = 1
+    averaging: float = 0.0
     pretrain: str = "strong"
     folds: int = 5
     rehearsals: int = 1
@@ -53,6 +57,7 @@ class Schedule:
             "epochs": self.epochs,
             "patience": self.patience,
             "eval_every": self.eval_every,
+            "averaging": self.averaging,
         }
         return Phase(name, trains, terms, **pace)
 

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
@@ -101,13 +102,14 @@ class Trainer:
 
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
+        self.shown = self.model
         self.best_score, self.best_state, self.best_epoch = -math.inf, snapshot(self.model), 0
         self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
 
     def consider(self) -> None:
         """Take the model's present weights as the best so far, and score them."""
         self.restart()
-        self._keep(self._evaluate({}), 0)
+        self._keep(self._evaluate(self._validation({})), 0)
 
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.
@@ -123,23 +125,27 @@ class Trainer:
         self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
         parts = self._thaw(phase, free)
         constants = self._constants(phase)
-        seen = self._seen(phase, constants)
+        seen, validation = self._seen(phase, constants), self._validation(constants)
         optimizer = self._optimizer(phase, parts)
+        average = self._average(phase)
         if self.best_score == -math.inf and not phase.last:
-            self._keep(self._evaluate(constants), 0)
+            self._keep(self._evaluate(validation), 0)
         before, waited = self.best_score, 0
         try:
             for epoch in range(1, phase.epochs + 1):
                 start = time.perf_counter()
                 loss = self._step(phase, epoch, parts, optimizer, constants, seen)
+                if average is not None:
+                    average.update_parameters(self.model)
                 if epoch % phase.eval_every and epoch < phase.epochs:
                     continue
-                score = self._evaluate(constants)
+                score = self._evaluate(validation)
                 waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
                 self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
                 if waited >= phase.patience:
                     break
         finally:
+            self.shown = self.model
             self.model.load_state_dict(self.best_state)
             self.model.eval()
             for parameter in free:
@@ -151,7 +157,8 @@ class Trainer:
     @torch.no_grad()
     def output(self) -> Output:
         """Run the model with its present weights on all nodes, in evaluation mode."""
-        return self._forward({})
+        self.model.eval()
+        return self._call(self.model, {}, self.batch.x)
 
     def _thaw(self, phase: Phase, free: list[nn.Parameter]) -> list[nn.Module]:
         """Return the parts that train; of all parameters only what is free in them has a gradient."""
@@ -176,9 +183,19 @@ class Trainer:
         ]
         groups += [{"params": list(loss.parameters())} for loss in phase.losses()]
         try:
-            return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)  # type: ignore[call-arg]
+            return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)
         except (TypeError, ValueError) as error:
-            raise InputError(f"optimizer {phase.optimizer.__name__}: {error}") from None
+            name = getattr(phase.optimizer, "__name__", phase.optimizer)
+            raise InputError(f"optimizer {name}: {error}") from None
+
+    def _average(self, phase: Phase) -> AveragedModel | None:
+        """Return the moving average of the weights, which is shown instead of them, if the phase has one."""
+        if not phase.averaging:
+            return None
+        mean = get_ema_multi_avg_fn(phase.averaging)  # type: ignore[no-untyped-call]
+        average = AveragedModel(self.model, multi_avg_fn=mean, use_buffers=True)
+        self.shown = average.module
+        return average
 
     def _step(
         self,
@@ -192,7 +209,7 @@ class Trainer:
         for part in parts:
             part.train()
         optimizer.zero_grad(set_to_none=True)
-        out = self._call(constants, seen.batch.x)
+        out = self._call(self.model, constants, seen.batch.x)
         loss = torch.stack([term.weight_at(epoch - 1) * seen.reduce(term, out) for term in phase.terms]).sum()
         if not loss.isfinite():
             raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
@@ -200,30 +217,27 @@ class Trainer:
         optimizer.step()
         return loss.detach()
 
-    def _forward(self, constants: dict[str, Any]) -> Output:
-        self.model.eval()
-        return self._call(constants, self.batch.x)
-
-    def _call(self, constants: dict[str, Any], x: Tensor) -> Output:
+    def _call(self, model: nn.Module, constants: dict[str, Any], x: Tensor) -> Output:
         with self.fabric.autocast():
-            return run_module(self.model, x, self.graph, **constants)
+            return run_module(model, x, self.graph, **constants)
 
     @torch.no_grad()
-    def _evaluate(self, constants: dict[str, Any]) -> float:
-        score = self.score(self._validation(constants), self.val_y)
+    def _evaluate(self, validation: Callable[[], Output]) -> float:
+        self.shown.eval()
+        score = self.score(validation(), self.val_y)
         if math.isnan(score):
             raise FloatingPointError(
                 "the validation score is no number: a class has no validation node, or lr is large"
             )
         return score
 
-    def _validation(self, constants: dict[str, Any]) -> Output:
-        """Run the model for the validation nodes: alone, where what is left to run looks at no edge."""
+    def _validation(self, constants: dict[str, Any]) -> Callable[[], Output]:
+        """Return what runs the model for the validation nodes: alone, where what is left to run looks at no edge."""
         if not self._edgeless(constants):
-            return rows(self._forward(constants), self.val)
+            return lambda: rows(self._call(self.shown, constants, self.batch.x), self.val)
         given = {name: rows_of_constant(value, self.val) for name, value in constants.items()}
-        self.model.eval()
-        return self._call(given, rows_of(self.batch.x, self.val))
+        x = rows_of(self.batch.x, self.val)
+        return lambda: self._call(self.shown, given, x)
 
     def _edgeless(self, constants: dict[str, Any]) -> bool:
         part: Any = self.model
@@ -244,7 +258,7 @@ class Trainer:
     def _keep(self, score: float, epoch: int, *, always: bool = False) -> bool:
         if not (always or score > self.best_score):
             return False
-        self.best_score, self.best_state, self.best_epoch = score, snapshot(self.model), epoch
+        self.best_score, self.best_state, self.best_epoch = score, snapshot(self.shown), epoch
         self.best_losses = {loss: snapshot(loss) for loss in self.best_losses}
         return True
 

@@ -6,7 +6,7 @@ from torch_geometric.data import Data
 
 from mowst.confidence import FusedGate, LearnedGate
 from mowst.experts import expert
-from mowst.metrics import accuracy, likelihood, pooled
+from mowst.metrics import accuracy, likelihood, pooled, rows
 from mowst.mixture import Mowst
 from mowst.objectives import cross_entropy, joint, separate
 from mowst.phase import Phase, Seen, Term
@@ -145,6 +145,46 @@ def test_after_fit_the_whole_state_is_the_best_state(tiny):
     val = tiny.val_mask
     assert (trainer.output().weak[val].shape[0]) == int(val.sum())
     assert score(type(trainer.output())(*(p[val] for p in trainer.output()[:3])), tiny.y[val]) == trainer.best_score
+
+
+def trained_for(epochs: int, data: Data, *trains: str, **options) -> tuple[Trainer, list[dict]]:
+    """A trainer after so many epochs in float64, of which the last is kept, and the weights the hook has seen."""
+    model, live = fresh().double(), []
+    trainer = Trainer(model, data, score, hook=lambda record: live.append(snapshot(model)))
+    torch.manual_seed(1)
+    trainer.fit(phase(trains, epochs=epochs, last=True, **options))
+    return trainer, live
+
+
+def test_the_average_is_the_recursion_over_the_weights_of_every_epoch_and_moves_none_of_them(tiny):
+    data = copy.copy(tiny)
+    data.x = tiny.x.double()
+    decay, (plain, trajectory) = 0.7, trained_for(6, data, "weak", "strong", "gate")
+    averaged, moved = trained_for(6, data, "weak", "strong", "gate", averaging=decay)
+    assert all(map(equal, moved, trajectory))
+    expected = trajectory[0]
+    for weights in trajectory[1:]:
+        expected = {name: decay * value + (1 - decay) * weights[name] for name, value in expected.items()}
+    assert "strong.norms.0.module.running_mean" in expected
+    for name, value in snapshot(averaged.model).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-12, msg=name)
+    assert not equal(snapshot(plain.model), snapshot(averaged.model))
+    assert score(rows(averaged.output(), averaged.val), averaged.val_y) == averaged.history[-1]["val"]
+    assert [line["loss"] for line in averaged.history] == [line["loss"] for line in plain.history]
+
+
+def test_the_average_is_judged_kept_and_where_the_next_phase_starts(tiny):
+    trainer = Trainer(fresh(), tiny, lambda out, y: likelihood(out, y, accuracy))
+    frozen = snapshot(trainer.model.strong)
+    trainer.fit(phase(("weak", "gate"), epochs=30, averaging=0.9))
+    judged = max(line["val"] for line in trainer.history)
+    assert judged == trainer.best_score == trainer.score(rows(trainer.output(), trainer.val), trainer.val_y)
+    assert equal(frozen, snapshot(trainer.model.strong))
+    before = snapshot(trainer.model)
+    assert not trainer.fit(phase(("weak",), epochs=2, lr=1e-12))
+    assert equal(before, snapshot(trainer.model))
+    assert trainer.history[-1]["val"] == pytest.approx(judged, abs=1e-2)
 
 
 def test_fit_answers_whether_validation_improved(tiny):
