@@ -191,8 +191,8 @@ class Config(Checked):
     """Most rounds of turns of the alternate regime."""
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""
-    averaging: float = setting(0.0, at_least=0, below=1)
-    """Decay of the moving average of the weights that is validated and kept; 0 for the weights themselves."""
+    ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
+    """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False

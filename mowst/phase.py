@@ -49,7 +49,7 @@ class Phase:
     patience: int = 100
     """Epochs without a better validation score after which the phase ends."""
     eval_every: int = 1
-    averaging: float = 0.0
+    ema_decay: float = 0.0
     """Decay of an exponential moving average of weights and buffers, which is what is validated and kept."""
     last: bool = False
     """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""

@@ -42,7 +42,7 @@ class Schedule:
     patience: int = 100
     rounds: int = 10
     eval_every: int = 1
-    averaging: float = 0.0
+    ema_decay: float = 0.0
     pretrain: str = "strong"
     folds: int = 5
     rehearsals: int = 1
@@ -57,7 +57,7 @@ class Schedule:
             "epochs": self.epochs,
             "patience": self.patience,
             "eval_every": self.eval_every,
-            "averaging": self.averaging,
+            "ema_decay": self.ema_decay,
         }
         return Phase(name, trains, terms, **pace)
 

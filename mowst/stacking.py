@@ -37,6 +37,8 @@ PULL = 1.0
 """Strength of the pull towards a gate's start: so many nats for a parameter that is off by one."""
 ROUTER_PULL = 0.1
 """The same for a router, which has one slope for each dispersion and needs large ones."""
+MOST = 10_000
+"""So many validation nodes say how far a score is left to chance."""
 
 Folds = list[tuple[Tensor, Tensor]]
 
@@ -183,16 +185,18 @@ def surely(trainer: Trainer, one: Mixture, other: Mixture, draws: int = 100) -> 
     """Tell whether `one` validates better than `other` by more than a standard error, from draws of validation nodes.
 
     The bootstrap (Efron, 1979) serves any score, and the draws are the same for both: the error is that of the
-    difference.
+    difference. Of a large validation set a draw has `MOST` nodes, and the error shrinks with the root of their share.
     """
     y, generator = trainer.val_y, torch.Generator().manual_seed(0)
+    size = min(len(y), MOST)
 
     def gain(index: Tensor) -> float:
         return trainer.score(rows(one, index), y[index]) - trainer.score(rows(other, index), y[index])
 
-    drawn = torch.tensor([gain(torch.randint(len(y), y.shape, generator=generator).to(y.device)) for _ in range(draws)])
+    drawn = torch.tensor([gain(torch.randint(len(y), (size,), generator=generator).to(y.device)) for _ in range(draws)])
     drawn = drawn[~drawn.isnan()]  # an AUC has no value where a draw has no node of a class
-    return len(drawn) > 1 and gain(torch.arange(len(y), device=y.device)) > float(drawn.std())
+    share = size / len(y)
+    return len(drawn) > 1 and gain(torch.arange(len(y), device=y.device)) > float(drawn.std()) * share**0.5
 
 
 def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:

@@ -190,9 +190,9 @@ class Trainer:
 
     def _average(self, phase: Phase) -> AveragedModel | None:
         """Return the moving average of the weights, which is shown instead of them, if the phase has one."""
-        if not phase.averaging:
+        if not phase.ema_decay:
             return None
-        mean = get_ema_multi_avg_fn(phase.averaging)  # type: ignore[no-untyped-call]
+        mean = get_ema_multi_avg_fn(phase.ema_decay)  # type: ignore[no-untyped-call]
         average = AveragedModel(self.model, multi_avg_fn=mean, use_buffers=True)
         self.shown = average.module
         return average

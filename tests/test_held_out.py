@@ -563,11 +563,11 @@ def test_a_loss_with_parameters_carries_no_label_into_a_twin(tiny):
     assert seen[0] == loss.weight.item() != 1.0
 
 
+@pytest.mark.parametrize("n", [400, 90_000])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8, 1.2, 3.0])
-def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shift):
-    """Against the closed form for a mean of differences."""
+def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shift, n):
+    """Against the closed form for a mean of differences; a draw has less than the larger number."""
     torch.manual_seed(0)
-    n = 400
     one, other = torch.randn(2, n)
     gain = one - other
     one = one - gain.mean() + shift * gain.std() / n**0.5

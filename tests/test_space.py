@@ -186,7 +186,7 @@ def test_a_space_that_cannot_be_is_one_line(search, words):
 
 def test_a_space_with_nothing_in_it_is_refused():
     with pytest.raises(InputError, match="nothing is left"):
-        make_space(Config(mixture=False), fixed=["strong", "lr", "weight_decay"])
+        make_space(Config(mixture=False), fixed=["strong", "lr", "weight_decay", "ema_decay"])
     with pytest.raises(InputError, match=r"gate\.kind changes nothing"):
         make_space(Config(mixture=False), {"gate.kind": ["learned", "power"]})
 

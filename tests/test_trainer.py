@@ -160,7 +160,7 @@ def test_the_average_is_the_recursion_over_the_weights_of_every_epoch_and_moves_
     data = copy.copy(tiny)
     data.x = tiny.x.double()
     decay, (plain, trajectory) = 0.7, trained_for(6, data, "weak", "strong", "gate")
-    averaged, moved = trained_for(6, data, "weak", "strong", "gate", averaging=decay)
+    averaged, moved = trained_for(6, data, "weak", "strong", "gate", ema_decay=decay)
     assert all(map(equal, moved, trajectory))
     expected = trajectory[0]
     for weights in trajectory[1:]:
@@ -177,7 +177,7 @@ def test_the_average_is_the_recursion_over_the_weights_of_every_epoch_and_moves_
 def test_the_average_is_judged_kept_and_where_the_next_phase_starts(tiny):
     trainer = Trainer(fresh(), tiny, lambda out, y: likelihood(out, y, accuracy))
     frozen = snapshot(trainer.model.strong)
-    trainer.fit(phase(("weak", "gate"), epochs=30, averaging=0.9))
+    trainer.fit(phase(("weak", "gate"), epochs=30, ema_decay=0.9))
     judged = max(line["val"] for line in trainer.history)
     assert judged == trainer.best_score == trainer.score(rows(trainer.output(), trainer.val), trainer.val_y)
     assert equal(frozen, snapshot(trainer.model.strong))
