@@ -54,12 +54,16 @@ def test_probabilities_that_a_byte_cannot_hold_go_to_torch(p):
 
 def test_dropout_is_torchs_own_again_whatever_happened_inside_the_settings():
     own = F.dropout
-    with pytest.raises(KeyError), tune_process():
+
+    @tune_process()
+    def fails() -> None:
         with tune_process():
             assert F.dropout is not own
-        assert F.dropout is not own
         assert F.dropout(input=torch.ones(3), p=0.0, training=True, inplace=False).tolist() == [1, 1, 1]
-        raise KeyError
+        raise KeyError("inside" if F.dropout is not own else "outside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fails()
     assert F.dropout is own
 
 
