@@ -48,7 +48,7 @@ def cells(root: str) -> dict[str, Config]:
                 found[f"{graph}/{strong}-{name}"] = dataclasses.replace(PLAIN, dataset=graph, strong=expert, **options)
     for path in sorted(folder("configs").glob("tuned-*.yaml")):
         _, graph, strong = path.stem.split("-")
-        tuned = config_of(parse(parser("run", ""), ["--config", str(path), "--precision", "bf16-mixed"]))
+        tuned = config_of(parse(parser("run", ""), ["--precision", "bf16-mixed", "--config", str(path)]))
         found[f"{graph}/{strong}-tuned"] = tuned
         found[f"{graph}/{strong}-further"] = dataclasses.replace(tuned, regime="fine-tuned")
     return {name: dataclasses.replace(config, data_root=root) for name, config in found.items()}
@@ -105,6 +105,7 @@ def lines() -> list[str]:
         graph, config = name.partition("/")[0], found["config"]
         weak, strong = (f"{e['kind']} {e['num_layers']} x {e['hidden_channels']}" for e in map(config.get, EXPERTS))
         strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
+        strong += f", ema_decay {decay}" if (decay := config.get("ema_decay")) else ""
         ours = ["weak", "strong", "average", "calibrated", "evidence", "mixture", "routed"]
         by_val = ["stacked-on-val"]
         if config["regime"] != PLAIN.regime:  # validation nodes have chosen its threshold

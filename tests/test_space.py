@@ -199,9 +199,10 @@ def test_the_default_and_what_is_published_come_first_as_far_as_they_lie_inside(
     joint = make_space(placed(space.config, "regime", "joint"), fixed=["regime"])
     options = joint.draw(FixedTrial(first_points(joint)[0])).gate.options
     assert options == {"hidden_channels": 64, "dropout": 0.0}, "what the constructor has anyway"
-    assert [point["lr"] for point in rest] == [0.001] * 3
+    assert [point["lr"] for point in rest] == [0.001, 0.001, 0.01, 0.001]
+    assert [point["ema_decay"] for point in rest] == [0.0, 0.0, 0.98, 0.0]
     layers = [point["strong.num_layers"] for point in rest if "strong.num_layers" in point]
-    assert layers == [3], "six layers are outside the range"
+    assert layers == [3, 2], "six layers are outside the range"
     assert {point["strong.hidden_channels"] for point in rest} == {64, 256}
 
 
