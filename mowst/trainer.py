@@ -12,6 +12,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -192,8 +193,7 @@ class Trainer:
         """Return the moving average of the weights, which is shown instead of them, if the phase has one."""
         if not phase.ema_decay:
             return None
-        mean = get_ema_multi_avg_fn(phase.ema_decay)  # type: ignore[no-untyped-call]
-        average = AveragedModel(self.model, multi_avg_fn=mean, use_buffers=True)
+        average = AveragedModel(self.model, multi_avg_fn=partial(moving, phase.ema_decay), use_buffers=True)
         self.shown = average.module
         return average
 
@@ -282,6 +282,16 @@ def rows_of_constant(value: Any, index: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[index]
     return Gated(value.confidence[index], None if value.scale is None else value.scale[index])
+
+
+def moving(decay: float, average: Any, weights: Any, epochs: Tensor) -> None:
+    """Take the weights of one more epoch into the moving average of those before, in place.
+
+    The decay grows, min(decay, (1 + n) / (10 + n)) after n epochs, so that what is best early is not held back by where
+    it began.
+    """
+    mean = get_ema_multi_avg_fn(min(decay, float((1 + epochs) / (10 + epochs))))  # type: ignore[no-untyped-call]
+    mean(average, weights, epochs)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -159,12 +159,14 @@ def trained_for(epochs: int, data: Data, *trains: str, **options) -> tuple[Train
 def test_the_average_is_the_recursion_over_the_weights_of_every_epoch_and_moves_none_of_them(tiny):
     data = copy.copy(tiny)
     data.x = tiny.x.double()
-    decay, (plain, trajectory) = 0.7, trained_for(6, data, "weak", "strong", "gate")
-    averaged, moved = trained_for(6, data, "weak", "strong", "gate", ema_decay=decay)
+    decay, (plain, trajectory) = 0.4, trained_for(8, data, "weak", "strong", "gate")
+    averaged, moved = trained_for(8, data, "weak", "strong", "gate", ema_decay=decay)
     assert all(map(equal, moved, trajectory))
     expected = trajectory[0]
-    for weights in trajectory[1:]:
-        expected = {name: decay * value + (1 - decay) * weights[name] for name, value in expected.items()}
+    for epoch, weights in enumerate(trajectory[1:], start=1):
+        now = min(decay, (1 + epoch) / (10 + epoch))
+        expected = {name: now * value + (1 - now) * weights[name] for name, value in expected.items()}
+    assert (1 + 4) / (10 + 4) < decay < (1 + 6) / (10 + 6), "both cases"
     assert "strong.norms.0.module.running_mean" in expected
     for name, value in snapshot(averaged.model).items():
         if value.is_floating_point():
