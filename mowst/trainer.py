@@ -290,7 +290,8 @@ def moving(decay: float, average: Any, weights: Any, epochs: Tensor) -> None:
     The decay grows, min(decay, (1 + n) / (10 + n)) after n epochs, so that what is best early is not held back by where
     it began.
     """
-    mean = get_ema_multi_avg_fn(min(decay, float((1 + epochs) / (10 + epochs))))  # type: ignore[no-untyped-call]
+    n = int(epochs)
+    mean = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
     mean(average, weights, epochs)
 
 
