@@ -14,10 +14,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from mowst.mixture import Mixture, log_probs
@@ -39,6 +35,11 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
     has enough of them; a class without a node there has a log-probability of log 1e-6, as good as excluded.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).cpu().double().numpy()
     index, labels = nodes.cpu().numpy(), y[nodes].cpu().numpy()
     seen, counts = np.unique(labels, return_counts=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mowst.confidence import probabilities
@@ -38,6 +37,8 @@ def rocauc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
     """Area under the ROC curve of class 1; with more classes the mean of each against the rest; NaN without a class."""
     if len(torch.unique(y)) < probs.size(-1):
         return float("nan")
+    from sklearn.metrics import roc_auc_score  # here, as it takes a second that a command's --help need not wait
+
     scores = probs[:, 1] if probs.size(-1) == 2 else probs
     sample_weight = None if weight is None else weight.cpu().numpy()
     return float(roc_auc_score(y.cpu().numpy(), scores.cpu().numpy(), sample_weight=sample_weight, multi_class="ovr"))

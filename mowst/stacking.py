@@ -16,7 +16,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from sklearn.model_selection import KFold, StratifiedKFold
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -64,6 +63,8 @@ def divide(nodes: Tensor, y: Tensor, folds: int) -> Folds:
     """
     if len(nodes) < 2:
         raise InputError(f"regime held-out: needs at least 2 training nodes, got {len(nodes)}")
+    from sklearn.model_selection import KFold, StratifiedKFold
+
     labels = y[nodes].cpu()
     enough = min(folds, int(labels.bincount().max()))
     splitter = StratifiedKFold(enough, shuffle=True, random_state=0) if enough > 1 else KFold(2)

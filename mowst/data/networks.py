@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import networkx as nx
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,9 @@ from mowst.data.splits import SPLITS
 from mowst.data.splits import label as label_graph
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 def from_networkx(
