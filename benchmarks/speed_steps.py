@@ -186,4 +186,5 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "attention-8-heads": attention_row,
     "scaling": scaling_row,
     "trainer": trainer_row,
+    "trainer-small": lambda: trainer_row(500, 50),
 }
