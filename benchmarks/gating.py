@@ -17,7 +17,6 @@ import statistics
 import time
 from collections.abc import Callable
 from fnmatch import fnmatch
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
@@ -36,7 +36,7 @@ from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
 from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
 from mowst.experiment import SeedRun, fit, metric_of, routable, run_seed, score
-from mowst.metrics import SIGNALS, Output, pooled
+from mowst.metrics import Output, pooled, signal
 from mowst.mixture import EXPERTS, Mixture, Mowst, hard
 from mowst.objectives import Loss, joint
 from mowst.process import tune_process
@@ -84,7 +84,7 @@ def train(config: Config, seed: int) -> Experts:
     done = {part: fit(part, config, ready, seed, fabric) for part in EXPERTS}
     start = time.perf_counter()
     torch.manual_seed(seed)
-    trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready)
+    trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready, fabric)
     nodes = trainer.on["train"]
     trainer.lengths = {part: done[part].best_epoch for part in EXPERTS}
     twins = rehearse(trainer, config.schedule, divide(nodes, trainer.batch.y, config.folds)[: config.rehearsals])
@@ -92,11 +92,11 @@ def train(config: Config, seed: int) -> Experts:
     return Experts(data, {part: done[part].output for part in EXPERTS}, twins, seconds)  # type: ignore[misc]
 
 
-def trainer_of(model: nn.Module, ready: Data) -> Trainer:
+def trainer_of(model: nn.Module, ready: Data, fabric: Fabric | None = None) -> Trainer:
     """Return a trainer that sees no test label."""
     seen = copy.copy(ready)
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
-    return Trainer(model, seen, partial(SIGNALS.lookup("metric"), metric=metric_of(ready)))
+    return Trainer(model, seen, signal("metric", metric_of(ready)), fabric=fabric)
 
 
 def kept(config: Config, seed: int, path: Path) -> Experts:
@@ -116,13 +116,23 @@ def kept(config: Config, seed: int, path: Path) -> Experts:
     return Experts(data, alone, twins, dict(zip((*EXPERTS, "twins"), read["seconds"].tolist(), strict=True)))
 
 
-def gated(gate: Callable[[], nn.Module], experts: Experts) -> tuple[Mowst, Mixture]:
+class Settled(NamedTuple):
+    """Trained experts with a gate between them."""
+
+    model: Mowst
+    output: Mixture
+    seconds: float
+    """That the gate and the router took."""
+
+
+def gated(gate: Callable[[], nn.Module], experts: Experts) -> Settled:
     """Put a gate between trained experts as the regime held-out does."""
     known = (Known(experts.alone[part]) for part in EXPERTS)
     model = Mowst(*known, gate(), LogisticGate())
     trainer = trainer_of(model, experts.data)
+    start = time.perf_counter()
     settle(trainer, experts.twins, joint)
-    return model, trainer.output()  # type: ignore[return-value]
+    return Settled(model, trainer.output(), time.perf_counter() - start)  # type: ignore[arg-type]
 
 
 def unchecked(gate: Callable[[], nn.Module], experts: Experts) -> Mixture:
@@ -158,21 +168,23 @@ GATES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def outputs(experts: Experts) -> dict[str, Output]:
-    """Predict with every variant."""
+def outputs(experts: Experts) -> tuple[dict[str, Output], float]:
+    """Predict with every variant, and return how many seconds the default gate took."""
     data, (weak, strong) = experts.data, (experts.alone[part] for part in EXPERTS)
     found: dict[str, Output] = {"weak": weak, "strong": strong, "average": fusion.average(weak, strong)}
     found["stacked on val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
     for name, gate in GATES.items():
-        model, out = gated(gate, experts)
-        found[name] = out
+        settled = gated(gate, experts)
+        model, found[name] = settled.model, settled.output
         if name == "fused":
-            found["routed"] = hard(routable(model, out, data), float(model.threshold))
+            found["routed"] = hard(routable(model, settled.output, data), float(model.threshold))
+            seconds = settled.seconds
     found["fused, no choice on validation"] = unchecked(FusedGate, experts)
     found["fused, fitted on seen nodes, no choice"] = unchecked(FusedGate, seen_before(experts))
     found["linear, fitted on seen nodes, no choice"] = unchecked(LogisticGate, seen_before(experts))
     calibrated = weak / model.temperature[0], strong / model.temperature[1]
-    return found | {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
+    found |= {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
+    return found, seconds
 
 
 def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
@@ -180,10 +192,11 @@ def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
     runs, settings = [], sha256(dump(dataclasses.replace(config, data_root="")).encode()).hexdigest()[:8]
     for seed in range(seeds):
         experts = kept(config, seed, work / f"{config.dataset}-{config.strong.kind}-{seed}-{settings}.npz")
-        metric, found = metric_of(experts.data), outputs(experts)
+        metric, (found, gate_seconds) = metric_of(experts.data), outputs(experts)
         scores = {name: score(out, experts.data, metric, pooled) for name, out in found.items()}
         share = float(found["routed"].confidence[experts.data.test_mask].mean())  # type: ignore[union-attr]
-        runs.append({"seed": seed, "scores": scores, "seconds": experts.seconds, "routed_to_weak": share})
+        seconds = {**experts.seconds, "gate": gate_seconds}
+        runs.append({"seed": seed, "scores": scores, "seconds": seconds, "routed_to_weak": share})
     return {"graph": config.dataset, "strong": config.strong.kind, "metric": experts.data.metric, "runs": runs}
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+PIECE = 2**20
+
 
 class Masked(torch.autograd.Function):
     """`masked`, whose gradient is masked by the same."""
@@ -25,7 +27,8 @@ class Masked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return Masked.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None  # type: ignore[no-untyped-call]
+        (kept,) = ctx.saved_tensors
+        return _masked(gradient, kept, ctx.scale), None, None
 
 
 class ReLUMasked(torch.autograd.Function):
@@ -46,16 +49,25 @@ class ReLUMasked(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return Masked.apply(gradient, *ctx.saved_tensors, ctx.scale), None, None  # type: ignore[no-untyped-call]
+        (kept,) = ctx.saved_tensors
+        return _masked(gradient, kept, ctx.scale), None, None
+
+
+def _masked(gradient: Tensor, kept: Tensor, scale: float) -> Tensor:
+    """Mask a gradient; where it is to have one itself, so that it has."""
+    if not torch.is_grad_enabled():
+        return masked(gradient, kept, scale)
+    return Masked.apply(gradient, kept, scale)  # type: ignore[no-untyped-call]
 
 
 def masked(x: Tensor, kept: Tensor, scale: float, *, relu: bool = False) -> Tensor:
     """Return `x`, or ReLU(x), times a number where `kept` is above zero, else zero.
 
-    A million entries are done at a time, so that what is made on the way stays in the cache.
+    At most `PIECE` entries are done at a time, so that what is made on the way stays in the cache.
     """
     out = torch.empty(x.shape, dtype=x.dtype)
-    pieces = (torch.split(each.contiguous().view(-1), 2**20) for each in (x, kept, out))
+    whole = (x, kept, out)
+    pieces = (torch.split(each.contiguous().view(-1), PIECE) for each in whole) if x.numel() > PIECE else zip(whole)
     for part, mask, place in zip(*pieces, strict=True):
         torch.gt(mask, 0, out=place).mul_(part.relu() if relu else part).mul_(scale)
     return out

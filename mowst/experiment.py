@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +26,7 @@ from mowst.data import load
 from mowst.diagnosis import diagnose, threshold
 from mowst.distillation import attached, parse, ride
 from mowst.errors import InputError
-from mowst.metrics import METRICS, SIGNALS, Metric, Output, expected, hit, pooled, rows
+from mowst.metrics import METRICS, Metric, Output, expected, hit, pooled, rows, signal
 from mowst.mixture import EXPERTS, Mixture, Mowst, hard, weigh
 from mowst.objectives import OBJECTIVES
 from mowst.regimes import REGIMES, alone, solo
@@ -188,9 +187,9 @@ def trainer_of(name: str, config: Config, ready: Data, fabric: Fabric, hook: Hoo
     """Return a trainer of a fresh model on a graph without its test labels."""
     seen = copy.copy(ready)
     seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
-    signal = partial(SIGNALS.lookup(config.signal), metric=metric_of(ready))
+    score = signal(config.signal, metric_of(ready))
     model = build_model(name, config, ready.num_features, classes_of(ready))
-    return Trainer(model.to(fabric.device), seen, signal, fabric=fabric, hook=hook)
+    return Trainer(model.to(fabric.device), seen, score, fabric=fabric, hook=hook)
 
 
 def try_losses(config: Config, ready: Data, seed: int, fabric: Fabric) -> None:

@@ -8,6 +8,8 @@ c [weak right] + (1 - c) [strong right].
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,16 +77,47 @@ def expected(out: Output, y: Tensor, metric: Metric) -> float:
     """
     if not isinstance(out, Mixture):
         return metric(probabilities(out), y)
-    if each := getattr(metric, "mean_of", None):
-        return float(each(out.strong, y).lerp(each(out.weak, y), out.confidence.float()).mean())
+    if (values := _expected_values(out, y, metric)) is not None:
+        return float(values.mean())
     both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
     return metric(both, torch.cat([y, y]), torch.cat([out.confidence, 1 - out.confidence]))
 
 
 def likelihood(out: Output, y: Tensor, metric: Metric) -> float:
     """Mean log-probability of the labels under the pooled prediction, in nats (at most 0)."""
-    logs = log_pool(out) if isinstance(out, Mixture) else log_probs(out)
-    return float(logs.gather(-1, y.unsqueeze(-1)).mean())
+    return float(_likelihood_values(out, y, metric).mean())
 
+
+def _pooled_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
+    each = getattr(metric, "mean_of", None)
+    return each and each(log_pool(out) if isinstance(out, Mixture) else out, y)
+
+
+def _expected_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
+    each = getattr(metric, "mean_of", None)
+    if each is None or not isinstance(out, Mixture):
+        return each and each(out, y)
+    return each(out.strong, y).lerp(each(out.weak, y), out.confidence.float())
+
+
+def _likelihood_values(out: Output, y: Tensor, metric: Metric) -> Tensor:
+    logs = log_pool(out) if isinstance(out, Mixture) else log_probs(out)
+    return logs.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+
+
+pooled.mean_of = _pooled_values  # type: ignore[attr-defined]
+expected.mean_of = _expected_values  # type: ignore[attr-defined]
+likelihood.mean_of = _likelihood_values  # type: ignore[attr-defined]
 
 SIGNALS = Names("signal", {"metric": pooled, "expected": expected, "loss": likelihood})
+
+
+def signal(name: str, metric: Metric) -> Callable[[Output, Tensor], float]:
+    """Return the early-stopping signal of that name, `(output, y) -> float`, with this metric in it.
+
+    Its attribute `mean_of`, `(output, y) -> [n]`, gives the values that it is the mean of; none where it is no mean.
+    """
+    chosen: Any = SIGNALS.lookup(name)
+    score: Any = partial(chosen, metric=metric)
+    score.mean_of = partial(getattr(chosen, "mean_of", lambda out, y, metric: None), metric=metric)
+    return score

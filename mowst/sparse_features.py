@@ -9,6 +9,8 @@ kept; none may write into it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -156,6 +158,23 @@ def suited_features(module: nn.Module, x: Tensor) -> Tensor:
     """
     known = isinstance(module, (MLP, BasicGNN)) or getattr(module, "takes_sparse_features", False)
     return x if known else dense(x)
+
+
+@contextmanager
+def by_column(model: nn.Module, x: Tensor) -> Iterator[None]:
+    """Lay out the weights [H, F] of a model as sparse features [N, F] read them, by column, so that none is turned.
+
+    Values and results are the same: it is the strides that change, and those of gradients with them.
+    """
+    wide = [weight for weight in model.parameters() if weight.dim() == 2 and weight.size(1) == x.size(-1)]
+    turned = wide if isinstance(x, SparseFeatures) else []
+    for weight in turned:
+        weight.data = weight.data.t().contiguous().t()
+    try:
+        yield
+    finally:
+        for weight in turned:
+            weight.data = weight.data.contiguous()
 
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:

@@ -183,13 +183,17 @@ def settings(gate: Any) -> list[dict[str, Tensor]]:
 
 
 def surely(trainer: Trainer, one: Mixture, other: Mixture, draws: int = 100) -> bool:
-    """Tell whether `one` validates better than `other` by more than a standard error, from draws of validation nodes.
+    """Tell whether `one` validates better than `other` by more than a standard error of the difference.
 
-    The bootstrap (Efron, 1979) serves any score, and the draws are the same for both: the error is that of the
-    difference. Of a large validation set a draw has `MOST` nodes, and the error shrinks with the root of their share.
+    For a score that is a mean over nodes (its attribute `mean_of`, see `mowst.metrics.signal`) the error is a formula.
+    Any other one is drawn anew (the bootstrap; Efron, 1979), with the same nodes for both; of a large validation set a
+    draw has `MOST` nodes, and the error shrinks with the root of their share.
     """
-    y, generator = trainer.val_y, torch.Generator().manual_seed(0)
-    size = min(len(y), MOST)
+    y, mean_of = trainer.val_y, getattr(trainer.score, "mean_of", lambda out, y: None)
+    if (values := mean_of(one, y)) is not None:
+        gains = values - mean_of(other, y)
+        return float(gains.mean()) > float(gains.std(correction=0)) / len(y) ** 0.5
+    size, generator = min(len(y), MOST), torch.Generator().manual_seed(0)
 
     def gain(index: Tensor) -> float:
         return trainer.score(rows(one, index), y[index]) - trainer.score(rows(other, index), y[index])

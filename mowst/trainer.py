@@ -27,7 +27,7 @@ from mowst.errors import InputError
 from mowst.metrics import Output, rows
 from mowst.mixture import run_module
 from mowst.phase import Phase, Seen
-from mowst.sparse_features import rows_of
+from mowst.sparse_features import by_column, rows_of
 
 HIDDEN = -100
 """The label of a node whose label is not to be seen."""
@@ -124,35 +124,36 @@ class Trainer:
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.load_state_dict(self.best_state)
         self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
-        parts = self._thaw(phase, free)
-        constants = self._constants(phase)
-        seen, validation = self._seen(phase, constants), self._validation(constants)
-        optimizer = self._optimizer(phase, parts)
-        average = self._average(phase)
-        if self.best_score == -math.inf and not phase.last:
-            self._keep(self._evaluate(validation), 0)
-        before, waited = self.best_score, 0
-        try:
-            for epoch in range(1, phase.epochs + 1):
-                start = time.perf_counter()
-                loss = self._step(phase, epoch, parts, optimizer, constants, seen)
-                if average is not None:
-                    average.update_parameters(self.model)
-                if epoch % phase.eval_every and epoch < phase.epochs:
-                    continue
-                score = self._evaluate(validation)
-                waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
-                self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
-                if waited >= phase.patience:
-                    break
-        finally:
-            self.shown = self.model
-            self.model.load_state_dict(self.best_state)
-            self.model.eval()
-            for parameter in free:
-                parameter.requires_grad_(True)
-            for module, state in self.best_losses.items():
-                module.load_state_dict(state)
+        with by_column(self.model, self.batch.x):
+            parts = self._thaw(phase, free)
+            constants = self._constants(phase)
+            seen, validation = self._seen(phase, constants), self._validation(constants)
+            optimizer = self._optimizer(phase, parts)
+            average = self._average(phase)
+            if self.best_score == -math.inf and not phase.last:
+                self._keep(self._evaluate(validation), 0)
+            before, waited = self.best_score, 0
+            try:
+                for epoch in range(1, phase.epochs + 1):
+                    start = time.perf_counter()
+                    loss = self._step(phase, epoch, parts, optimizer, constants, seen)
+                    if average is not None:
+                        average.update_parameters(self.model)
+                    if epoch % phase.eval_every and epoch < phase.epochs:
+                        continue
+                    score = self._evaluate(validation)
+                    waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
+                    self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
+                    if waited >= phase.patience:
+                        break
+            finally:
+                self.shown = self.model
+                self.model.load_state_dict(self.best_state)
+                self.model.eval()
+                for parameter in free:
+                    parameter.requires_grad_(True)
+                for module, state in self.best_losses.items():
+                    module.load_state_dict(state)
         return self.best_score > before
 
     @torch.no_grad()

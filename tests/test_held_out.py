@@ -563,15 +563,18 @@ def test_a_loss_with_parameters_carries_no_label_into_a_twin(tiny):
     assert seen[0] == loss.weight.item() != 1.0
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["drawn", "closed form"])
 @pytest.mark.parametrize("n", [400, 90_000])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8, 1.2, 3.0])
-def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shift, n):
-    """Against the closed form for a mean of differences; a draw has less than the larger number."""
+def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shift, n, known):
+    """Whether a score is drawn or says what it is the mean of; a draw has less than the larger number."""
     torch.manual_seed(0)
     one, other = torch.randn(2, n)
     gain = one - other
     one = one - gain.mean() + shift * gain.std() / n**0.5
     trainer = Trainer(fresh(), tiny, lambda out, y: float(out.confidence.mean()))
+    if known:
+        trainer.score.mean_of = lambda out, y: out.confidence
     trainer.val_y = torch.zeros(n)
     as_mixture = (Mixture(torch.zeros(n, 2), torch.zeros(n, 2), said) for said in (one, other))
     assert surely(trainer, *as_mixture) is (shift > 1)

@@ -3,7 +3,7 @@ import torch
 from torch_geometric.data import Data
 
 from mowst.confidence import Gated, LearnedGate
-from mowst.metrics import accuracy, expected, pooled, predicted, rocauc
+from mowst.metrics import SIGNALS, accuracy, expected, pooled, predicted, rocauc, signal
 from mowst.mixture import Mixture, Mowst, log_pool
 from mowst.objectives import cross_entropy, joint, joint_logits, separate
 
@@ -100,6 +100,29 @@ def test_a_metric_of_ones_own_that_names_no_rows_gets_both_experts_weighted():
     ((probs, weight),) = given
     torch.testing.assert_close(probs.sum(-1), torch.ones_like(weight))
     torch.testing.assert_close(weight[:500] + weight[500:], torch.ones_like(out.confidence))
+
+
+@pytest.mark.parametrize("scale", [None, torch.full((200,), 2.0, dtype=torch.float64)], ids=["linear", "logarithmic"])
+@pytest.mark.parametrize("name", SIGNALS.names)
+def test_a_signal_is_the_mean_of_what_it_says_it_is(name, scale):
+    out, batch = random_mixture(scale=scale)
+    score = signal(name, accuracy)
+    for output in (out, out.weak):
+        values = score.mean_of(output, batch.y)
+        assert values.shape == (200,)
+        assert float(values.mean()) == pytest.approx(score(output, batch.y), abs=1e-6)
+
+
+def test_a_signal_that_is_no_mean_says_so():
+    out, batch = random_mixture(C=2)
+    assert signal("metric", rocauc).mean_of(out, batch.y) is None
+    assert signal("expected", rocauc).mean_of(out, batch.y) is None
+    assert signal("loss", rocauc).mean_of(out, batch.y).shape == (200,)
+    assert signal("tests.test_mixture:of_ones_own", accuracy).mean_of(out, batch.y) is None
+
+
+def of_ones_own(out, y, metric):
+    return pooled(out, y, metric) - 1
 
 
 def test_expected_auc_counts_every_pair_of_every_routing():

@@ -15,7 +15,15 @@ from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.propagation import Adjacency, suited
 from mowst.sparse import Rows
-from mowst.sparse_features import DENSEST, Passed, SparseFeatures, dense, prepare_features, suited_features
+from mowst.sparse_features import (
+    DENSEST,
+    Passed,
+    SparseFeatures,
+    by_column,
+    dense,
+    prepare_features,
+    suited_features,
+)
 
 N, WIDTH = 30, 50
 
@@ -217,3 +225,35 @@ def test_a_graph_is_not_multiplied_by_another():
     adjacency = Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
     with pytest.raises(InputError, match="can only multiply a dense matrix"):
         adjacency @ adjacency
+
+
+@pytest.mark.parametrize("name", MODELS.keys() - {"unknown"})
+def test_weights_that_lie_as_sparse_features_read_them_train_to_the_same_numbers(name):
+    x, adjacency = prepare_features(features()), Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
+    y, trained, strides = torch.randint(4, (N,)), [], []
+    torch.manual_seed(0)
+    fresh = MODELS[name]()
+    for turned in (False, True):
+        model = copy.deepcopy(fresh)
+        inputs = () if name == "mlp" else (suited(model, adjacency),)
+        torch.manual_seed(1)
+        with by_column(model, x) if turned else suppress():
+            optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+            for _ in range(3):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x, *inputs), y).backward()
+                optimizer.step()
+            wide = [weight for weight in model.parameters() if weight.shape == (16, WIDTH)]
+            strides.append([(weight.stride(), weight.grad.stride()) for weight in wide])
+        trained.append(model)
+    assert set(strides[0]) == {((WIDTH, 1), (WIDTH, 1))}
+    assert set(strides[1]) == {((1, 16), (1, 16))}, "neither weights nor gradients are turned"
+    for plain, turned in zip(*(model.parameters() for model in trained), strict=True):
+        assert torch.equal(plain, turned)
+        assert turned.is_contiguous()
+
+
+def test_weights_stay_as_they_lie_beside_dense_features():
+    model = MODELS["mlp"]()
+    with by_column(model, features()):
+        assert all(weight.is_contiguous() for weight in model.parameters())
