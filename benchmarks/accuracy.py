@@ -21,7 +21,7 @@ from mowst.cli import config_of, parse, parser
 from mowst.config import Config, ExpertConfig
 from mowst.data import card
 from mowst.mixture import EXPERTS
-from mowst.process import tune_process
+from mowst.process import Settings, tune_process
 from mowst.record import write_text
 from mowst.resources import folder
 from mowst.run import run
@@ -60,6 +60,7 @@ def main() -> None:
     arguments.add_argument("--data_root", default="data")
     arguments.add_argument("--only", nargs="*", default=["*"])
     arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--workers", type=int, default=1, help="processes that share the seeds of a cell")
     arguments.add_argument("--table", action="store_true", help="only write the table")
     given = arguments.parse_args()
     start = time.perf_counter()
@@ -70,7 +71,7 @@ def main() -> None:
             continue
         print(f"{name} ...", flush=True)
         with tune_process():
-            result = run(config)
+            result = run(config, workers=given.workers, settings=Settings())
         settings = dataclasses.asdict(config)
         del settings["data_root"]
         write_text(path, json.dumps({**result, "config": settings}, indent=1) + "\n")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import statistics
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,13 @@ from mowst.config import Config
 from mowst.errors import InputError
 from mowst.fields import configured
 from mowst.goals import GOALS
+from mowst.process import Settings
 from mowst.record import dump, read_json, write_text
 from mowst.run import free_folder, run
 from mowst.space import Space
-from mowst.study import Plan, end_with_parent, one_of
+from mowst.study import Plan
 from mowst.trial import Watch, judged
+from mowst.workers import in_processes
 
 
 def ranked(study: Study) -> list[FrozenTrial]:
@@ -68,12 +68,6 @@ def reached(config: Config, goal: str) -> float | None:
         return None
 
 
-def reached_beside(config: Config, plan: Plan) -> float | None:
-    """Do so by the plan's first goal, as one process of several."""
-    with one_of(plan.workers, fast=plan.fast):
-        return reached(config, plan.goals[0])
-
-
 def finals(study: Study, space: Space, plan: Plan, seeds: int, count: int) -> list[dict[str, Any]]:
     """Judge the default and the best trials on fresh seeds.
 
@@ -93,12 +87,11 @@ def finals(study: Study, space: Space, plan: Plan, seeds: int, count: int) -> li
     configs = [space.config, *(configured(space.config, trial.params) for trial in trials)]
     again = [fresh(config, seeds) for config in configs]
     goal = plan.goals[0]
+    judge = partial(reached, goal=goal)
     if plan.workers == 1:
-        values = [reached(config, goal) for config in again]
+        values = [judge(config) for config in again]
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(plan.workers, context, initializer=end_with_parent) as pool:
-            values = list(pool.map(partial(reached_beside, plan=plan), again))
+        values = in_processes(plan.workers, judge, again, settings=Settings(plan.fast))
     found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
     for trial, value in zip(trials, values[1:], strict=True):
         found.append({"trial": trial.number, "value": trial.values[0], "fresh": value, "params": trial.params})

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -62,3 +63,18 @@ def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[
         keep_freed_memory()
     with draw_bits():
         yield
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a command's process, to be applied in another one, too."""
+
+    fast: bool = True
+    keep_memory: bool = True
+    matmul: str = "highest"
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run with them."""
+        with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul):
+            yield

@@ -143,17 +143,18 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     }
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
     record["seconds_together"] = round(sum(fitted.seconds - fitted.shared for fitted in run.fitted.values()), 3)
-    return record | environment(config)
+    output = next(iter(run.fitted.values())).output
+    return record | environment(config, (output.strong if isinstance(output, Mixture) else output).device)
 
 
-def environment(config: Config) -> dict[str, Any]:
+def environment(config: Config, device: torch.device) -> dict[str, Any]:
     """Return where a run took place: versions, threads, device."""
     packages = ("mowst", "torch", "torch-geometric", "numpy")
     versions = {name: version(name) for name in packages if name != "mowst"} | {"python": platform.python_version()}
     return {
         "versions": {"mowst": own_version(), **versions},
         "threads": torch.get_num_threads(),
-        "device": config.device,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.precision,
     }
 

@@ -10,9 +10,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -23,30 +25,42 @@ from mowst.data import load
 from mowst.diagnosis import sentences
 from mowst.errors import InputError
 from mowst.experiment import Hook, opened, run_seed
-from mowst.process import float32_products, tune_process
+from mowst.process import Settings, float32_products, tune_process
 from mowst.record import dump, seed_record, summary, write_seed, write_text
 from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table
+from mowst.workers import in_processes
 
 PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
 leave a folder with scores, predictions and weights."""
 
 
-def run(config: Config, out: str | Path | None = None, *, hook: Hook | None = None) -> dict[str, Any]:
+def run(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    hook: Hook | None = None,
+    workers: int = 1,
+    settings: Settings | None = None,
+) -> dict[str, Any]:
     """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
 
     Args:
         config: the experiment.
         out: folder to write; none: nothing is written.
         hook: called with the record of every validation, with its seed and model.
+        workers: processes that share the seeds, each with its share of the cores and of the GPUs. They are spawned:
+            a script that asks for several must be guarded by `if __name__ == "__main__"`.
+        settings: process-wide settings of these processes.
 
     Raises:
         InputError: the configuration or the data does not allow the run.
         FloatingPointError: training diverged.
     """
-    records = []
-    for seed in config.all_seeds:
-        done = run_seed(config, seed, hook)
-        records.append(write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done))
+    one = partial(run_and_record, config=config, out=out)
+    if (workers := min(workers, config.seeds)) > 1:
+        records = in_processes(workers, one, config.all_seeds, settings=settings, told=hook)
+    else:
+        records = [one(seed, hook) for seed in config.all_seeds]
     result = summary(records)
     if out:
         write_text(Path(out) / "config.yaml", dump(config))
@@ -54,20 +68,30 @@ def run(config: Config, out: str | Path | None = None, *, hook: Hook | None = No
     return result
 
 
+def run_and_record(
+    seed: int, hook: Hook | None = None, *, config: Config, out: str | Path | None = None
+) -> dict[str, Any]:
+    """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
+    done = run_seed(config, seed, hook)
+    return write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done)
+
+
 class Display:
     """Shows where training is: a bar on a terminal, a line per finished phase elsewhere. It is a trainer's hook."""
 
     def __init__(self, console: Console, epochs: int):
-        self.console, self.epochs, self.last = console, epochs, dict[str, Any]()
+        self.console, self.epochs = console, epochs
+        self.last: dict[int, dict[str, Any]] = {}
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("loading", total=epochs)
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Take the record of one validation."""
-        if self.last and self.name(line) != self.name(self.last):
-            self.phase_ended()
-        self.last = line
+        """Take the record of one validation; those of several seeds may come mixed."""
+        before = self.last.get(line["seed"])
+        if before and self.name(line) != self.name(before):
+            self.phase_ended(before)
+        self.last[line["seed"]] = line
         words = f"{self.name(line)}, validation {line['val']:.4f}, best {line['best']:.4f}"
         self.bar.update(self.task, description=words, completed=line["epoch"])
 
@@ -75,18 +99,17 @@ class Display:
         """Name a phase for people."""
         return f"seed {line['seed']}, {line['model']}, {line['phase']}"
 
-    def phase_ended(self) -> None:
-        """Print what the last phase came to."""
-        if self.last:
-            self.console.print(f"{self.name(self.last)}: {self.last['epoch']} epochs, best {self.last['best']:.4f}")
-            self.last = {}
+    def phase_ended(self, line: dict[str, Any]) -> None:
+        """Print what a phase came to."""
+        self.console.print(f"{self.name(line)}: {line['epoch']} epochs, best {line['best']:.4f}")
 
     def __enter__(self) -> Display:
         self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.phase_ended()
+        for line in self.last.values():
+            self.phase_ended(line)
         self.bar.stop()
 
 
@@ -133,6 +156,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     cli.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high.")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
+    workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
+    parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     parsed = cli.parse(parser, arguments)
@@ -149,11 +174,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
     build(config, data.num_features, classes_of(data))  # what cannot be built is said before anything is written
     for seed in config.all_seeds if config.kd is not None else ():
         opened(config, seed, fabric_of(config))
+    settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul)
     place = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     cli.say_idle(config, sys.argv[1:] if arguments is None else arguments)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
     with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display, place as out:
-        result = run(config, out, hook=display)
+        result = run(config, out, hook=display, workers=parsed.workers, settings=settings)
     console.print(scores_table(result))
     console.print(confidence_line(result))
     if "diagnosis" in result:

@@ -11,18 +11,15 @@ import json
 import logging
 import math
 import multiprocessing
-import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import wait
 from typing import Any
 
 import optuna
-import torch
 from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -32,6 +29,7 @@ from mowst.errors import InputError
 from mowst.process import tune_process
 from mowst.sampling import make_pruner, make_sampler
 from mowst.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
+from mowst.workers import end_with_parent, gpus, take_share
 
 Told = Callable[[Study, FrozenTrial], None]
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -250,7 +248,8 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
     """Work as several processes; this one then finishes what killed ones have left."""
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=worker, args=(plan, objective, epochs, told)) for _ in range(plan.workers)]
+    given, found = (plan, objective, epochs, told), gpus()
+    others = [context.Process(target=worker, args=(*given, place, found)) for place in range(plan.workers)]
     try:
         for other in others:
             other.start()
@@ -263,33 +262,20 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
     return work(replace(plan, timeout=left), objective, epochs, told)
 
 
-def worker(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told | None) -> None:
+def worker(
+    plan: Plan,
+    objective: Callable[[Trial], Any],
+    epochs: int,
+    told: Told | None,
+    place: int = 0,
+    found: Sequence[str] = (),
+) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
     end_with_parent()
-    with one_of(plan.workers, fast=plan.fast), suppress(InputError, KeyboardInterrupt):
-        work(plan, objective, epochs, told)
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it has ended, killed or not."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def one_of(workers: int, *, fast: bool) -> Iterator[None]:
-    """Be one process of several on this machine: quiet, with its share of the threads."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // workers)))
+    take_share(plan.workers, place, found)
     be_quiet()
-    with tune_process(fast):
-        yield
+    with tune_process(plan.fast), suppress(InputError, KeyboardInterrupt):
+        work(plan, objective, epochs, told)
 
 
 def be_quiet() -> None:
