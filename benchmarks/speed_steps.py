@@ -14,6 +14,7 @@ from torch_geometric.nn.models import GCN, GraphSAGE
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.citation_like import ARXIV_NODES, citation_like
+from mowst import attention
 from mowst.experts import expert
 from mowst.metrics import accuracy, pooled
 from mowst.propagation import Adjacency, suited
@@ -152,16 +153,18 @@ def sage_row(num_nodes: int = 18_333, width: int = 6_805, ones_per_node: int = 6
     }
 
 
-def attention_row(num_nodes: int = ARXIV_NODES // 4, heads: int = 8) -> dict[str, Step]:
-    """Return a step of GAT, 2 layers of 64: PyG's on `edge_index`, and the same model on our adjacency."""
-    data = citation_like(num_nodes)
-    adjacency = Adjacency.from_edge_index(data.edge_index, num_nodes)
+def attention_row(num_nodes: int = ARXIV_NODES // 4, heads: int = 8, device: str = "cpu") -> dict[str, Step]:
+    """Return a step of GAT, 2 layers of 64: PyG's on `edge_index`, and the same model on our adjacency by products."""
+    data = citation_like(num_nodes).to(device)
+    adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).to(device)
+    attention.BY_PRODUCTS = (device,)
     step = partial(training_step, data.x, data.y, kind="gat", hidden_channels=64, num_layers=2, heads=heads)
-    return {
+    steps = {
         "PyG, edge_index": step(data.edge_index),
         "ours": step(adjacency),
         "ours, bf16-mixed": step(adjacency, "bf16-mixed"),
     }
+    return {name: _waits(step) for name, step in steps.items()} if device != "cpu" else steps
 
 
 def scaling_row(sizes: tuple[float, ...] = (0.25, 0.5, 1, 2)) -> dict[str, Step]:
@@ -184,6 +187,8 @@ ROWS: dict[str, Callable[[], dict[str, Step]]] = {
     "sage-sparse": sage_row,
     "attention": lambda: attention_row(heads=1),
     "attention-8-heads": attention_row,
+    "attention-cuda": lambda: attention_row(ARXIV_NODES, 1, "cuda"),
+    "attention-8-heads-cuda": lambda: attention_row(ARXIV_NODES, 8, "cuda"),
     "scaling": scaling_row,
     "trainer": trainer_row,
     "trainer-small": lambda: trainer_row(500, 50),
