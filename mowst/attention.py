@@ -21,7 +21,7 @@ from torch_geometric.nn.models import GAT as PyGGAT
 from mowst.propagation import Adjacency
 from mowst.sparse import Rows
 
-BY_PRODUCTS = ("cpu",)
+BY_PRODUCTS = ("cpu", "cuda")
 """Kinds of device on which attention is computed by products; on others PyG's own way is taken."""
 
 with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
@@ -135,7 +135,7 @@ def attend(
 
 
 class AttentionConv(GATConv):
-    """PyG's GAT layer, which on a prepared adjacency on a CPU attends by products; elsewhere it is PyG's as it is."""
+    """PyG's GAT layer, which on a prepared adjacency attends by products; elsewhere it is PyG's as it is."""
 
     takes_adjacency = True
 

@@ -85,7 +85,8 @@ class Rows:
             self._operands[x.dtype] = self._operand(x)
         operand = self._operands[x.dtype]
         if operand is not None and operand.layout == torch.sparse_csr:
-            return operand @ x
+            with torch.autocast(x.device.type, enabled=False):  # which would choose another precision
+                return operand @ x
         options: Any = {"mode": "sum", "per_sample_weights": operand, "include_last_offset": True}
         return F.embedding_bag(self.column, x.contiguous(), self.start, **options)
 

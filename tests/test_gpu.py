@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
+from mowst.attention import AttentionConv
 from mowst.confidence import GATES
 from mowst.experts import EXPERTS
 from mowst.mixture import run_module
 from mowst.objectives import OBJECTIVES
 from mowst.propagation import Adjacency
 from mowst.run import run
+from tests.test_attention import LAYERS
+from tests.test_propagation import N, edges
+from tests.test_propagation import run as gradients
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,6 +29,24 @@ def test_experts_agree(tiny, name):
     x, adjacency = tiny.x.double(), Adjacency.from_edge_index(tiny.edge_index, 60)
     there = run_module(copy.deepcopy(model).cuda(), x.cuda(), adjacency.to("cuda"))
     torch.testing.assert_close(there.cpu(), run_module(model, x, adjacency), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_attention_and_every_gradient_agree(options):
+    torch.manual_seed(0)
+    layer, x = AttentionConv(7, 5, **options).double(), torch.randn(N, 7, dtype=torch.double)
+    adjacency = Adjacency.from_edge_index(edges(), N)
+    here = gradients(layer, x, adjacency)
+    there = gradients(copy.deepcopy(layer).cuda(), x.cuda(), adjacency.cuda())
+    for value, oracle in zip(there, here, strict=True):
+        torch.testing.assert_close(value.cpu(), oracle, rtol=1e-9, atol=1e-12)
+
+
+def test_a_product_has_the_precision_of_its_dense_side_under_autocast_too():
+    adjacency, x = Adjacency.from_edge_index(edges(), N).cuda(), torch.randn(N, 7, device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        assert adjacency.times(x).dtype == torch.float32
+        assert adjacency.times(x.bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("gate", GATES.names)

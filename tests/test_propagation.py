@@ -56,7 +56,7 @@ def run(model: nn.Module, x: torch.Tensor, graph: torch.Tensor) -> list[torch.Te
     """Output, gradient of x and of every parameter, for a loss that weighs all entries differently."""
     x = x.clone().requires_grad_()
     out = model(x, graph)
-    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out.dtype)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(2)).to(out)
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), [x, *model.parameters()])]
 
 
