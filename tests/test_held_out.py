@@ -398,7 +398,7 @@ def test_a_threshold_is_chosen_by_accuracy_where_the_metric_has_no_value(tiny):
 
 def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_experts(monkeypatch):
     monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
-    run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, seeds=1), 0)
+    run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, device="cpu"), 0)
     mixture, data, val = run.fitted["mixture"], run.data, run.data.val_mask
     found = float(mixture.model.threshold)
     out = routable(mixture.model, mixture.output, data)
@@ -670,7 +670,7 @@ def test_on_a_block_model_the_router_finds_the_nodes_whose_features_say_nothing(
     """Half of the nodes have useless features: confidence tells them apart, and the mixture loses to neither part."""
     data = sbm(0, useless_features=0.5, useless_edges=0.0, signal=3.2, homophily=0.6, degree=8.0)
     options = {"hidden_channels": 32, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
-    config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options))
+    config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options), device="cpu")
     ready, fabric = prepare(data, config, torch.device("cpu")), fabric_of(config)
     alone = {part: fit(part, config, ready, seed, fabric) for part in EXPERTS}
     mixture = fit("mixture", config, ready, seed, fabric, alone=alone)

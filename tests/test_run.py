@@ -207,7 +207,7 @@ def test_a_reloaded_mixture_predicts_in_every_mode(finished):
     strong = (drawn == out.strong.softmax(-1)).all(-1)
     assert (weak | strong).all()
     confidence = routable(model, out, ready).confidence
-    assert weak.float().mean() == pytest.approx(confidence.mean().item(), abs=0.05)
+    assert weak.float().mean().item() == pytest.approx(confidence.mean().item(), abs=0.05)
 
 
 def test_a_saved_configuration_repeats_the_run(finished, tmp_path):

@@ -24,8 +24,12 @@ QUICK = Config(
 )
 
 
-def seen(item, wait=0.0):
-    time.sleep(wait)
+def seen(item, folder):
+    """What a process is like, once two of them have been here."""
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
     return item, os.getpid(), torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.nn.functional.dropout
 
 
@@ -40,9 +44,9 @@ def failing(item):
         raise InputError("item 1 is wrong")
 
 
-def test_results_come_in_the_order_of_the_items_from_processes_with_their_share_and_settings():
+def test_results_come_in_the_order_of_the_items_from_processes_with_their_share_and_settings(tmp_path):
     items = [3, 1, 2, 0]
-    found = in_processes(2, partial(seen, wait=0.2), items, settings=Settings(matmul="high"))
+    found = in_processes(2, partial(seen, folder=tmp_path), items, settings=Settings(matmul="high"))
     assert [each[0] for each in found] == items
     assert len({each[1] for each in found} - {os.getpid()}) == 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
