@@ -107,16 +107,17 @@ def lines() -> list[str]:
         weak, strong = (f"{e['kind']} {e['num_layers']} x {e['hidden_channels']}" for e in map(config.get, EXPERTS))
         strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
         strong += f", ema_decay {decay}" if (decay := config.get("ema_decay")) else ""
+        strong += "" if found["device"] in ("auto", "cpu") else f", {found['device']}"
         ours = ["weak", "strong", "average", "calibrated", "evidence", "mixture", "routed"]
         by_val = ["stacked-on-val"]
         if config["regime"] != PLAIN.regime:  # validation nodes have chosen its threshold
             by_val.insert(0, ours.pop())
         alone, *rest = bold([found["scores"].get(each) for each in ours])
         rest += [cell(found["scores"].get(each)) for each in by_val]
-        table.append("| " + " | ".join([graph, weak, alone, strong, *rest]) + " |")
+        table.append("| " + " | ".join([f"{graph} ({len(found['seeds'])})", weak, alone, strong, *rest]) + " |")
     words = (
-        "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds as they say. The default regime, "
-        "where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is not fitted on "
+        "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds or masks in brackets. The default "
+        "regime, where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is not fitted on "
         "validation nodes."
     )
     return [*table, "", words]
