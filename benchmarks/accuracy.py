@@ -116,9 +116,9 @@ def lines() -> list[str]:
         rest += [cell(found["scores"].get(each)) for each in by_val]
         table.append("| " + " | ".join([f"{graph} ({len(found['seeds'])})", weak, alone, strong, *rest]) + " |")
     words = (
-        "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds or masks in brackets. The default "
-        "regime, where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is not fitted on "
-        "validation nodes."
+        "Experts as in `configs/tuned-*.yaml`, but for the width that is shown; seeds or masks in brackets. The "
+        "default regime, where none is named, and the plain fusions, as in docs/gating.md; in bold the best of what is "
+        "not fitted on validation nodes."
     )
     return [*table, "", words]
 

@@ -14,7 +14,6 @@ from torch_geometric.nn.models import GCN, GraphSAGE
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.citation_like import ARXIV_NODES, citation_like
-from mowst import attention
 from mowst.experts import expert
 from mowst.metrics import accuracy, pooled
 from mowst.propagation import Adjacency, suited
@@ -157,7 +156,6 @@ def attention_row(num_nodes: int = ARXIV_NODES // 4, heads: int = 8, device: str
     """Return a step of GAT, 2 layers of 64: PyG's on `edge_index`, and the same model on our adjacency by products."""
     data = citation_like(num_nodes).to(device)
     adjacency = Adjacency.from_edge_index(data.edge_index.cpu(), num_nodes).to(device)
-    attention.BY_PRODUCTS = (device,)
     step = partial(training_step, data.x, data.y, kind="gat", hidden_channels=64, num_layers=2, heads=heads)
     steps = {
         "PyG, edge_index": step(data.edge_index),

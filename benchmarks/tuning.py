@@ -189,7 +189,8 @@ def kills(given: argparse.Namespace) -> dict[str, Any]:
     context.set_forkserver_preload(["mowst.tune"])  # a worker is then there at once after every kill
 
     def begin() -> Any:
-        process = context.Process(target=worker, args=(plan, partial(objective, config=config, space=space), 20, None))
+        run_trial = partial(objective, config=config, space=space)
+        process = context.Process(target=worker, args=(0, plan, [], run_trial, 20, None))
         process.start()
         return process
 

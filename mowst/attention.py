@@ -21,7 +21,7 @@ from torch_geometric.nn.models import GAT as PyGGAT
 from mowst.propagation import Adjacency
 from mowst.sparse import Rows
 
-BY_PRODUCTS = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda")
 """Kinds of device on which attention is computed by products; on others PyG's own way is taken."""
 
 with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
@@ -145,7 +145,7 @@ class AttentionConv(GATConv):
             return super().forward(x, edge_index, *args, **kwargs)
         plain = self.flow == "source_to_target" and self.lin is not None and isinstance(x, Tensor)
         asked = any(value is not None for value in (*args, *kwargs.values()))
-        if asked or not plain or edge_index.device.type not in BY_PRODUCTS:
+        if asked or not plain or edge_index.device.type not in DEVICES:
             return super().forward(x, edge_index.edge_index, *args, **kwargs)
         heads = self.lin(x).view(-1, self.heads, self.out_channels)
         source, target = ((heads * each).sum(-1) for each in (self.att_src, self.att_dst))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
-import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
@@ -16,6 +14,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 from mowst.config import Config
 from mowst.errors import InputError, meant
 from mowst.fields import metadata, used
+from mowst.process import speak_plainly
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -116,9 +115,7 @@ def say_idle(config: Config, arguments: Sequence[str]) -> None:
 
 def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
     """Run a command as a program: errors become one line on standard error, exit code 2 for input, 1 for divergence."""
-    warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"note: {flattened(str(message))}\n"
+    speak_plainly()
     try:
         sys.exit(command(arguments))
     except InputError as error:

@@ -102,7 +102,7 @@ def frontier(matrix: Rows, nodes: Tensor, hops: int, too_dear: Limit = lambda no
 class Costs:
     """What a module's layers cost on so many nodes and entries, in nanoseconds of one core of a CPU.
 
-    The prices were measured with `benchmarks/speed.py` on one machine; on a GPU nothing was.
+    The prices were measured with `benchmarks/speed.py` on one machine; none of a GPU was.
 
     Args:
         module: one that `depth` knows.

@@ -90,13 +90,17 @@ def likelihood(out: Output, y: Tensor, metric: Metric) -> float:
 
 def _pooled_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
     each = getattr(metric, "mean_of", None)
-    return each and each(log_pool(out) if isinstance(out, Mixture) else out, y)
+    if each is None:
+        return None
+    return each(log_pool(out) if isinstance(out, Mixture) else out, y)
 
 
 def _expected_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
     each = getattr(metric, "mean_of", None)
-    if each is None or not isinstance(out, Mixture):
-        return each and each(out, y)
+    if each is None:
+        return None
+    if not isinstance(out, Mixture):
+        return each(out, y)
     return each(out.strong, y).lerp(each(out.weak, y), out.confidence.float())
 
 
@@ -115,7 +119,8 @@ SIGNALS = Names("signal", {"metric": pooled, "expected": expected, "loss": likel
 def signal(name: str, metric: Metric) -> Callable[[Output, Tensor], float]:
     """Return the early-stopping signal of that name, `(output, y) -> float`, with this metric in it.
 
-    Its attribute `mean_of`, `(output, y) -> [n]`, gives the values that it is the mean of; none where it is no mean.
+    Its attribute `mean_of`, `(output, y) -> [n]`, gives the values that it is the mean of; none where it is no mean. A
+    signal of one's own may have it too, as `(output, y, metric) -> [n]`.
     """
     chosen: Any = SIGNALS.lookup(name)
     score: Any = partial(chosen, metric=metric)

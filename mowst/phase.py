@@ -51,7 +51,7 @@ class Phase:
     eval_every: int = 1
     ema_decay: float = 0.0
     """Decay of an exponential moving average of weights and buffers, which is what is validated and kept; 0: none.
-    It grows to this over the first epochs (`mowst.trainer.moving`)."""
+    It grows to this over the first epochs (`mowst.state.MovingAverage`)."""
     last: bool = False
     """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
 

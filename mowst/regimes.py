@@ -22,7 +22,8 @@ from mowst.names import Names
 from mowst.objectives import Loss
 from mowst.phase import Phase, Term
 from mowst.stacking import divide, fit_expert, rehearse, settle, surely
-from mowst.trainer import Trainer, snapshot
+from mowst.state import snapshot
+from mowst.trainer import Trainer
 
 Regime = Callable[..., None]
 OPTIMIZERS = Names(

@@ -49,7 +49,7 @@ def run(
         out: folder to write; none: nothing is written.
         hook: called with the record of every validation, with its seed and model.
         workers: processes that share the seeds, each with its share of the cores and of the GPUs. They are spawned:
-            a script that asks for several must be guarded by `if __name__ == "__main__"`.
+            a script that asks for several must be guarded by `if __name__ == "__main__"`, and look for no GPU outside.
         settings: process-wide settings of these processes.
 
     Raises:
@@ -57,7 +57,7 @@ def run(
         FloatingPointError: training diverged.
     """
     one = partial(run_and_record, config=config, out=out)
-    if (workers := min(workers, config.seeds)) > 1:
+    if min(workers, config.seeds) > 1:
         load(
             config.dataset, config.data_root, split=config.split, seed=config.first_seed
         )  # PyG then keeps it processed
@@ -80,21 +80,28 @@ def run_and_record(
 
 
 class Display:
-    """Shows where training is: a bar on a terminal, a line per finished phase elsewhere. It is a trainer's hook."""
+    """Shows where training is: a bar on a terminal, a line per finished phase elsewhere. It is a trainer's hook.
 
-    def __init__(self, console: Console, epochs: int):
-        self.console, self.epochs = console, epochs
+    Args:
+        console: to print on.
+        epochs: of a phase at most.
+        mixed: whether seeds train side by side, so that their records come mixed.
+    """
+
+    def __init__(self, console: Console, epochs: int, *, mixed: bool = False):
+        self.console, self.epochs, self.mixed = console, epochs, mixed
         self.last: dict[int, dict[str, Any]] = {}
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("loading", total=epochs)
 
     def __call__(self, line: dict[str, Any]) -> None:
-        """Take the record of one validation; those of several seeds may come mixed."""
-        before = self.last.get(line["seed"])
+        """Take the record of one validation."""
+        place = line["seed"] if self.mixed else 0
+        before = self.last.get(place)
         if before and self.name(line) != self.name(before):
             self.phase_ended(before)
-        self.last[line["seed"]] = line
+        self.last[place] = line
         words = f"{self.name(line)}, validation {line['val']:.4f}, best {line['best']:.4f}"
         self.bar.update(self.task, description=words, completed=line["epoch"])
 
@@ -180,7 +187,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul)
     place = free_folder(parsed.out, config, overwrite=parsed.overwrite)
     cli.say_idle(config, sys.argv[1:] if arguments is None else arguments)
-    shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs)
+    shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
     with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display, place as out:
         result = run(config, out, hook=display, workers=parsed.workers, settings=settings)
     console.print(scores_table(result))

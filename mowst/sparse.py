@@ -122,7 +122,7 @@ class SparseMatrix(Tensor):
     """A constant sparse matrix [N, M] that multiplies dense ones, fast forward and backward.
 
     It never changes, so copies of it are itself. On a CPU it multiplies by torch's embedding bag; on another device by
-    torch's CSR product, which is what PyG recommends there and has not been measured by us.
+    torch's CSR product, which is what PyG recommends there.
     """
 
     rows: Rows

@@ -26,7 +26,8 @@ from mowst.metrics import rows
 from mowst.mixture import EXPERTS, Mixture, Mowst, hard, weigh
 from mowst.phase import Term
 from mowst.sparse_features import rows_of, take_rows
-from mowst.trainer import Trainer, snapshot
+from mowst.state import snapshot
+from mowst.trainer import Trainer
 
 if TYPE_CHECKING:
     from mowst.objectives import Loss

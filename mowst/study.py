@@ -248,8 +248,8 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
     """Work as several processes; this one then finishes what killed ones have left."""
     start = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    given, found = (plan, objective, epochs, told), gpus()
-    others = [context.Process(target=worker, args=(*given, place, found)) for place in range(plan.workers)]
+    given = plan, gpus(), objective, epochs, told
+    others = [context.Process(target=worker, args=(place, *given)) for place in range(plan.workers)]
     try:
         for other in others:
             other.start()
@@ -263,16 +263,16 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
 
 
 def worker(
+    place: int,
     plan: Plan,
+    gpu_names: Sequence[str],
     objective: Callable[[Trial], Any],
     epochs: int,
     told: Told | None,
-    place: int = 0,
-    found: Sequence[str] = (),
 ) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
     end_with_parent()
-    take_share(plan.workers, place, found)
+    take_share(plan.workers, place, gpu_names)
     be_quiet()
     with tune_process(plan.fast), suppress(InputError, KeyboardInterrupt):
         work(plan, objective, epochs, told)

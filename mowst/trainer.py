@@ -12,13 +12,12 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
@@ -28,6 +27,7 @@ from mowst.metrics import Output, rows
 from mowst.mixture import run_module
 from mowst.phase import Phase, Seen
 from mowst.sparse_features import by_column, rows_of
+from mowst.state import MovingAverage, snapshot
 
 HIDDEN = -100
 """The label of a node whose label is not to be seen."""
@@ -52,7 +52,8 @@ class Trainer:
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
-        hook: called after each evaluation with the record of the epoch; what it raises ends the training.
+        hook: called after each evaluation with the record of the epoch; what it raises ends the training. The model
+            has the weights of the epoch then, not their average, and those that multiply sparse features lie by column.
         trained: parts that were trained alone already, by name; `pretrain` takes them.
     """
 
@@ -103,7 +104,7 @@ class Trainer:
 
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
-        self.shown = self.model
+        self.average: MovingAverage | None = None
         self.best_score, self.best_state, self.best_epoch = -math.inf, snapshot(self.model), 0
         self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
 
@@ -124,36 +125,40 @@ class Trainer:
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.load_state_dict(self.best_state)
         self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
-        with by_column(self.model, self.batch.x):
-            parts = self._thaw(phase, free)
-            constants = self._constants(phase)
-            seen, validation = self._seen(phase, constants), self._validation(constants)
-            optimizer = self._optimizer(phase, parts)
-            average = self._average(phase)
-            if self.best_score == -math.inf and not phase.last:
-                self._keep(self._evaluate(validation), 0)
-            before, waited = self.best_score, 0
-            try:
-                for epoch in range(1, phase.epochs + 1):
-                    start = time.perf_counter()
-                    loss = self._step(phase, epoch, parts, optimizer, constants, seen)
-                    if average is not None:
-                        average.update_parameters(self.model)
-                    if epoch % phase.eval_every and epoch < phase.epochs:
-                        continue
-                    score = self._evaluate(validation)
-                    waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
-                    self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
-                    if waited >= phase.patience:
-                        break
-            finally:
-                self.shown = self.model
-                self.model.load_state_dict(self.best_state)
-                self.model.eval()
-                for parameter in free:
-                    parameter.requires_grad_(True)
-                for module, state in self.best_losses.items():
-                    module.load_state_dict(state)
+        self.average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
+        try:
+            with by_column(self.model, self.batch.x):
+                return self._run(phase, free)
+        finally:
+            self.average = None
+            self.model.load_state_dict(self.best_state)
+            self.model.eval()
+            for parameter in free:
+                parameter.requires_grad_(True)
+            for module, state in self.best_losses.items():
+                module.load_state_dict(state)
+
+    def _run(self, phase: Phase, free: list[nn.Parameter]) -> bool:
+        """Run the epochs of a phase."""
+        parts = self._thaw(phase, free)
+        constants = self._constants(phase)
+        seen, validation = self._seen(phase, constants), self._validation(constants)
+        optimizer = self._optimizer(phase, parts)
+        if self.best_score == -math.inf and not phase.last:
+            self._keep(self._evaluate(validation), 0)
+        before, waited = self.best_score, 0
+        for epoch in range(1, phase.epochs + 1):
+            start = time.perf_counter()
+            loss = self._step(phase, epoch, parts, optimizer, constants, seen)
+            if self.average is not None:
+                self.average.update()
+            if epoch % phase.eval_every and epoch < phase.epochs:
+                continue
+            score = self._evaluate(validation)
+            waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
+            self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
+            if waited >= phase.patience:
+                break
         return self.best_score > before
 
     @torch.no_grad()
@@ -187,16 +192,9 @@ class Trainer:
         try:
             return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)
         except (TypeError, ValueError) as error:
-            name = getattr(phase.optimizer, "__name__", phase.optimizer)
+            made = getattr(phase.optimizer, "func", phase.optimizer)
+            name = getattr(made, "__name__", made)
             raise InputError(f"optimizer {name}: {error}") from None
-
-    def _average(self, phase: Phase) -> AveragedModel | None:
-        """Return the moving average of the weights, which is shown instead of them, if the phase has one."""
-        if not phase.ema_decay:
-            return None
-        average = AveragedModel(self.model, multi_avg_fn=partial(moving, phase.ema_decay), use_buffers=True)
-        self.shown = average.module
-        return average
 
     def _step(
         self,
@@ -224,8 +222,9 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self, validation: Callable[[], Output]) -> float:
-        self.shown.eval()
-        score = self.score(validation(), self.val_y)
+        self.model.eval()
+        with nullcontext() if self.average is None else self.average.standing_in():
+            score = self.score(validation(), self.val_y)
         if math.isnan(score):
             raise FloatingPointError(
                 "the validation score is no number: a class has no validation node, or lr is large"
@@ -235,10 +234,10 @@ class Trainer:
     def _validation(self, constants: dict[str, Any]) -> Callable[[], Output]:
         """Return what runs the model for the validation nodes: alone, where what is left to run looks at no edge."""
         if not self._edgeless(constants):
-            return lambda: rows(self._call(self.shown, constants, self.batch.x), self.val)
+            return lambda: rows(self._call(self.model, constants, self.batch.x), self.val)
         given = {name: rows_of_constant(value, self.val) for name, value in constants.items()}
         x = rows_of(self.batch.x, self.val)
-        return lambda: self._call(self.shown, given, x)
+        return lambda: self._call(self.model, given, x)
 
     def _edgeless(self, constants: dict[str, Any]) -> bool:
         part: Any = self.model
@@ -259,7 +258,9 @@ class Trainer:
     def _keep(self, score: float, epoch: int, *, always: bool = False) -> bool:
         if not (always or score > self.best_score):
             return False
-        self.best_score, self.best_state, self.best_epoch = score, snapshot(self.shown), epoch
+        now = self.model.state_dict() if self.average is None else self.average.state
+        self.best_score, self.best_epoch = score, epoch
+        self.best_state = {name: value.detach().clone() for name, value in now.items()}
         self.best_losses = {loss: snapshot(loss) for loss in self.best_losses}
         return True
 
@@ -283,19 +284,3 @@ def rows_of_constant(value: Any, index: Tensor) -> Any:
     if isinstance(value, Tensor):
         return value[index]
     return Gated(value.confidence[index], None if value.scale is None else value.scale[index])
-
-
-def moving(decay: float, average: Any, weights: Any, epochs: Tensor) -> None:
-    """Take the weights of one more epoch into the moving average of those before, in place.
-
-    The decay grows, min(decay, (1 + n) / (10 + n)) after n epochs, so that what is best early is not held back by where
-    it began.
-    """
-    n = int(epochs)
-    mean = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
-    mean(average, weights, epochs)
-
-
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    """Copy the whole state of a module: parameters and buffers."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -6,24 +6,28 @@ that one, however that ends.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing.connection import wait
-from queue import SimpleQueue
+from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 import torch
 
-from mowst.process import Settings
+from mowst.errors import InputError
+from mowst.process import Settings, speak_plainly
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+HEARD_EVERY = 0.1
+"""Seconds between two looks at what processes tell."""
 
 
 def in_processes(
@@ -36,33 +40,46 @@ def in_processes(
 ) -> list[Result]:
     """Map a function over items in so many processes, and return its results in the order of the items.
 
+    Where something is raised, here or there, the processes are ended at once.
+
     Args:
-        count: of processes.
+        count: of processes, or of items where these are fewer.
         function, items: must be picklable; with `told`, the function takes a second argument, `tell`.
         settings: process-wide settings of each.
-        told: called here with whatever a function `tell`s.
+        told: called here with whatever a function `tell`s; what it raises ends the job.
 
     Raises:
-        Exception: what the function raised for the first item for which it did.
+        InputError: a process was killed.
+        Exception: what the function raised.
     """
-    context = multiprocessing.get_context("spawn")
-    lines: Any = SimpleQueue() if told is None else context.Queue()
-    listener = threading.Thread(target=listen, args=(lines, told), daemon=True)
-    given = (count, gpus(), context.Value("i", 0), settings, None if told is None else lines)
-    listener.start()
-    try:
-        with ProcessPoolExecutor(count, context, initializer=begin, initargs=given) as pool:
-            return list(pool.map(partial(call, function) if told else function, items))
-    finally:
-        lines.put(None)
-        listener.join()
+    items = list(items)
+    count, context = min(count, len(items)), multiprocessing.get_context("spawn")
+    lines: Any = context.SimpleQueue()
+    others = set(multiprocessing.active_children())
+    given = (count, gpus(), context.Value("i", 0), settings, lines)
+    with ProcessPoolExecutor(count, context, initializer=begin, initargs=given) as pool:
+        try:
+            futures = [pool.submit(partial(call, function) if told else function, item) for item in items]
+            listen(futures, lines, told)
+            return [future.result() for future in futures]
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise InputError(f"workers: one of {count} was killed, perhaps for want of memory; try fewer") from None
+            raise
 
 
-def listen(lines: Any, told: Callable[[Any], None] | None) -> None:
-    """Pass on what comes, until nothing does."""
-    while (line := lines.get()) is not None:
-        if told is not None:
-            told(line)
+def listen(futures: Sequence[Future[Any]], lines: Any, told: Callable[[Any], None] | None) -> None:
+    """Pass on what is told until all futures have their results, or one an error, which is raised."""
+    waiting = True
+    while waiting:
+        done, undone = wait(futures, timeout=HEARD_EVERY, return_when=FIRST_EXCEPTION)
+        while told and not lines.empty():
+            told(lines.get())
+        for future in done:
+            future.result()
+        waiting = bool(undone)
 
 
 _lines: Any = None
@@ -74,32 +91,33 @@ def call(function: Callable[..., Result], item: Any) -> Result:
     return function(item, _lines.put)
 
 
-def begin(count: int, found: Sequence[str], places: Any, settings: Settings | None, lines: Any) -> None:
-    """Become one process of so many."""
+def begin(count: int, gpu_names: Sequence[str], started: Any, settings: Settings | None, lines: Any) -> None:
+    """Become one process of so many; `started` counts them."""
     global _lines
     end_with_parent()
-    with places.get_lock():
-        place, places.value = places.value, places.value + 1
-    take_share(count, place, found)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one that started it is interrupted too, and ends it
+    with started.get_lock():
+        place, started.value = started.value, started.value + 1
+    take_share(count, place, gpu_names)
+    speak_plainly()
     _lines = lines
     if settings is not None:
         _settings.enter_context(settings.applied())
 
 
 def gpus() -> list[str]:
-    """Return the names by which CUDA knows the devices that this process may see."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(place) for place in range(torch.cuda.device_count())] if named is None else named.split(",")
+    """Return the names by which CUDA knows the devices that this process sees."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(place) for place in range(count)] if named is None else named.split(",")[:count]
 
 
-def take_share(count: int, place: int, found: Sequence[str]) -> None:
+def take_share(count: int, place: int, gpu_names: Sequence[str]) -> None:
     """Take, as one process of so many, its share of the cores, and of several GPUs one, by turns.
 
     It must not have looked for a GPU before.
     """
-    if len(found) > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[place % len(found)]
+    if len(gpu_names) > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_names[place % len(gpu_names)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // count)))
 
@@ -110,7 +128,7 @@ def end_with_parent() -> None:
     assert parent is not None
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait_for([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,10 +1,12 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch_geometric.data import Data
 
 from mowst.confidence import FusedGate, LearnedGate
+from mowst.errors import InputError
 from mowst.experts import expert
 from mowst.metrics import accuracy, likelihood, pooled, rows
 from mowst.mixture import Mowst
@@ -14,7 +16,8 @@ from mowst.propagation import Adjacency
 from mowst.record import parameters
 from mowst.regimes import Schedule, alternate, held_out, pretrain, solo
 from mowst.regimes import joint as joint_regime
-from mowst.trainer import HIDDEN, Trainer, snapshot
+from mowst.state import snapshot
+from mowst.trainer import HIDDEN, Trainer
 
 
 def score(out, y):
@@ -187,6 +190,52 @@ def test_the_average_is_judged_kept_and_where_the_next_phase_starts(tiny):
     assert not trainer.fit(phase(("weak",), epochs=2, lr=1e-12))
     assert equal(before, snapshot(trainer.model))
     assert trainer.history[-1]["val"] == pytest.approx(judged, abs=1e-2)
+
+
+class Remembers(torch.nn.Module):
+    """Holds what it has said last, and two constants: numbers of nodes, and a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(8, 3)
+        self.register_buffer("index", torch.arange(1000))
+        self.register_buffer("mask", torch.tensor([-torch.inf, 0.0, torch.inf]))
+
+    def forward(self, x, edge_index):
+        self.said = self.inner(x)
+        return self.said
+
+
+def test_an_average_leaves_constants_as_they_are_and_a_model_may_hold_what_it_said(tiny):
+    model = fresh()
+    model.weak, constants = Remembers(), snapshot(Remembers())
+    trainer = Trainer(model, tiny, score)
+    held_out(trainer, Schedule(epochs=20, ema_decay=0.9))
+    trainer.fit(phase(("weak", "strong", "gate"), epochs=20, ema_decay=0.9))
+    assert all(torch.equal(model.weak.state_dict()[name], constants[name]) for name in ("index", "mask"))
+
+
+def test_an_average_that_was_never_judged_leaves_nothing_behind(tiny):
+    trainer = Trainer(fresh(), tiny, lambda out, y: float("nan"))
+    with pytest.raises(FloatingPointError, match="no number"):
+        trainer.fit(phase(("weak",), epochs=5, ema_decay=0.9))
+    assert all(parameter.requires_grad for parameter in trainer.model.parameters())
+    trainer.score = lambda out, y: likelihood(out, y, accuracy)
+    trainer.fit(phase(("weak",), epochs=30))
+    assert len({line["val"] for line in trainer.history}) > 5, "what is judged is what trains"
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_hook_sees_a_model_in_evaluation_mode(tiny, decay):
+    modes = []
+    trainer = Trainer(fresh(), tiny, score, hook=lambda record: modes.append(trainer.model.training))
+    trainer.fit(phase(("weak", "strong"), epochs=3, ema_decay=decay))
+    assert modes == [False] * 3
+
+
+def test_an_optimizer_that_refuses_what_it_is_given_is_named(tiny):
+    with pytest.raises(InputError, match="optimizer AdamW: Invalid learning rate"):
+        Trainer(fresh(), tiny, score).fit(replace(Schedule().phase("test", ("weak",), Term(separate)), lr=-1.0))
 
 
 def test_fit_answers_whether_validation_improved(tiny):
