@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PIECE = 2**20
+"""Entries of a tensor that are masked at a time."""
 
 
 class Masked(torch.autograd.Function):

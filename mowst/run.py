@@ -58,9 +58,8 @@ def run(
     """
     one = partial(run_and_record, config=config, out=out)
     if min(workers, config.seeds) > 1:
-        load(
-            config.dataset, config.data_root, split=config.split, seed=config.first_seed
-        )  # PyG then keeps it processed
+        # What PyG keeps of a graph once it is processed is there before several processes look for it.
+        load(config.dataset, config.data_root, split=config.split, seed=config.first_seed)
         records = in_processes(workers, one, config.all_seeds, settings=settings, told=hook)
     else:
         records = [one(seed, hook) for seed in config.all_seeds]
