@@ -17,14 +17,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from mowst.cli import config_of, parse, parser
-from mowst.config import Config, ExpertConfig
 from mowst.data import card
-from mowst.mixture import EXPERTS
-from mowst.process import Settings, tune_process
-from mowst.record import write_text
-from mowst.resources import folder
+from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment.record import write_text
+from mowst.models.mixture import EXPERTS
 from mowst.run import run
+from mowst.system.process import Settings, tune_process
+from mowst.system.resources import folder
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy"

@@ -16,13 +16,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.accuracy import HERE, put
-from mowst.building import fabric_of, prepare
-from mowst.config import Config, ExpertConfig
 from mowst.data.built_in import sbm
-from mowst.experiment import fit, routable
-from mowst.metrics import accuracy, predicted
-from mowst.mixture import EXPERTS
-from mowst.process import tune_process
+from mowst.evaluation.metrics import accuracy, predicted
+from mowst.experiment.building import fabric_of, prepare
+from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.seed import fit, routable
+from mowst.models.mixture import EXPERTS
+from mowst.system.process import tune_process
 
 WIDTH: dict[str, Any] = {"hidden_channels": 32, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
 CONFIG = Config(epochs=100, patience=50, weak=ExpertConfig("mlp", **WIDTH), strong=ExpertConfig("gcn", **WIDTH))

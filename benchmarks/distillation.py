@@ -27,13 +27,13 @@ from accuracy import put
 
 import graphkd
 from mowst import Config, ExpertConfig
-from mowst.distillation import TEACHES, parse, wanted
 from mowst.errors import InputError
-from mowst.experiment import metric_of, run_seed
-from mowst.metrics import pooled, rows
-from mowst.mixture import Mixture, hard
-from mowst.record import spread, write_text
+from mowst.evaluation.metrics import pooled, rows
+from mowst.experiment.record import spread, write_text
+from mowst.experiment.seed import metric_of, run_seed
+from mowst.models.mixture import Mixture, hard
 from mowst.run import run
+from mowst.training.distillation import TEACHES, parse, wanted
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "distillation"
@@ -109,7 +109,7 @@ def cells(root: str, teachers: Path) -> dict[str, Callable[[], dict[str, Any]]]:
             "teacher": dataclasses.replace(TEACHER, **data, **many),
             "alone": dataclasses.replace(student(graph), **many),
             "soft-labels": dataclasses.replace(
-                student(graph, kd="glnn", objective="mowst.distillation:no_labels", **taught), **many
+                student(graph, kd="glnn", objective="mowst.training.distillation:no_labels", **taught), **many
             ),
         }
         for spec in LOSSES:

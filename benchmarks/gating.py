@@ -29,21 +29,21 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
-from mowst import fusion
-from mowst.building import build, classes_of, fabric_of, prepare
-from mowst.calibration import sharpness
-from mowst.confidence import FusedGate, LogisticGate, MonotoneGate
-from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import load
-from mowst.experiment import SeedRun, fit, metric_of, routable, run_seed, score
-from mowst.metrics import Output, pooled, signal
-from mowst.mixture import EXPERTS, Mixture, Mowst, hard
-from mowst.objectives import Loss, joint
-from mowst.process import tune_process
-from mowst.record import dump, write_arrays, write_text
-from mowst.regimes import Schedule, held_out
-from mowst.stacking import Twins, calibrate, divide, fit_gate, rehearse, settle
-from mowst.trainer import HIDDEN, Trainer
+from mowst.evaluation import fusion
+from mowst.evaluation.calibration import sharpness
+from mowst.evaluation.metrics import Output, pooled, signal
+from mowst.experiment.building import build, classes_of, fabric_of, prepare
+from mowst.experiment.config import Config, ExpertConfig, GateConfig
+from mowst.experiment.record import dump, write_arrays, write_text
+from mowst.experiment.seed import SeedRun, fit, metric_of, routable, run_seed, score
+from mowst.models.gates import FusedGate, LogisticGate, MonotoneGate
+from mowst.models.mixture import EXPERTS, Mixture, Mowst, hard
+from mowst.system.process import tune_process
+from mowst.training.held_out import Twins, calibrate, divide, fit_gate, rehearse, settle
+from mowst.training.objectives import Loss, joint
+from mowst.training.regimes import Schedule, held_out
+from mowst.training.trainer import HIDDEN, Trainer
 
 RESULTS = HERE / "results" / "gating"
 CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
@@ -205,8 +205,8 @@ def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
 def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
     """Leave every temperature at 1."""
     with (
-        mock.patch("mowst.stacking.temperature", return_value=1.0),
-        mock.patch("mowst.stacking.like", return_value=1.0),
+        mock.patch("mowst.training.held_out.temperature", return_value=1.0),
+        mock.patch("mowst.training.held_out.like", return_value=1.0),
     ):
         held_out(trainer, schedule, objective)
 

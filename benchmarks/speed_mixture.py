@@ -15,19 +15,19 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from benchmarks.citation_like import ARXIV_NODES, CLASSES, citation_like
-from mowst.building import classes_of, prepare
-from mowst.confidence import LearnedGate
-from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experts import expert
-from mowst.inference import Kept, predict
-from mowst.metrics import accuracy, expected, pooled
-from mowst.mixture import Mixture, Mowst, run_module
-from mowst.objectives import cross_entropy, joint, separate
-from mowst.phase import Term
-from mowst.regimes import Schedule
-from mowst.trainer import HIDDEN, Trainer
+from mowst.evaluation.metrics import accuracy, expected, pooled
+from mowst.experiment.building import classes_of, prepare
+from mowst.experiment.config import Config
+from mowst.inference.modes import Kept, predict
+from mowst.models.experts import expert
+from mowst.models.gates import LearnedGate
+from mowst.models.mixture import Mixture, Mowst, run_module
+from mowst.training.objectives import cross_entropy, joint, separate
+from mowst.training.phases import Term
+from mowst.training.regimes import Schedule
+from mowst.training.trainer import HIDDEN, Trainer
 
 Step = Callable[[], object]
 SIZES = (1, 16, 256, 4096)

@@ -14,12 +14,12 @@ from torch_geometric.nn.models import GCN, GraphSAGE
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.citation_like import ARXIV_NODES, citation_like
-from mowst.experts import expert
-from mowst.metrics import accuracy, pooled
-from mowst.propagation import Adjacency, suited
-from mowst.regimes import Schedule, solo
-from mowst.sparse_features import prepare_features
-from mowst.trainer import Trainer
+from mowst.evaluation.metrics import accuracy, pooled
+from mowst.kernels.adjacency import Adjacency, suited
+from mowst.kernels.sparse_features import prepare_features
+from mowst.models.experts import expert
+from mowst.training.regimes import Schedule, solo
+from mowst.training.trainer import Trainer
 
 Step = Callable[[], object]
 PYG_GCN = "torch_geometric.nn.models.GCN"

@@ -28,17 +28,17 @@ from optuna import create_study, load_study
 from optuna.study import Study
 from optuna.trial import TrialState
 
-import mowst.trial
 import mowst.tune
-from mowst.config import Config, ExpertConfig
-from mowst.finals import finals, finish
-from mowst.process import tune_process
-from mowst.record import write_text
-from mowst.sampling import make_pruner
-from mowst.space import make_space
-from mowst.storage import open_storage
-from mowst.study import Plan, be_quiet, open_study, worker
+import mowst.tuning.trial
+from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.record import write_text
+from mowst.system.process import tune_process
 from mowst.tune import first_points, objective, tune
+from mowst.tuning.finals import finals, finish
+from mowst.tuning.sampling import make_pruner
+from mowst.tuning.space import make_space
+from mowst.tuning.storage import open_storage
+from mowst.tuning.study import Plan, be_quiet, open_study, worker
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tuning"
@@ -145,10 +145,10 @@ def replayed(study: Study, pruner: str) -> dict[str, float]:
 def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     """Time what a study adds to its trials: drawing, reporting, pruning, writing, counting; one worker."""
     spent = {"trials": 0.0, "study": 0.0}
-    fit, opened, watch = mowst.trial.fit, mowst.trial.opened, mowst.trial.Watch.__call__
-    mowst.trial.fit = timed(fit, spent, "trials")  # type: ignore[assignment]
-    mowst.trial.opened = timed(opened, spent, "trials")
-    mowst.trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
+    fit, opened, watch = mowst.tuning.trial.fit, mowst.tuning.trial.opened, mowst.tuning.trial.Watch.__call__
+    mowst.tuning.trial.fit = timed(fit, spent, "trials")  # type: ignore[assignment]
+    mowst.tuning.trial.opened = timed(opened, spent, "trials")
+    mowst.tuning.trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
     place = Path(given.work) / f"overhead-{graph}.log"
     place.unlink(missing_ok=True)
@@ -158,8 +158,8 @@ def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), trials=given.trials)
     whole = time.perf_counter() - start
-    mowst.trial.fit, mowst.trial.opened = fit, opened
-    mowst.trial.Watch.__call__ = watch  # type: ignore[method-assign]
+    mowst.tuning.trial.fit, mowst.tuning.trial.opened = fit, opened
+    mowst.tuning.trial.Watch.__call__ = watch  # type: ignore[method-assign]
     trained = spent["trials"] - spent["study"]
     return {**counted(study), "seconds": whole, "training": trained, "percent": 100 * (whole - trained) / trained}
 

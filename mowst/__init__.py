@@ -5,12 +5,12 @@ trust it (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185).
 """
 
 from mowst.classifier import MowstClassifier
-from mowst.confidence import FusedGate, LearnedGate, LogisticGate, MonotoneGate, PowerGate
-from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data import from_networkx, load
 from mowst.errors import InputError
-from mowst.experts import expert
-from mowst.mixture import Mixture, Mowst
+from mowst.experiment.config import Config, ExpertConfig, GateConfig
+from mowst.models.experts import expert
+from mowst.models.gates import FusedGate, LearnedGate, LogisticGate, MonotoneGate, PowerGate
+from mowst.models.mixture import Mixture, Mowst
 
 __all__ = [
     "Config",

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.building import fabric_of, prepare
-from mowst.config import Config
 from mowst.data import check
 from mowst.errors import InputError, unknown
-from mowst.experiment import fit
-from mowst.inference import Kept, Nodes, predict
-from mowst.mixture import EXPERTS, Mowst
-from mowst.regimes import REGIMES, alone
+from mowst.experiment.building import fabric_of, prepare
+from mowst.experiment.config import Config
+from mowst.experiment.seed import fit
+from mowst.inference.modes import Kept, Nodes, predict
+from mowst.models.mixture import EXPERTS, Mowst
+from mowst.training.regimes import REGIMES, alone
 
 
 class MowstClassifier:
@@ -71,7 +71,7 @@ class MowstClassifier:
         return self
 
     def predict_proba(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
-        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.predict`.
+        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.modes.predict`.
 
         For some nodes only what is within reach of them is run, where that is cheaper.
         """

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch_geometric.data import Data
 
-from mowst import cli
-from mowst.building import build, classes_of, fabric_of, prepare
-from mowst.config import Config
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.frontier import Touched
-from mowst.inference import INFERENCE, answer
-from mowst.mixture import Mowst
-from mowst.record import read_config, read_json, read_weights, split_hash, write_arrays
+from mowst.experiment.building import build, classes_of, fabric_of, prepare
+from mowst.experiment.config import Config
+from mowst.experiment.record import read_config, read_json, read_weights, split_hash, write_arrays
+from mowst.experiment import reading as cli
+from mowst.inference.frontier import Touched
+from mowst.inference.modes import INFERENCE, answer
+from mowst.models.mixture import Mowst
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
 

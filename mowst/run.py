@@ -18,17 +18,17 @@ from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mowst import cli
-from mowst.building import build, classes_of, fabric_of
-from mowst.config import Config
 from mowst.data import load
-from mowst.diagnosis import sentences
 from mowst.errors import InputError
-from mowst.experiment import Hook, opened, run_seed
-from mowst.process import Settings, float32_products, tune_process
-from mowst.record import dump, seed_record, summary, write_seed, write_text
-from mowst.table import benefit_table, catalogue_table, confidence_line, scores_table
-from mowst.workers import in_processes
+from mowst.evaluation.diagnosis import sentences
+from mowst.experiment.building import build, classes_of, fabric_of
+from mowst.experiment.config import Config
+from mowst.experiment.record import dump, seed_record, summary, write_seed, write_text
+from mowst.experiment.seed import Hook, opened, run_seed
+from mowst.experiment import reading as cli
+from mowst.reporting.table import benefit_table, catalogue_table, confidence_line, scores_table
+from mowst.system.process import Settings, float32_products, tune_process
+from mowst.system.workers import in_processes
 
 PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
 leave a folder with scores, predictions and weights."""
@@ -161,7 +161,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser = cli.parser("run", PURPOSE)
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     cli.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
-    cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.process).")
+    cli.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.system.process).")
     cli.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high.")
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)

@@ -2,7 +2,7 @@
 
 A trial is an experiment of the library up to its validation score: test labels are taken out of the graph before it
 begins. They are read once, at the very end, for the winner and the default, on seeds that no trial has used
-(`mowst.finals`).
+(`mowst.tuning.finals`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from mowst import cli
-from mowst.building import fabric_of
-from mowst.config import Config
-from mowst.experiment import opened
-from mowst.finals import best_trial, finish
-from mowst.goals import GOALS
-from mowst.process import tune_process
-from mowst.ranges import read_search
-from mowst.resources import folder
-from mowst.sampling import make_sampler, rehearse
-from mowst.space import Space, make_space
-from mowst.study import Plan, be_quiet, open_study, work, work_together
-from mowst.study_page import finalists_table, front_table, params_table, write_page
-from mowst.table import confidence_line, scores_table
-from mowst.trial import objective
+from mowst.experiment.building import fabric_of
+from mowst.experiment.config import Config
+from mowst.experiment.seed import opened
+from mowst.experiment import reading as cli
+from mowst.reporting.study_page import finalists_table, front_table, params_table, write_page
+from mowst.reporting.table import confidence_line, scores_table
+from mowst.system.process import tune_process
+from mowst.system.resources import folder
+from mowst.tuning.finals import best_trial, finish
+from mowst.tuning.goals import GOALS
+from mowst.tuning.ranges import read_search
+from mowst.tuning.sampling import make_sampler, rehearse
+from mowst.tuning.space import Space, make_space
+from mowst.tuning.study import Plan, be_quiet, open_study, work, work_together
+from mowst.tuning.trial import objective
 
 __all__ = ["command", "objective", "tune"]
 
@@ -47,9 +47,9 @@ def tune(config: Config, space: Space | None = None, told: Any = None, **plan: A
 
     Args:
         config: what is not searched, and the default, which is the first trial.
-        space: by default all of the configuration's; `mowst.space.make_space` narrows it.
+        space: by default all of the configuration's; `mowst.tuning.space.make_space` narrows it.
         told: called as `told(study, trial)` after every trial; with several workers it must be picklable.
-        plan: fields of `mowst.study.Plan`: trials, study, workers, goals, sampler, pruner, seed, ...
+        plan: fields of `mowst.tuning.study.Plan`: trials, study, workers, goals, sampler, pruner, seed, ...
 
     Raises:
         InputError: the study cannot be opened, is of another space, or nothing of it can be run.
@@ -94,7 +94,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = cli.parser("tune", PURPOSE)
     parser.add_class_arguments(Plan)
-    parser.add_argument("--space", type=str | None, default=None, help="YAML file of ranges by field (mowst.ranges).")
+    parser.add_argument(
+        "--space", type=str | None, default=None, help="YAML file of ranges by field (mowst.tuning.ranges)."
+    )
     parser.add_argument("--search", action="append", default=[], help="FIELD=low..high[:log] or FIELD=one,two.")
     parser.add_argument(
         "--retrain", type=NonNegativeInt, default=3, help="Fresh seeds for finalists and default; 0: none."

@@ -5,10 +5,10 @@ import torch
 from torch_geometric.nn import GATConv
 from torch_geometric.nn.models import GAT
 
-from mowst.attention import AttentionConv, attend
-from mowst.experts import expert
-from mowst.mixture import run_module
-from mowst.propagation import Adjacency, suited
+from mowst.kernels.adjacency import Adjacency, suited
+from mowst.kernels.attention import AttentionConv, attend
+from mowst.models.experts import expert
+from mowst.models.mixture import run_module
 from tests.test_propagation import GRAPHS, N, edges, relative_error, run
 
 LAYERS = {

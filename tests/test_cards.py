@@ -10,7 +10,7 @@ from mowst.data.cards import METRICS, read_card
 from mowst.data.fetch import resolve
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError
-from mowst.resources import folder
+from mowst.system.resources import folder
 
 WANTED = """cora citeseer pubmed computers photo cs physics cora-ml dblp citeseer-full wiki-cs actor cornell texas
 wisconsin roman-empire amazon-ratings minesweeper tolokers questions chameleon-filtered squirrel-filtered penn94 reed98

@@ -3,9 +3,9 @@ import itertools
 import pytest
 import torch
 
-from mowst.confidence import DISPERSIONS, GATES, LearnedGate, MonotoneGate, PowerGate, margin, probabilities
 from mowst.errors import InputError
-from mowst.mixture import weigh
+from mowst.models.gates import DISPERSIONS, GATES, LearnedGate, MonotoneGate, PowerGate, margin, probabilities
+from mowst.models.mixture import weigh
 
 PRECISIONS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 EXTREMES = torch.tensor(

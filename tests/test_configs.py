@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 
-from mowst.building import build
-from mowst.cli import config_of, parse, parser
 from mowst.data import card
 from mowst.errors import InputError
-from mowst.record import dump, read_config
-from mowst.resources import folder
+from mowst.experiment.building import build
+from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment.record import dump, read_config
+from mowst.system.resources import folder
 
 PATHS = sorted(folder("configs").glob("*.yaml"))
 

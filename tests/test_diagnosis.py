@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mowst.diagnosis import EDGES, bins, diagnose, sentences, threshold, together
-from mowst.mixture import Mixture, hard
+from mowst.evaluation.diagnosis import EDGES, bins, diagnose, sentences, threshold, together
+from mowst.models.mixture import Mixture, hard
 
 
 def case(n=400, seed=0):

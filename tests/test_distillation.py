@@ -10,17 +10,17 @@ from safetensors.torch import load_file, save_file
 import graphkd
 from graphkd import LOSSES
 from mowst import Config, LearnedGate, Mowst, expert
-from mowst.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
-from mowst.metrics import accuracy, pooled
-from mowst.mixture import run_module
-from mowst.objectives import separate
-from mowst.phase import Phase, Seen, Term
-from mowst.propagation import Adjacency
-from mowst.record import read_weights
-from mowst.regimes import Schedule, alternate
-from mowst.regimes import joint as joint_regime
+from mowst.evaluation.metrics import accuracy, pooled
+from mowst.experiment.record import read_weights
+from mowst.kernels.adjacency import Adjacency
+from mowst.models.mixture import run_module
 from mowst.run import run
-from mowst.trainer import Trainer, snapshot
+from mowst.training.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
+from mowst.training.objectives import separate
+from mowst.training.phases import Phase, Seen, Term
+from mowst.training.regimes import Schedule, alternate
+from mowst.training.regimes import joint as joint_regime
+from mowst.training.trainer import Trainer, snapshot
 from tests.graphkd_contract import SPECS
 
 GRAPH = "tests.graphs:good"

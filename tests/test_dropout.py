@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn import models
 
-from mowst.dropout import ReLUDropout, byte_dropout, coins, relu_dropout
-from mowst.experts import GCN, EdgelessMLP, expert
-from mowst.process import tune_process
+from mowst.kernels.dropout import ReLUDropout, byte_dropout, coins, relu_dropout
+from mowst.models.experts import GCN, EdgelessMLP, expert
+from mowst.system.process import tune_process
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.5, 0.9])

@@ -4,10 +4,10 @@ from torch_geometric.nn import GCNConv, models
 from torch_geometric.utils import to_torch_csr_tensor
 
 from mowst.errors import InputError
-from mowst.experts import EXPERTS, GCN, NarrowGCNConv, Residual, expert
-from mowst.mixture import run_module
-from mowst.propagation import Adjacency
-from mowst.sparse import Rows
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.sparse import Rows
+from mowst.models.experts import EXPERTS, GCN, NarrowGCNConv, Residual, expert
+from mowst.models.mixture import run_module
 
 NAMES = EXPERTS.names
 GNNS = [name for name in NAMES if name != "mlp"]

@@ -6,15 +6,15 @@ from torch import nn
 
 from graphkd import KD, DistillationLoss, build
 from mowst import Config, ExpertConfig, GateConfig, InputError, Mixture, Mowst, PowerGate, expert
-from mowst.confidence import DispersionGate, Gated
 from mowst.data import load
-from mowst.distillation import Distill
-from mowst.metrics import accuracy, pooled
-from mowst.objectives import separate
-from mowst.phase import Phase, Term
-from mowst.regimes import Schedule, solo
+from mowst.evaluation.metrics import accuracy, pooled
+from mowst.models.gates import DispersionGate, Gated
 from mowst.run import run
-from mowst.trainer import Trainer
+from mowst.training.distillation import Distill
+from mowst.training.objectives import separate
+from mowst.training.phases import Phase, Term
+from mowst.training.regimes import Schedule, solo
+from mowst.training.trainer import Trainer
 
 HERE = __name__
 

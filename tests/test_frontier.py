@@ -7,12 +7,12 @@ from torch import nn
 from torch_geometric.nn import SGConv, models
 from torch_geometric.utils import k_hop_subgraph
 
-from mowst import frontier
-from mowst.experts import EXPERTS, expert
-from mowst.frontier import Costs, at_nodes, depth, run_frontier
-from mowst.mixture import run_module
-from mowst.propagation import Adjacency
-from mowst.sparse_features import prepare_features
+from mowst.inference.frontier import Costs, at_nodes, depth, run_frontier
+from mowst.inference import frontier
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.sparse_features import prepare_features
+from mowst.models.experts import EXPERTS, expert
+from mowst.models.mixture import run_module
 
 N = 300
 GNNS = [name for name in EXPERTS.names if name != "mlp"]

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
-from mowst.attention import AttentionConv
-from mowst.confidence import GATES
-from mowst.experts import EXPERTS
-from mowst.mixture import run_module
-from mowst.objectives import OBJECTIVES
-from mowst.propagation import Adjacency
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.attention import AttentionConv
+from mowst.models.experts import EXPERTS
+from mowst.models.gates import GATES
+from mowst.models.mixture import run_module
 from mowst.run import run
+from mowst.training.objectives import OBJECTIVES
 from tests.test_attention import LAYERS
 from tests.test_propagation import N, edges
 from tests.test_propagation import run as gradients

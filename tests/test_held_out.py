@@ -15,23 +15,23 @@ from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
 
 from graphkd import kd
-from mowst import fusion
-from mowst.building import build, fabric_of, prepare
-from mowst.calibration import like, sharpness, temperature
-from mowst.confidence import FusedGate, Gated, LearnedGate, LogisticGate, PowerGate
-from mowst.config import Config, ExpertConfig, GateConfig
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
-from mowst.experiment import choose_threshold, fit, fusions, routable, run_seed
-from mowst.experts import expert
-from mowst.fusion import average
-from mowst.metrics import accuracy, pooled, predicted, rocauc
-from mowst.mixture import EXPERTS, Mixture, Mowst, hard, log_pool
-from mowst.objectives import cross_entropy, joint
-from mowst.phase import Phase, Term
-from mowst.regimes import Schedule, fine_tuned, held_out
-from mowst.stacking import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
-from mowst.trainer import HIDDEN, Trained, Trainer, snapshot
+from mowst.evaluation import fusion
+from mowst.evaluation.calibration import like, sharpness, temperature
+from mowst.evaluation.fusion import average
+from mowst.evaluation.metrics import accuracy, pooled, predicted, rocauc
+from mowst.experiment.building import build, fabric_of, prepare
+from mowst.experiment.config import Config, ExpertConfig, GateConfig
+from mowst.experiment.seed import choose_threshold, fit, fusions, routable, run_seed
+from mowst.models.experts import expert
+from mowst.models.gates import FusedGate, Gated, LearnedGate, LogisticGate, PowerGate
+from mowst.models.mixture import EXPERTS, Mixture, Mowst, hard, log_pool
+from mowst.training.held_out import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
+from mowst.training.objectives import cross_entropy, joint
+from mowst.training.phases import Phase, Term
+from mowst.training.regimes import Schedule, fine_tuned, held_out
+from mowst.training.trainer import HIDDEN, Trained, Trainer, snapshot
 from tests.graphs import good
 
 
@@ -260,7 +260,7 @@ def test_a_gate_without_free_parameters_has_nothing_to_fit(tiny):
 
 def test_twins_are_calibrated_where_they_were_held_out(tiny, monkeypatch):
     def said(t):
-        monkeypatch.setattr("mowst.stacking.temperature", lambda logits, y: t)
+        monkeypatch.setattr("mowst.training.held_out.temperature", lambda logits, y: t)
         torch.manual_seed(0)
         trainer = Trainer(fresh(), tiny, score)
         return rehearse(trainer, Schedule(epochs=3), divide(trainer.on["train"], tiny.y, 3)[:1])
@@ -359,7 +359,7 @@ def test_experts_trained_on_together_are_kept_where_that_is_better_by_more_than_
     held, tuned = (Trainer(fresh(), copy.copy(tiny), likely) for _ in range(2))
     for trainer, regime in ((held, held_out), (tuned, fine_tuned)):
         torch.manual_seed(0)
-        monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: sure)
+        monkeypatch.setattr("mowst.training.regimes.surely", lambda *outputs: sure)
         regime(trainer, schedule)
     assert [line["phase"] for line in tuned.history[len(held.history) :]] == ["fine-tune"] * 20
     states = [trainer.model.state_dict() for trainer in (held, tuned)]
@@ -397,7 +397,7 @@ def test_a_threshold_is_chosen_by_accuracy_where_the_metric_has_no_value(tiny):
 
 
 def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_experts(monkeypatch):
-    monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
+    monkeypatch.setattr("mowst.training.regimes.surely", lambda *outputs: True)
     run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, device="cpu"), 0)
     mixture, data, val = run.fitted["mixture"], run.data, run.data.val_mask
     found = float(mixture.model.threshold)
@@ -411,7 +411,7 @@ def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_ex
 
 @pytest.mark.parametrize("regime", ["held-out", "fine-tuned"])
 def test_plain_fusions_are_of_the_experts_trained_alone(monkeypatch, regime):
-    monkeypatch.setattr("mowst.regimes.surely", lambda *outputs: True)
+    monkeypatch.setattr("mowst.training.regimes.surely", lambda *outputs: True)
     run = run_seed(Config(dataset="tests.graphs:good", regime=regime, epochs=20, lr=0.002, seeds=1, signal="loss"), 0)
     found = fusions(run.fitted, run.data)["calibrated"]
     for part, temperature_ in zip(EXPERTS, run.fitted["mixture"].model.temperature, strict=True):
@@ -514,7 +514,7 @@ def settled(monkeypatch, more: int, router=None) -> Trainer:
     trainer = Trainer(Mowst(Said(logits["weak"]), Said(logits["strong"]), FusedGate(), router), data, score)
     sharp = {part: sharpness(logits[part][:200]) for part in EXPERTS}
     twins = Twins(index[200:], {part: logits[part][200:] for part in EXPERTS}, sharp)
-    monkeypatch.setattr("mowst.stacking.fit_gate", lambda *_: None)
+    monkeypatch.setattr("mowst.training.held_out.fit_gate", lambda *_: None)
     settle(trainer, twins, joint)
     return trainer
 

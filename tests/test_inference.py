@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from mowst import InputError, LearnedGate, Mowst, PowerGate, expert
-from mowst.confidence import Gated
-from mowst.frontier import Costs
-from mowst.inference import INFERENCE, Kept, answer, predict
-from mowst.metrics import predicted
-from mowst.propagation import Adjacency
-from mowst.sparse_features import prepare_features
+from mowst.evaluation.metrics import predicted
+from mowst.inference.frontier import Costs
+from mowst.inference.modes import INFERENCE, Kept, answer, predict
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.sparse_features import prepare_features
+from mowst.models.gates import Gated
 
 N, C = 200, 3
 EDGES = torch.randint(N - 5, (2, 2 * N), generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ASK = (
-    "from mowst.resources import folder; from mowst.data import names; import mowst;"
+    "from mowst.system.resources import folder; from mowst.data import names; import mowst;"
     "print(mowst.__file__, len(names()), len(list(folder('configs').glob('*.yaml'))))"
 )
 

@@ -11,9 +11,9 @@ from torch_geometric.nn.models import GCN
 
 from graphkd import NKD, Signals
 from mowst import InputError, LearnedGate, Mowst, MowstClassifier, from_networkx, load
-from mowst.experts import EdgelessMLP
-from mowst.inference import predict
-from mowst.mixture import log_pool
+from mowst.inference.modes import predict
+from mowst.models.experts import EdgelessMLP
+from mowst.models.mixture import log_pool
 
 
 def test_mowst_in_a_hand_written_loop():

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from mowst.confidence import Gated, LearnedGate
-from mowst.metrics import SIGNALS, accuracy, expected, pooled, predicted, rocauc, signal
-from mowst.mixture import Mixture, Mowst, log_pool
-from mowst.objectives import cross_entropy, joint, joint_logits, separate
+from mowst.evaluation.metrics import SIGNALS, accuracy, expected, pooled, predicted, rocauc, signal
+from mowst.models.gates import Gated, LearnedGate
+from mowst.models.mixture import Mixture, Mowst, log_pool
+from mowst.training.objectives import cross_entropy, joint, joint_logits, separate
 
 
 def random_mixture(N=200, C=4, seed=0, scale=None) -> tuple[Mixture, Data]:

@@ -9,15 +9,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn.models import MLP
 
-import mowst.process
+import mowst.system.process
 from mowst.errors import InputError
-from mowst.process import float32_products, keep_freed_memory, tune_process
+from mowst.system.process import float32_products, keep_freed_memory, tune_process
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_kept_only_if_it_may_be(monkeypatch, keep):
     kept = []
-    monkeypatch.setattr(mowst.process, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(mowst.system.process, "keep_freed_memory", lambda: kept.append(True))
     with tune_process(keep_memory=keep):
         assert (F.dropout(torch.ones(100, 100), 0.9) > 0).any()
     assert kept == [True] * keep
@@ -78,7 +78,7 @@ def test_an_empty_tensor_and_dropout_in_place_work():
 def test_three_gigabytes_that_are_freed_together_stay_in_the_process():
     code = """
 import ctypes
-from mowst.process import keep_freed_memory
+from mowst.system.process import keep_freed_memory
 assert keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.argtypes, libc.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p

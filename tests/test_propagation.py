@@ -14,8 +14,8 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import to_undirected
 
 from mowst.errors import InputError
-from mowst.propagation import Adjacency, normalized, suited
-from mowst.sparse import Rows
+from mowst.kernels.adjacency import Adjacency, normalized, suited
+from mowst.kernels.sparse import Rows
 
 N = 40
 
@@ -258,9 +258,9 @@ def test_a_kept_product_survives_being_written_into_and_is_never_made_for_infere
 
 def test_a_layer_that_cannot_multiply_spoils_none_that_can():
     code = """
-import torch, mowst.propagation
+import torch, mowst.kernels.adjacency
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
-adjacency = mowst.propagation.Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
+adjacency = mowst.kernels.adjacency.Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3)
 for conv, args in ((SAGEConv, (4, 4)), (GINConv, (torch.nn.Identity(),))):
     conv(*args, aggr="median")
     conv(*args)(torch.randn(3, 4), adjacency)

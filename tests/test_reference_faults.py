@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from mowst import Config, expert
-from mowst.cli import config_of, parse, parser
-from mowst.confidence import LearnedGate
-from mowst.metrics import accuracy, expected, pooled
-from mowst.mixture import Mixture, Mowst
-from mowst.objectives import separate
-from mowst.phase import Term
-from mowst.regimes import Schedule, joint, pretrain
+from mowst.evaluation.metrics import accuracy, expected, pooled
+from mowst.experiment.reading import config_of, parse, parser
+from mowst.models.gates import LearnedGate
+from mowst.models.mixture import Mixture, Mowst
 from mowst.run import run
-from mowst.trainer import Trainer, snapshot
+from mowst.training.objectives import separate
+from mowst.training.phases import Term
+from mowst.training.regimes import Schedule, joint, pretrain
+from mowst.training.trainer import Trainer, snapshot
 
 
 def fresh() -> Mowst:

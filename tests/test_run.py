@@ -13,15 +13,15 @@ import yaml
 from safetensors.torch import load_file
 
 from mowst import Config, GateConfig
-from mowst.cli import main
 from mowst.errors import InputError
-from mowst.experiment import routable, run_seed
-from mowst.goals import GOALS
-from mowst.inference import predict
+from mowst.experiment.reading import main
+from mowst.experiment.record import read_config
+from mowst.experiment.seed import routable, run_seed
+from mowst.inference.modes import predict
 from mowst.predict import command as predict_command
 from mowst.predict import reload
-from mowst.record import read_config
 from mowst.run import command, run
+from mowst.tuning.goals import GOALS
 
 FAST = ["--dataset", "sbm", "--epochs", "4", "--seeds", "2", "--quiet"]
 
@@ -167,7 +167,7 @@ def test_without_test_nodes_the_test_score_is_no_number_and_the_run_is_written(t
     "line",
     [
         "--no-mixture --weak.num_layers 3",
-        "--regime solo --kd uskd --objective mowst.distillation:no_labels",
+        "--regime solo --kd uskd --objective mowst.training.distillation:no_labels",
         "--gate.dispersions+=margin",
     ],
 )
@@ -285,7 +285,7 @@ def test_isolated_nodes_are_fine():
         ("--strong.kind torch.nn", ["torch.nn", "module"]),
         ('--strong.options {"add_self_loops":false}', ["strong expert gcn", "add_self_loops"]),
         ("--optimizer torch.optim.Rprop", ["Rprop", "weight_decay"]),
-        ("--objective mowst.objectives:cross_entropy", ["objective", "Mixture"]),
+        ("--objective mowst.training.objectives:cross_entropy", ["objective", "Mixture"]),
         ("--objective tests.test_run:one_number_too_many", ["objective", "shape [3001]", "[N]"]),
         ("--dataset tests.graphs:label_out_of_range", ["label"]),
         ("--dataset tests.graphs:one_class", ["class"]),
@@ -307,7 +307,7 @@ def test_bad_input_gets_one_line_exit_code_2_and_no_folder(flags, words, tmp_pat
 def test_a_precision_that_the_device_lacks_stops_a_run_and_is_replaced_in_a_prediction(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     run(Config(dataset="sbm", epochs=2, seeds=1, baselines=False, precision="bf16-mixed"), out)
-    monkeypatch.setattr("mowst.building.supports", lambda device, precision: precision == "32-true")
+    monkeypatch.setattr("mowst.experiment.building.supports", lambda device, precision: precision == "32-true")
     with pytest.raises(InputError, match=r"'bf16-mixed'.*32-true"):
         run(Config(dataset="sbm", precision="bf16-mixed"))
     assert predict_command([str(out / "seed-0")]) == 0

@@ -7,7 +7,7 @@ import torch
 import torch_geometric.typing
 from torch_geometric.utils import scatter, softmax
 
-from mowst.native import guard_scatter
+from mowst.system.native import guard_scatter
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ from optuna.trial import FixedTrial
 from torch import nn
 
 from mowst import Config, ExpertConfig, GateConfig
-from mowst.cli import given_fields
-from mowst.confidence import DispersionGate, Gated
 from mowst.errors import InputError
-from mowst.experiment import build
-from mowst.fields import configured, placed, taken
-from mowst.ranges import inside, read_search
-from mowst.resources import folder
-from mowst.space import make_space
+from mowst.experiment.fields import configured, placed, taken
+from mowst.experiment.reading import given_fields
+from mowst.experiment.seed import build
+from mowst.models.gates import DispersionGate, Gated
+from mowst.system.resources import folder
 from mowst.tune import first_points, published
+from mowst.tuning.ranges import inside, read_search
+from mowst.tuning.space import make_space
 
 HERE = __name__
 GRAPHS = sorted({path.stem.split("-", 1)[1].rsplit("-", 1)[0] for path in folder("configs").glob("*.yaml")})

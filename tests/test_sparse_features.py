@@ -12,10 +12,9 @@ from torch_geometric.data import Data
 from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
 
 from mowst.errors import InputError
-from mowst.experts import expert
-from mowst.propagation import Adjacency, suited
-from mowst.sparse import Rows
-from mowst.sparse_features import (
+from mowst.kernels.adjacency import Adjacency, suited
+from mowst.kernels.sparse import Rows
+from mowst.kernels.sparse_features import (
     DENSEST,
     Passed,
     SparseFeatures,
@@ -24,6 +23,7 @@ from mowst.sparse_features import (
     prepare_features,
     suited_features,
 )
+from mowst.models.experts import expert
 
 N, WIDTH = 30, 50
 

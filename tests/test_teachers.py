@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mowst import Config, ExpertConfig
-from mowst.building import build_model
-from mowst.cli import main
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.record import read_config, read_weights, split_hash
+from mowst.experiment.building import build_model
+from mowst.experiment.reading import main
+from mowst.experiment.record import read_config, read_weights, split_hash
 from mowst.run import command, run
 from tests.graphs import changed, good
 
@@ -113,7 +113,7 @@ def test_a_mixture_learns_too(teacher, regime, outside, tmp_path):
 def test_soft_labels_alone_bring_a_student_to_its_teacher(tmp_path):
     experts = {"weak": ExpertConfig("gcn"), "strong": ExpertConfig("sage")}
     config = Config(dataset="sbm", regime="solo", teacher="strong", kd="glnn", epochs=40, seeds=1, **experts)
-    run(replace(config, objective="mowst.distillation:no_labels"), tmp_path / "run")
+    run(replace(config, objective="mowst.training.distillation:no_labels"), tmp_path / "run")
     arrays = np.load(tmp_path / "run" / "seed-0" / "predictions.npz")
     agree = (arrays["student"].argmax(1) == arrays["strong"].argmax(1)).mean()
     assert agree > 0.75  # chance is 0.25

@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from mowst.confidence import FusedGate, LearnedGate
 from mowst.errors import InputError
-from mowst.experts import expert
-from mowst.metrics import accuracy, likelihood, pooled, rows
-from mowst.mixture import Mowst
-from mowst.objectives import cross_entropy, joint, separate
-from mowst.phase import Phase, Seen, Term
-from mowst.propagation import Adjacency
-from mowst.record import parameters
-from mowst.regimes import Schedule, alternate, held_out, pretrain, solo
-from mowst.regimes import joint as joint_regime
-from mowst.state import snapshot
-from mowst.trainer import HIDDEN, Trainer
+from mowst.evaluation.metrics import accuracy, likelihood, pooled, rows
+from mowst.experiment.record import parameters
+from mowst.kernels.adjacency import Adjacency
+from mowst.models.experts import expert
+from mowst.models.gates import FusedGate, LearnedGate
+from mowst.models.mixture import Mowst
+from mowst.training.objectives import cross_entropy, joint, separate
+from mowst.training.phases import Phase, Seen, Term
+from mowst.training.regimes import Schedule, alternate, held_out, pretrain, solo
+from mowst.training.regimes import joint as joint_regime
+from mowst.training.state import snapshot
+from mowst.training.trainer import HIDDEN, Trainer
 
 
 def score(out, y):

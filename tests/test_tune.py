@@ -9,24 +9,24 @@ import torch
 import yaml
 from optuna.trial import FixedTrial, TrialState, create_trial
 
-import mowst.finals
-import mowst.trial
+import mowst.tuning.finals
+import mowst.tuning.trial
 from mowst import Config, ExpertConfig
-from mowst.cli import main
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import run_seed
-from mowst.fields import configured
-from mowst.finals import best_trial, finals, finish
-from mowst.goals import Goal
-from mowst.process import tune_process
-from mowst.record import parameters
+from mowst.experiment.fields import configured
+from mowst.experiment.reading import main
+from mowst.experiment.record import parameters
+from mowst.experiment.seed import run_seed
+from mowst.reporting.study_page import write_page
 from mowst.run import command as run_command
-from mowst.sampling import make_pruner
-from mowst.space import make_space
-from mowst.study import Plan
-from mowst.study_page import write_page
+from mowst.system.process import tune_process
 from mowst.tune import command, objective, tune
+from mowst.tuning.finals import best_trial, finals, finish
+from mowst.tuning.goals import Goal
+from mowst.tuning.sampling import make_pruner
+from mowst.tuning.space import make_space
+from mowst.tuning.study import Plan
 from tests.tuning import SMALL, narrow, plan, state
 
 HERE = __name__
@@ -86,8 +86,8 @@ def test_trials_do_not_have_the_test_nodes_at_all(monkeypatch):
         assert (ready.y[~(ready.train_mask | ready.val_mask)] == -100).all()
         return fit(name, config, ready, *rest)
 
-    fit = mowst.trial.fit
-    monkeypatch.setattr(mowst.trial, "fit", looking)
+    fit = mowst.tuning.trial.fit
+    monkeypatch.setattr(mowst.tuning.trial, "fit", looking)
     assert objective(FixedTrial({"lr": 0.02, "strong.dropout": 0.1}), SMALL, narrow()) > 0
 
 
@@ -199,7 +199,7 @@ def test_too_little_memory_is_a_pruned_trial_and_a_fault_is_none(tmp_path, monke
     def fit(*_):
         raise error
 
-    monkeypatch.setattr(mowst.trial, "fit", fit)
+    monkeypatch.setattr(mowst.tuning.trial, "fit", fit)
     if pruned:
         (trial,) = tune(SMALL, narrow(), **plan(tmp_path / "s", trials=1)).trials
         assert (trial.state, trial.user_attrs["reason"][:13]) == (TrialState.PRUNED, "out of memory")
@@ -263,7 +263,7 @@ def test_the_winner_goes_through_mowst_run_as_it_is(tmp_path, capsys):
 def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
     first = finish(study, narrow(), Plan(), tmp_path / "out", 1)
-    monkeypatch.setattr(mowst.finals, "run", None)
+    monkeypatch.setattr(mowst.tuning.finals, "run", None)
     assert finish(study, narrow(), Plan(), tmp_path / "out", 1) == first
     with pytest.raises(TypeError):
         finish(study, narrow(), Plan(), tmp_path / "out", 2)
@@ -273,7 +273,7 @@ def test_what_was_judged_stays_while_it_is_of_the_best_trials(tmp_path, monkeypa
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
     judged, files = finish(study, narrow(), Plan(), tmp_path / "out", 1), ("best.yaml", "result.json")
     written = [(tmp_path / "out" / name).read_text() for name in files]
-    monkeypatch.setattr(mowst.finals, "run", None)
+    monkeypatch.setattr(mowst.tuning.finals, "run", None)
     assert finish(study, narrow(), Plan(), tmp_path / "out", 0) is None
     assert [(tmp_path / "out" / name).read_text() for name in files] == written
     study.add_trial(create_trial(params=study.best_params, distributions=study.best_trial.distributions, value=2e3))

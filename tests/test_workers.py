@@ -15,9 +15,9 @@ from rich.console import Console
 
 from mowst import Config, ExpertConfig
 from mowst.errors import InputError
-from mowst.process import Settings
 from mowst.run import Display, run
-from mowst.workers import gpus, in_processes, take_share
+from mowst.system.process import Settings
+from mowst.system.workers import gpus, in_processes, take_share
 
 QUICK = Config(
     dataset="sbm",
@@ -74,7 +74,7 @@ def test_results_come_in_the_order_of_the_items_from_processes_with_their_share_
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert {each[2] for each in found} <= set(range(1, max(1, cores // 2) + 1))
     assert {each[3] for each in found} == {"high"}, "settings hold as long as the process"
-    assert {each[4].__module__ for each in found} == {"mowst.dropout"}
+    assert {each[4].__module__ for each in found} == {"mowst.kernels.dropout"}
 
 
 def test_what_is_told_is_heard_before_the_results_are_there():

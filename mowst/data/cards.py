@@ -13,7 +13,7 @@ import yaml
 from mowst.data.fetch import IndexFile, resolve, stored
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError, unknown
-from mowst.resources import folder
+from mowst.system.resources import folder
 
 METRICS = ("accuracy", "rocauc")
 COUNTS = ("nodes", "edges", "features", "classes")

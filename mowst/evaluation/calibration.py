@@ -1,0 +1,56 @@
+"""Temperatures: how sharp an expert's prediction may be before its dispersion is measured.
+
+An expert's logits z become z / T. `temperature` fits T where the expert has not been fitted (Guo et al., 2017, arXiv
+1706.04599): the one number that maximises the likelihood of the labels. An expert that was fitted on every label at
+hand has no such nodes left; `like` gives it the temperature that makes it as sharp, on nodes whose labels nobody needs
+to know, as a calibrated twin of it that was fitted on fewer labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from scipy.optimize import brentq, minimize_scalar
+from torch import Tensor
+
+from mowst.models.gates import negentropy, probabilities
+
+BOUNDS = math.log(0.02), math.log(50.0)
+"""Of log T."""
+
+
+def temperature(logits: Tensor, y: Tensor) -> float:
+    """T > 0 at which the cross-entropy of logits / T is least, [n, C], [n] -> T.
+
+    A prior as strong as one node keeps it at 1 where there is nothing to learn from.
+    """
+    logits, y = logits.detach().cpu().double(), y.cpu()
+
+    def loss(log_t: float) -> float:
+        return float(F.cross_entropy(logits / math.exp(log_t), y, reduction="sum")) + log_t**2 / 2
+
+    return math.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x)
+
+
+def like(logits: Tensor, goal: float) -> float:
+    """T > 0 at which logits / T have this mean negentropy, that of a calibrated twin, [n, C] -> T."""
+    logits = logits.detach().cpu().double()
+
+    def excess(log_t: float) -> float:
+        return sharpness(logits / math.exp(log_t)) - goal
+
+    return math.exp(root(excess, *BOUNDS))
+
+
+def sharpness(logits: Tensor) -> float:
+    """Mean negentropy of a prediction, [n, C] -> [0, 1]."""
+    return float(negentropy(probabilities(logits)).mean())
+
+
+def root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a non-increasing function is zero, or the end that comes closest."""
+    if falling(low) <= 0:
+        return low
+    return high if falling(high) >= 0 else float(brentq(falling, low, high, xtol=1e-6))

@@ -1,0 +1,124 @@
+"""From a configuration to what is trained: device, prepared graph, experts, gate and mixture, with fresh weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.transforms import NormalizeFeatures
+
+from mowst.errors import InputError
+from mowst.experiment.config import Config
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.sparse_features import dense, prepare_features
+from mowst.models.experts import expert
+from mowst.models.gates import GATES, LearnedGate, LogisticGate
+from mowst.models.mixture import EXPERTS, Mowst
+from mowst.system.native import guard_scatter
+from mowst.training.regimes import REGIMES, alone, routes
+
+
+def fabric_of(config: Config) -> Fabric:
+    """Return the device and precision of a configuration, on one device."""
+    try:
+        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError, TypeError, ImportError):
+        there = [name for name in ACCELERATOR_REGISTRY if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
+        raise InputError(f"device: {config.device!r} is not here; choose from auto, {', '.join(there)}") from None
+    if not supports(fabric.device, config.precision):
+        raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
+    guard_scatter(fabric.device)
+    return fabric
+
+
+def supports(device: torch.device, precision: str) -> bool:
+    """Whether a device computes in a precision by itself, without emulation."""
+    bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return precision != "bf16-mixed" or bfloat16
+
+
+def prepare(data: Data, config: Config, device: torch.device) -> Data:
+    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
+    data = copy.copy(data)
+    data.x = data.x.to(torch.get_default_dtype())
+    if config.normalize_features:
+        data.x = dense(data.x)
+        data = NormalizeFeatures()(data)
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    x = prepare_features(data.x)
+    data = data.to(device)
+    data.x, data.adj_t = x.to(device), adjacency.to(device)
+    return data
+
+
+def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
+    """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
+    weak, strong = (build_expert(name, config, in_channels, num_classes) for name in EXPERTS)
+    kind = config.gate_kind
+    gate_class: Any = GATES.lookup(kind)
+    options = dict(config.gate.options)
+    if config.gate.features:
+        if gate_class is not LearnedGate and "in_channels" not in options:
+            raise InputError(f"gate {kind}: only the learned gate sees features; use --gate learned")
+        options["in_channels"] = in_channels
+    try:
+        gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"gate {kind}: {error}") from None
+    routed = getattr(gate, "needs_strong", False) and routes(REGIMES.lookup(config.regime))
+    return Mowst(weak, strong, gate, LogisticGate(config.gate.dispersions) if routed else None)
+
+
+def build_expert(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `weak` or `strong` expert of a configuration, and try it on two nodes joined by an edge.
+
+    Raises:
+        InputError: it cannot be built, has nothing to train, or does not answer with logits [N, C].
+    """
+    part = getattr(config, name)
+    options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
+    try:
+        made = expert(part.kind, in_channels, num_classes, **options, **part.options)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
+    if not any(parameter.requires_grad for parameter in made.parameters()):
+        raise InputError(f"{name} expert {part.kind}: has no parameter to train")
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            said = copy.deepcopy(made).eval()(torch.zeros(2, in_channels), torch.tensor([[0, 1], [1, 0]]))
+    except Exception:  # it may need another graph than this one
+        return made
+    if not isinstance(said, Tensor) or said.shape != (2, num_classes):
+        shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
+        must = f"must return logits [N, {num_classes}], and for N = 2 returned {shape}"
+        raise InputError(f"{name} expert {part.kind}: {must}")
+    return made
+
+
+def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
+    if name == "mixture":
+        return build(config, in_channels, num_classes)
+    part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
+    return build_expert(part, config, in_channels, num_classes)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch inside, and leave its generators outside as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def classes_of(data: Data) -> int:
+    """Return the number of classes C that a graph names, or that its labels go up to."""
+    return data["num_classes"] if "num_classes" in data else int(data.y.max()) + 1

@@ -1,0 +1,280 @@
+"""The configuration of one experiment: frozen, typed, every field explained; nothing below the commands sees it whole.
+
+The same types serve the library, the command line (`--strong gcn --strong.hidden_channels 256`), YAML files and
+studies; the range a study may search stands beside the field (`metadata={"search": ...}`): a list of choices, or
+`(low, high)` with `"log"` as third entry for a logarithmic scale. `when` says of which configurations it is a part.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from graphkd import Weighted
+from mowst.errors import InputError, unknown
+from mowst.evaluation.metrics import SIGNALS
+from mowst.models.experts import EXPERTS
+from mowst.models.gates import DISPERSIONS, GATES, LearnedGate
+from mowst.training.distillation import TEACHES, parse, wanted
+from mowst.training.objectives import OBJECTIVES
+from mowst.training.regimes import (
+    OPTIMIZERS,
+    OWN_GATE,
+    REGIMES,
+    Schedule,
+    alone,
+    alternate,
+    fine_tuned,
+    held_out,
+    joint,
+    pretrained_parts,
+    routes,
+)
+
+Says = Callable[["Config"], bool]
+
+
+def setting(
+    default: Any, search: Any = None, when: Says | None = None, beside: Says | None = None, **limits: float
+) -> Any:
+    """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation.
+
+    `when` answers, of a whole configuration, whether the field changes anything in what a study judges; `beside`,
+    whether in anything else that is trained.
+    """
+    return field(default=default, metadata={"search": search, "when": when, "beside": beside, **limits})
+
+
+def has_mixture(config: Config) -> bool:
+    """Tell whether a mixture is trained, and not an expert alone."""
+    return config.mixture and alone(REGIMES.lookup(config.regime)) is None
+
+
+def has_weak(config: Config) -> bool:
+    """Tell whether what is judged has the weak expert in it: the mixture, or a student."""
+    return config.mixture or alone(REGIMES.lookup(config.regime)) is not None
+
+
+WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
+
+
+def has_strong(config: Config) -> bool:
+    """Tell whether the strong expert is trained: in the mixture, alone, or as a teacher."""
+    return alone(REGIMES.lookup(config.regime)) is None or config.teacher == "strong"
+
+
+def unless(*regimes: Any) -> Callable[[Config], bool]:
+    """Return what tells whether a mixture is trained by any regime but these, to which a field means nothing."""
+    return lambda config: has_mixture(config) and REGIMES.lookup(config.regime) not in regimes
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Checks the limits of every field when an instance is made."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            for limit, (holds, words) in LIMITS.items():
+                bound = entry.metadata.get(limit)
+                if bound is not None and not holds(value, bound):
+                    raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+LIMITS: dict[str, tuple[Any, str]] = {
+    "at_least": (lambda value, bound: value >= bound, "at least"),
+    "above": (lambda value, bound: value > bound, "above"),
+    "below": (lambda value, bound: value < bound, "below"),
+}
+
+
+@dataclass(frozen=True)
+class ExpertConfig(Checked):
+    """One expert."""
+
+    kind: str = "gcn"
+    """Expert by short name, or the dotted path of any PyG model (package.module:name)."""
+    hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1)
+    """Width of the hidden layers."""
+    num_layers: int = setting(2, [2, 3, 4], at_least=1)
+    """Number of layers."""
+    dropout: float = setting(0.5, (0.0, 0.7), at_least=0, below=1)
+    """Probability of dropping a hidden activation in training."""
+    norm: str = setting("batch_norm", ["none", "batch_norm", "layer_norm"])
+    """Normalisation after each hidden layer, by PyG's name, or none."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the model's constructor."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        EXPERTS.lookup(self.kind)
+
+
+@dataclass(frozen=True)
+class GateConfig(Checked):
+    """The gate that turns the weak expert's dispersion into its confidence."""
+
+    kind: str | None = setting(None, ["learned", "logistic", "monotone", "power", "fused"])
+    """Gate by short name (learned, logistic, monotone, power, fused), or a dotted path; by default the regime's own."""
+    dispersions: list[str] = field(default_factory=lambda: ["variance", "negentropy"])
+    """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
+    features: bool = setting(False, [False, True], when=lambda config: GATES.lookup(config.gate_kind) is LearnedGate)
+    """Whether a learned gate sees the node features too."""
+    detach: bool = setting(False, [False, True], when=unless(held_out, fine_tuned))
+    """Whether to stop the gradient of the confidence at the weak expert (as the authors' code does)."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the gate's constructor (hidden_channels, num_layers, dropout, alpha)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind is not None:
+            GATES.lookup(self.kind)
+        for name in self.dispersions:
+            DISPERSIONS.lookup(name)
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """One experiment."""
+
+    dataset: str = "digits"
+    """Name of a card in datasets/, path of a card, or dotted path of a function that returns a PyG Data."""
+    data_root: str = "data"
+    """Folder that holds the graphs."""
+    split: str | None = None
+    """Split protocol, one of the card's; by default the card's first."""
+    weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"), metadata=WEAK)
+    """The weak expert."""
+    strong: ExpertConfig = field(default_factory=ExpertConfig, metadata={"when": has_strong})
+    """The strong expert."""
+    gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
+    """The gate between them."""
+    regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
+    """How the parts are trained: held-out, fine-tuned (held-out, then both experts together, kept if that validates
+    better), joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong one, a student where there is
+    kd), or the dotted path of a regime."""
+    objective: str | None = setting(
+        None, [None, "separate", "joint"], when=has_mixture, beside=lambda config: config.kd is not None
+    )
+    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
+    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out, fine_tuned))
+    """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
+    folds: int = setting(5, when=unless(joint, alternate), at_least=2)
+    """Parts that held-out divides the training nodes into; one of them is held out at a time."""
+    rehearsals: int = setting(1, when=unless(joint, alternate), at_least=1)
+    """How many of these parts are held out in turn; as many as there are is cross-fitting."""
+    kd: list[str | dict[str, Any]] | str | None = None
+    """Distillation losses that the weak expert learns from, e.g. gld(k=5,weight=0.5)+nkd, or in YAML a list
+    [{name: gld, k: 5, weight: 0.5}, nkd]; each takes weight, warmup (epochs) and on (all or train) beside its own
+    options."""
+    teacher: str | None = None
+    """Who teaches: a run's folder (OUT, OUT/seed-0; OUT:strong names one of its models) trained on the same split, a
+    file of logits (.npz or .safetensors), strong (the strong expert of this run; with regime held-out, no other), or,
+    with regime solo, weak (the student, trained once before); none for losses that need no teacher, such as uskd."""
+    optimizer: str = "adamw"
+    """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
+    lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
+    """Learning rate of the experts."""
+    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless(held_out, fine_tuned), above=0)
+    """Learning rate of the gate."""
+    weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
+    """Weight decay, or L2 penalty, as the optimiser means it."""
+    epochs: int = setting(500, at_least=1)
+    """Most epochs a phase may take."""
+    patience: int = setting(100, at_least=1)
+    """Epochs without a better validation score after which a phase ends."""
+    rounds: int = setting(10, when=unless(held_out, fine_tuned, joint), at_least=1)
+    """Most rounds of turns of the alternate regime."""
+    eval_every: int = setting(1, at_least=1)
+    """Epochs between two validations."""
+    ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
+    """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
+    signal: str = "metric"
+    """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
+    normalize_features: bool = False
+    """Whether every node's features are scaled to sum to one first (PyG's NormalizeFeatures)."""
+    mixture: bool = True
+    """Whether the mixture is trained; without it only the experts alone are."""
+    baselines: bool = True
+    """Whether each expert is also trained alone, with the same budget, to compare with."""
+    seeds: int = setting(3, at_least=1)
+    """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
+    number."""
+    first_seed: int = setting(0, at_least=0)
+    """Seed of the first run."""
+    device: str = "auto"
+    """auto, cpu, cuda, or mps."""
+    precision: str = "32-true"
+    """32-true, or bf16-mixed (Lightning Fabric's names)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        REGIMES.lookup(self.regime)
+        SIGNALS.lookup(self.signal)
+        OPTIMIZERS.lookup(self.optimizer)
+        if self.precision not in PRECISIONS:
+            raise unknown("precision", self.precision, PRECISIONS)
+        if not (self.mixture or self.baselines):
+            raise InputError("mixture and baselines: both are off, so there is nothing to train")
+        if self.rehearsals > self.folds:
+            raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
+        pretrained_parts(self.pretrain)
+        if self.objective is not None:
+            OBJECTIVES.lookup(self.objective)
+        self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        student = alone(REGIMES.lookup(self.regime))
+        if student and OBJECTIVES.normalize(self.objective or "") in OBJECTIVES.synonyms:
+            raise InputError(f"objective {self.objective}: is a mixture's; regime {self.regime} trains one expert")
+        if self.kd is None:
+            if self.teacher is not None:
+                raise InputError(
+                    f"teacher {self.teacher}: nothing is learned from it without losses; give --kd, e.g. nkd"
+                )
+            return
+        if "extra" not in inspect.signature(REGIMES.lookup(self.regime)).parameters:
+            raise InputError(
+                f"kd: regime {self.regime} takes no further losses (it has no parameter `extra`); "
+                "choose from held-out, solo, joint, alternate"
+            )
+        losses = parse(self.kd)
+        if routes(REGIMES.lookup(self.regime)):
+            self._check_twins(losses)
+        if not (student or self.mixture):
+            raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")
+        if self.teacher is None and TEACHES & wanted(losses):
+            raise InputError(f"kd: {self.kd} needs a teacher; give a run's folder, a file of logits, or strong")
+        if self.teacher == "weak" and not student:
+            raise InputError("teacher weak: is the student itself here; only regime solo can train it twice")
+
+    def _check_twins(self, losses: Sequence[Weighted]) -> None:
+        if self.teacher not in (None, "strong"):
+            raise InputError(
+                f"teacher {self.teacher}: has seen the labels that regime {self.regime} holds out; give strong, or "
+                "regime joint, alternate or solo"
+            )
+        if hidden := [each.name for each in losses if {"hidden", "teacher_hidden"} & wanted([each])]:
+            raise InputError(
+                f"kd: {', '.join(hidden)} looks at hidden layers, and regime {self.regime} teaches by logits only; "
+                "choose from joint, alternate, solo"
+            )
+
+    @property
+    def all_seeds(self) -> range:
+        """The seed of each run."""
+        return range(self.first_seed, self.first_seed + self.seeds)
+
+    @property
+    def gate_kind(self) -> str:
+        """The gate's kind, where none is named the regime's own."""
+        return self.gate.kind or OWN_GATE.get(REGIMES.lookup(self.regime), "learned")
+
+    @property
+    def schedule(self) -> Schedule:
+        """The pace that the regimes share."""
+        return Schedule(**{entry.name: getattr(self, entry.name) for entry in fields(Schedule)})

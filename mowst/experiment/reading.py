@@ -1,0 +1,129 @@
+"""What the commands share: a parser over typed configurations, and one line with exit code 2 for what is wrong."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
+
+from mowst.errors import InputError, meant
+from mowst.experiment.config import Config
+from mowst.experiment.fields import metadata, used
+from mowst.system.process import speak_plainly
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def parser(command: str, purpose: str, *, config: bool = True) -> ArgumentParser:
+    """Return a parser for `python -m mowst.<command>`, with every field of `Config` as a flag if asked for."""
+    made = ArgumentParser(prog=f"python -m mowst.{command}", description=purpose, exit_on_error=False)
+    if config:
+        made.add_argument("--config", action="config", help="YAML file with any of the fields below.")
+        made.add_class_arguments(Config)
+    return made
+
+
+def add_switch(made: ArgumentParser, flag: str, default: bool, about: str) -> None:
+    """Add an option that may stand alone (`--overwrite`), be denied (`--no-overwrite`), or have a value."""
+    made.add_argument(flag, action=ActionYesNo(yes_prefix="", no_prefix="no_"), nargs="?", default=default, help=about)
+
+
+def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
+    """Parse a command line; raise `InputError` with one line where it is wrong."""
+    words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    try:
+        return made.instantiate(made.parse_args(short_kinds(words)))
+    except (ArgumentError, TypeError) as error:
+        raise InputError(said_plainly(str(error), made, words)) from None
+
+
+def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> str:
+    """Put an argument parser's message in our words: the field, the value, and what would be right."""
+    message = re.sub(r"<class '(\w+)'>", r"\1", flattened(message))
+    message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
+    message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
+    message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
+    message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
+    flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
+    if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
+        return f"unknown argument {found[1]}; {meant(found[1], flags)}--help lists all"
+    if found := re.match(r"Option '([\w.-]+)' is not accepted", message):
+        files = " or ".join(word for word in words if word.endswith((".yaml", ".yml", ".json")))
+        return f"{files}: unknown field {found[1]}; {meant(found[1], [flag[2:] for flag in flags])}--help lists all"
+    return message
+
+
+def spelled(argument: str) -> list[str]:
+    """Let `--data-root` be `--data_root`, and `--no-x` be `--x false`."""
+    if not argument.startswith("--") or argument == "--":
+        return [argument]
+    flag, equals, value = argument.partition("=")
+    flag = "--" + flag[2:].replace("-", "_")
+    return [f"--{flag[5:]}", "false"] if flag.startswith("--no_") else [flag + equals + value]
+
+
+def short_kinds(words: Sequence[str]) -> list[str]:
+    """Let `--strong gcn` be `--strong.kind gcn`, for every configuration with a kind; files stay files."""
+    kinds = {f"--{name}" for name, hint in get_type_hints(Config).items() if is_dataclass(hint) and has_kind(hint)}
+    short = []
+    for position, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        value = value if equals else (words[position + 1] if position + 1 < len(words) else "")
+        is_kind = flag in kinds and not value.endswith((".yaml", ".yml", ".json"))
+        short.append(f"{flag}.kind{equals}{value if equals else ''}" if is_kind else word)
+    return short
+
+
+def has_kind(configuration: Any) -> bool:
+    """Tell whether a configuration chooses among kinds."""
+    return any(entry.name == "kind" for entry in fields(configuration))
+
+
+def flattened(message: str) -> str:
+    """Put an argument parser's paragraph on one line, without its indentation."""
+    return " ".join(message.replace("Parser key ", "").split())
+
+
+def config_of(parsed: Namespace) -> Config:
+    """Pick the configuration out of parsed arguments."""
+    return Config(**{entry.name: getattr(parsed, entry.name) for entry in fields(Config)})
+
+
+def given_fields(arguments: Sequence[str]) -> list[str]:
+    """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
+    words = short_kinds([word for argument in arguments for word in spelled(argument)])
+    names = [word[2:].partition("=")[0].removesuffix("+") for word in words if word.startswith("--")]
+    known = {entry.name for entry in fields(Config)} - {"kd"}
+    return [name for name in names if name.partition(".")[0] in known]
+
+
+def say_idle(config: Config, arguments: Sequence[str]) -> None:
+    """Say which of the fields that a command line names change nothing in its configuration."""
+    for path in given_fields(arguments):
+        head, *rest = path.split(".")
+        holder = getattr(config, head)
+        idle = not used(config, config, head) or (is_dataclass(holder) and rest and not used(config, holder, rest[0]))
+        beside = metadata(config, head).get("beside")
+        if idle and head != "regime" and not (beside and beside(config)):
+            print(f"note: --{path} changes nothing with regime {config.regime}", file=sys.stderr)
+
+
+def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
+    """Run a command as a program: errors become one line on standard error, exit code 2 for input, 1 for divergence."""
+    speak_plainly()
+    try:
+        sys.exit(command(arguments))
+    except InputError as error:
+        print(f"error: {flattened(str(error))}", file=sys.stderr)
+        sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: training diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,182 @@
+"""Teachers from outside a run: what another run left in a folder, or a file of logits.
+
+`--teacher` is one of
+
+    OUT, OUT/seed-0       a run; of OUT, seed k teaches the student of seed k
+    OUT:strong            one model of it by name; by default the first it has of `NAMES`
+    FILE.npz, FILE.safetensors   `logits` [N, C], optionally `reliability` [N], `hidden_0` [N, H], `hidden_1`, ... and
+                          `split_sha256` (an array of one string; in safetensors: metadata)
+    strong, weak          an expert of the run itself, which is not this module's business
+
+A teacher that was trained on another split has seen labels that the student is tested on, so it is refused.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphkd import Signals
+from mowst.errors import InputError, unknown
+from mowst.experiment.building import build_model, classes_of, prepare, seeded
+from mowst.experiment.config import Config
+from mowst.experiment.record import read_config, read_json, read_weights, split_hash
+from mowst.models.mixture import EXPERTS, Mixture
+from mowst.training.distillation import observe, parse, pool_logits, ride, wanted
+
+NAMES = ("mixture", "strong", "student", "weak")
+"""The models of a run, the best teacher first."""
+
+Contents = tuple[dict[str, Tensor], str | None]
+
+
+class Teacher(NamedTuple):
+    """A teacher and where it is from."""
+
+    signals: Signals
+    source: str
+    """Folder and model, or file."""
+    same_split: bool
+    """Whether it is known to have been trained on the student's split; if not, it cannot be told."""
+    folder: Path | None = None
+    """Of the run, whose `model` can be built again for what else a loss wants to see."""
+    model: str = ""
+
+
+def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teacher | None:
+    """Read a teacher from outside the run; a run's model is run again where a loss wants to see more than logits."""
+    if config.kd is None or config.teacher is None or config.teacher in EXPERTS:
+        return None
+    teacher = read(config.teacher, seed, data)
+    more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
+    if not more or teacher.folder is None:
+        return teacher
+    theirs = read_config(teacher.folder)
+    model = build_model(teacher.model, theirs, data.num_features, classes_of(data))
+    model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
+    with seeded(seed, fabric.device):
+        return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
+
+
+def taught(config: Config, ready: Data, model: nn.Module, seed: int, fabric: Fabric) -> Data:
+    """Let a model of this run be the teacher on the graph."""
+    with seeded(seed, fabric.device):
+        return ride(ready, observe(model, ready, wanted(parse(config.kd or ()))))
+
+
+def read(teacher: str, seed: int, data: Data) -> Teacher:
+    """Read the teacher of one seed's student on a graph.
+
+    Raises:
+        InputError: it is not there, was trained on another graph or split, or does not fit the graph.
+    """
+    path = Path(teacher)
+    found = read_logits(path, data) if path.suffix in FILES else read_run(teacher, seed, data)
+    logits, hidden, reliability = found.signals
+    shape, size = list(logits.shape), [data.num_nodes, data["num_classes"]]
+    if shape != size:
+        raise InputError(f"teacher {found.source}: logits are {shape}, but {data.name} has nodes and classes {size}")
+    others = (*hidden, *(() if reliability is None else (reliability,)))
+    if any(len(signal) != len(logits) for signal in others):
+        raise InputError(
+            f"teacher {found.source}: hidden layers and reliability must have {len(logits)} rows, a node each"
+        )
+    if not all(signal.isfinite().all() for signal in (logits, *others)):
+        raise InputError(f"teacher {found.source}: some entries are no finite numbers")
+    return found
+
+
+def read_run(teacher: str, seed: int, data: Data) -> Teacher:
+    """Read the teacher out of a run's folder, from the predictions that it wrote."""
+    folder, name = Path(teacher), ""
+    if not folder.exists() and ":" in teacher:
+        place, _, name = teacher.rpartition(":")
+        folder = Path(place)
+    if not folder.is_dir():
+        raise InputError(
+            f"teacher {teacher}: no such run folder; give a run, RUN:MODEL, a {' or '.join(FILES)} file, "
+            f"or {' or '.join(EXPERTS)}"
+        )
+    if not (folder / "predictions.npz").is_file():
+        folder = folder / f"seed-{seed}"
+        if not folder.is_dir():
+            held = ", ".join(sorted(path.name for path in folder.parent.glob("seed-*"))) or "no run of a seed"
+            raise InputError(f"teacher {folder.parent}: has no {folder.name}, holds {held}")
+    record = read_json(folder / "result.json")
+    try:
+        models = [model for model in NAMES if model in record["scores"]]
+        dataset, split, trained = record["dataset"], record["split"]["name"], record["seed"]
+        same = record["split"]["sha256"] == split_hash(data)
+    except (KeyError, TypeError):
+        raise InputError(f"teacher {folder}: result.json is not the record of a run of one seed") from None
+    if name and name not in models:
+        raise unknown(f"teacher {folder}: model", name, models)
+    if dataset != data.name:
+        raise InputError(f"teacher {folder}: was trained on {dataset}, not on {data.name}")
+    if not same:
+        raise InputError(
+            f"teacher {folder}: was trained on another split of {data.name} ({split}, seed {trained}) "
+            "and may have seen the student's test labels; give a run with the same split and seed"
+        )
+    name = name or models[0]
+    try:
+        logits = run_logits(read_arrays(folder / "predictions.npz")[0], name)
+    except KeyError as error:
+        raise InputError(f"teacher {folder}: predictions.npz has no {error}") from None
+    return Teacher(Signals(logits), f"{folder}:{name}", True, folder, name)
+
+
+def run_logits(arrays: dict[str, Tensor], name: str) -> Tensor:
+    """Return a model's logits [N, C] from a run's arrays: of a mixture, the log of its pooled probabilities."""
+    if f"{name}_logits" in arrays:
+        return arrays[f"{name}_logits"]
+    weak, strong, confidence = (arrays[f"{name}_{part}"] for part in ("weak", "strong", "confidence"))
+    return pool_logits(Mixture(weak, strong, confidence, arrays.get(f"{name}_scale")))
+
+
+def read_logits(path: Path, data: Data) -> Teacher:
+    """Read a file of logits; one that does not name its split is taken, with a warning."""
+    arrays, split = FILES[path.suffix](path)
+    if "logits" not in arrays or arrays["logits"].dim() != 2:
+        raise InputError(f"teacher {path}: must hold `logits` [N, C], holds {', '.join(sorted(arrays)) or 'nothing'}")
+    if split is None:
+        warnings.warn(f"{path} has no split_sha256: that its split is the student's cannot be checked", stacklevel=2)
+    elif split != split_hash(data):
+        raise InputError(f"teacher {path}: is of another split of {data.name} and may have seen test labels")
+    layers = sorted((key for key in arrays if key.startswith("hidden_")), key=lambda key: (len(key), key))
+    signals = Signals(arrays["logits"], tuple(arrays[key] for key in layers), arrays.get("reliability"))
+    return Teacher(signals, str(path), split is not None)
+
+
+def read_arrays(path: Path) -> Contents:
+    """Read the floating-point arrays of an `.npz`, and its split's hash; objects, which could run code, are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+        split = str(arrays.pop("split_sha256").item()) if "split_sha256" in arrays else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"teacher {path}: cannot be read: {error}") from None
+    return {key: torch.from_numpy(value).float() for key, value in arrays.items() if value.dtype.kind == "f"}, split
+
+
+def read_tensors(path: Path) -> Contents:
+    """Read the tensors of a `.safetensors` file, and its split's hash."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a mapping
+            return tensors, (file.metadata() or {}).get("split_sha256")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"teacher {path}: cannot be read: {error}") from None
+
+
+FILES: dict[str, Callable[[Path], Contents]] = {".npz": read_arrays, ".safetensors": read_tensors}

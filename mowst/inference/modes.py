@@ -1,0 +1,268 @@
+"""From a trained mixture to one prediction per node.
+
+| name    | probabilities at a node                                                                    |
+|---------|--------------------------------------------------------------------------------------------|
+| pooled  | the pool of both experts (the default)                                                     |
+| sampled | the weak expert's with probability c, else the strong one's (arXiv 2311.05185, algorithm 1) |
+| routed  | the weak expert's where c >= threshold, else the strong one's                              |
+
+The weak expert speaks first. `sampled` and `routed` then ask the strong one only about the nodes left to it, and
+`mowst.inference.frontier` runs it on their neighbourhood where that is the cheaper. A gate that needs the strong expert has it
+run for every node that is asked for, unless the mixture has a `router`: a second gate, which sees the weak expert
+alone and chooses in its place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mowst.errors import InputError
+from mowst.evaluation.metrics import predicted
+from mowst.inference.frontier import Touched, at_nodes, untouched
+from mowst.kernels.sparse_features import rows_of
+from mowst.models.gates import Gated, probabilities
+from mowst.models.mixture import EXPERTS, Mixture, Mowst, weigh
+from mowst.names import Names
+
+Nodes = Tensor | Sequence[int]
+Expert = Callable[[Tensor | None], tuple[Tensor, Touched]]
+"""An expert on a graph: `(distinct ids [n] | None) -> (logits [n, C], touched)`; none: all nodes."""
+
+
+def expert_on(model: Mowst, name: str, x: Tensor, graph: Tensor) -> Expert:
+    """Return the `weak` or the `strong` expert on a graph, calibrated, run on no more than is needed."""
+
+    def at(nodes: Tensor | None) -> tuple[Tensor, Touched]:
+        logits, touched = at_nodes(getattr(model, name), x, graph, nodes)
+        return logits / model.temperature[EXPERTS.index(name)], touched
+
+    return at
+
+
+class Question:
+    """The nodes that are asked for, and what the experts say of them: each is run when it is first needed.
+
+    Args:
+        model: in evaluation mode; its gate judges each node by that node alone.
+        x: features of all nodes, [N, F].
+        nodes: distinct ids `[n]`; none: all nodes.
+        weak, strong: the experts on the graph (`expert_on`).
+        touched: what the strong expert has touched before it is run.
+    """
+
+    def __init__(self, model: Mowst, x: Tensor, nodes: Tensor | None, weak: Expert, strong: Expert, touched: Touched):
+        self.model, self.nodes, self.touched = model, nodes, touched
+        self.x = x if nodes is None else rows_of(x, nodes)
+        self.ask_weak, self.ask_strong = weak, strong
+
+    @cached_property
+    def weak(self) -> Tensor:
+        """Logits of the weak expert, [n, C]."""
+        return self.ask_weak(self.nodes)[0]
+
+    @cached_property
+    def strong(self) -> Tensor:
+        """Logits of the strong expert, [n, C]."""
+        logits, self.touched = self.ask_strong(self.nodes)
+        return logits
+
+    @cached_property
+    def gated(self) -> Gated:
+        """What the gate says of the nodes."""
+        return self._weighed(self.model.gate)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """Confidence [n] by which a node is given to one expert: the router's, where the model has one."""
+        router = getattr(self.model, "router", None)
+        return self.gated.confidence if router is None else self._weighed(router).confidence
+
+    def _weighed(self, gate: nn.Module) -> Gated:
+        return weigh(gate, self.weak, self.x, self.strong if getattr(gate, "needs_strong", False) else None)
+
+    def choose(self, weak: Tensor) -> Tensor:
+        """Probabilities [n, C]: the weak expert's where the mask [n] is true; the strong one is run for the rest."""
+        probs, left = probabilities(self.weak), (~weak).nonzero().squeeze(-1)
+        if "strong" in vars(self) or len(left) == len(weak):
+            return torch.where(weak.unsqueeze(-1), probs, probabilities(self.strong))
+        if len(left):
+            logits, self.touched = self.ask_strong(left if self.nodes is None else self.nodes[left])
+            probs[left] = probabilities(logits).to(probs.dtype)
+        return probs
+
+
+def pooled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of the pool, [n, C]."""
+    return predicted(Mixture(ask.weak, ask.strong, *ask.gated))
+
+
+def sampled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of one expert per node, drawn with the confidence, [n, C]."""
+    draws = torch.rand(ask.confidence.shape, generator=generator).to(ask.confidence.device)
+    return ask.choose(draws < ask.confidence)
+
+
+def routed(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
+    """Probabilities of the weak expert where its confidence reaches the threshold, else of the strong one, [n, C]."""
+    return ask.choose(ask.confidence >= threshold)
+
+
+Inference = Callable[..., Tensor]
+"""A mode: `(question, *, threshold, generator) -> probabilities [n, C]`."""
+INFERENCE = Names("inference", {"pooled": pooled, "sampled": sampled, "routed": routed})
+
+
+class Answer(NamedTuple):
+    """A prediction, and what it took."""
+
+    probabilities: Tensor
+    """[N, C], or [n, C] for n nodes."""
+    touched: Touched
+    """What the strong expert read, beside a full forward."""
+
+
+@torch.no_grad()
+def answer(
+    model: Mowst,
+    x: Tensor,
+    graph: Tensor,
+    *,
+    nodes: Nodes | None = None,
+    how: str | Inference = "pooled",
+    threshold: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Answer:
+    """Predict with a mixture in evaluation mode, and say what of the graph the strong expert read.
+
+    Args:
+        model: a trained mixture.
+        x: features of all nodes, [N, F].
+        graph: an `Adjacency`, made once per graph, or a plain `edge_index` [2, E].
+        nodes: ids `[n]` of the nodes to predict, in any order, repeated or not; none: all of them.
+        how: a mode by name, or one's own.
+        threshold: confidence from which `routed` asks the weak expert; by default the model's own.
+        generator: of the draws of `sampled`.
+
+    Raises:
+        InputError: a node id is not one of the graph.
+    """
+    distinct, place = distinct_ids(nodes, len(x), x.device)
+    with evaluating(model):
+        ask = Question(
+            model,
+            x,
+            distinct,
+            expert_on(model, "weak", x, graph),
+            expert_on(model, "strong", x, graph),
+            untouched(model.strong, x, graph),
+        )
+        probs: Tensor = INFERENCE.lookup(how)(ask, threshold=own(model, threshold), generator=generator)
+    return Answer(probs if place is None else probs[place], ask.touched)
+
+
+def predict(
+    model: Mowst,
+    x: Tensor,
+    edge_index: Tensor,
+    *,
+    nodes: Nodes | None = None,
+    how: str | Inference = "pooled",
+    threshold: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Probabilities of a mixture in evaluation mode, [N, C], or `[n, C]` for node ids `[n]`; arguments as in `answer`.
+
+    For some nodes only what is within reach of them is run, where that is cheaper than a forward on the whole graph.
+    """
+    return answer(model, x, edge_index, nodes=nodes, how=how, threshold=threshold, generator=generator).probabilities
+
+
+class Kept:
+    """A trained mixture on a graph that stays as it is: the strong expert is run once, a query is one gather.
+
+    Its logits are kept, C numbers per node; the weak expert and the gate are run for what is asked. Exact for every
+    strong expert. The model is copied: what is trained later does not reach it.
+
+        kept = Kept(model, data.x, data.adj_t)
+        kept.query([17])                     # [1, C]
+    """
+
+    def __init__(self, model: Mowst, x: Tensor, graph: Tensor):
+        self.model, self.x, self.graph = copy.deepcopy(model).eval(), x, graph
+        kind = x.device.type
+        self.precision: dict[str, Any] = {"dtype": torch.get_autocast_dtype(kind)}
+        self.precision["enabled"] = torch.is_autocast_enabled(kind)
+        self.logits = expert_on(self.model, "strong", x, graph)(None)[0]
+        self.touched = untouched(self.model.strong, x, graph)
+
+    @torch.no_grad()
+    def query(
+        self,
+        nodes: Nodes,
+        *,
+        how: str | Inference = "pooled",
+        threshold: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Probabilities [n, C] for node ids `[n]`; options as in `answer`."""
+        distinct, place = distinct_ids(nodes, len(self.x), self.x.device)
+        ask = Question(
+            self.model,
+            self.x,
+            distinct,
+            expert_on(self.model, "weak", self.x, self.graph),
+            lambda some: (self.logits if some is None else self.logits.index_select(0, some), self.touched),
+            self.touched,
+        )
+        with torch.autocast(self.x.device.type, **self.precision):  # as the strong expert was run
+            return INFERENCE.lookup(how)(ask, threshold=own(self.model, threshold), generator=generator)[place]
+
+
+def own(model: Mowst, threshold: float | None) -> float:
+    """Return the threshold that was asked for, or the model's own."""
+    return float(model.threshold) if threshold is None else threshold
+
+
+def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """Return the distinct ids among `nodes`, none for all nodes, and the place of each in them, none if in order.
+
+    Raises:
+        InputError: an id is no whole number, or not a node of the graph.
+    """
+    if nodes is None:
+        return None, None
+    try:
+        ids = torch.as_tensor(nodes, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"nodes: must be a list of ids: {error}") from None
+    if ids.numel() == 0:
+        ids = ids.long()
+    if ids.dim() != 1 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+        raise InputError(f"nodes: must be a list of ids, got {ids.dtype} of shape {list(ids.shape)}")
+    wrong = ids[(ids < 0) | (ids >= num_nodes)]
+    if len(wrong):
+        raise InputError(f"nodes: {int(wrong[0])} is no node of the graph, which has 0 to {num_nodes - 1}")
+    if len(ids) == 0:
+        return ids.new_zeros(1), ids  # Rows without a node give warnings on their way: one is asked, none is taken.
+    distinct, place = torch.unique(ids.long(), return_inverse=True)
+    return (None, ids.long()) if len(distinct) == num_nodes else (distinct, place)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode inside, and every part of it back into its own mode afterwards."""
+    training = [part for part in model.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

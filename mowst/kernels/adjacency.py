@@ -1,0 +1,144 @@
+"""Message passing as a sparse product that is fast in both directions.
+
+PyG's convolutions take an `edge_index` [2, E] and gather and scatter along it, or a sparse adjacency in its place and
+multiply by it. On a CPU the product is the faster by a factor of several, but torch's CSR tensor multiplies well in one
+direction only: its gradient goes through the transpose, converted anew on every call. An `Adjacency` keeps both
+directions, and looks enough like a CSR tensor for PyG's fused message passing to take it unchanged.
+
+Rows are targets and columns sources: entry (i, j) is the edge j -> i, which is what PyG calls `adj_t`.
+
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    GraphSAGE(...)(x, adjacency)               # mean product
+    GCN(..., normalize=False)(x, normalized(adjacency, x.size(0)))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import GCNConv, GINConv, SAGEConv
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.utils import scatter
+
+from mowst.errors import InputError
+from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix
+
+with torch.random.fork_rng(devices=[]):
+    # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
+    # product (a median), no later one would multiply.
+    SAGEConv(1, 1), GINConv(nn.Identity()), GCNConv(1, 1)
+
+
+class Adjacency(SparseMatrix):
+    """The prepared adjacency [N, N] of one graph, which PyG's fused message passing takes in place of `edge_index`."""
+
+    _edge_index: Tensor | None = None
+    _gcn: Adjacency | None = None
+    _mean: Adjacency | None = None
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
+        """Prepare a graph given as source and target of each edge, [2, E], possibly with a weight per edge, [E]."""
+        if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
+            span = f"{int(edge_index.min())} to {int(edge_index.max())}"
+            raise InputError(f"edge_index names nodes {span}, but the graph has nodes 0 to {num_nodes - 1}")
+        source, target = edge_index
+        adjacency = cls(Rows.from_entries(target, source, edge_weight, (num_nodes, num_nodes)), num_nodes)
+        adjacency._edge_index = edge_index
+        return adjacency
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of each edge, [2, E]: what it was made from, or, once moved or restored, by target."""
+        if self._edge_index is None:
+            target, source = self.rows.entries()
+            self._edge_index = torch.stack([source, target])
+        return self._edge_index
+
+    def gcn(self) -> Adjacency:
+        """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), kept; self-loops as in PyG."""
+        if self._gcn is None:
+            target, source = self.rows.entries()
+            edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
+            self._gcn = Adjacency(Rows.from_entries(edges[1], edges[0], weight, self.shape), len(self))
+        return self._gcn
+
+    def averaging(self) -> Adjacency:
+        """Return D^-1 A, D the number of edges into each node: its product is a mean over neighbours; kept."""
+        if self._mean is None:
+            degree = self.rows.start.diff()
+            share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
+            value = share if self.rows.value is None else share * self.rows.value
+            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, value), self.size(1))
+        return self._mean
+
+    def aggregate(self, x: Tensor, reduce: str = "sum") -> Tensor:
+        """Reduce the rows of `x` [N, F] over the edges into each node, [N, F]; fast for `sum` and `mean`."""
+        if reduce in ("sum", "mean"):
+            return (self if reduce == "sum" else self.averaging()).times(x)
+        target, source = self.rows.entries()
+        message = x[source] if self.rows.value is None else x[source] * self.rows.value.to(x.dtype)[:, None]
+        return scatter(message, target, dim=0, dim_size=len(self), reduce=reduce)
+
+    def values(self) -> Tensor:
+        """Return the entries by row, [E]: ones for a graph without weights."""
+        one = torch.ones((), dtype=self.dtype, device=self.device)
+        return one.expand(len(self.rows.column)) if self.rows.value is None else self.rows.value
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what PyG asks of a CSR tensor: its layout, its entries and its products."""
+        if func in _ANSWERS and isinstance(args[0], Adjacency):
+            return _ANSWERS[func](*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        """Refuse what is no product; a detached or cloned adjacency is itself."""
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
+            return args[0]
+        raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
+
+
+_ANSWERS: dict[Any, Callable[..., Any]] = {
+    Tensor.layout.__get__: lambda self: torch.sparse_csr,  # type: ignore[attr-defined]
+    Tensor.is_sparse_csr.__get__: lambda self: True,  # type: ignore[attr-defined]
+    Tensor.crow_indices: lambda self: self.rows.start,
+    Tensor.col_indices: lambda self: self.rows.column,
+    **dict.fromkeys(PRODUCTS, Adjacency.aggregate),
+}
+
+
+def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Return the GCN-normalised adjacency [N, N]: kept by an `Adjacency`, computed anew for a plain `edge_index`."""
+    if not isinstance(edge_index, Adjacency):
+        edge_index = Adjacency.from_edge_index(edge_index, num_nodes)
+    return edge_index.gcn()
+
+
+def only_multiplies(conv: nn.Module) -> bool:
+    """Whether a convolution uses the graph for products and nothing else: it says so, or is one of PyG's that do.
+
+    One that adds self-loops or normalises by itself would rebuild the adjacency in every call.
+    """
+    if getattr(conv, "takes_adjacency", False):
+        return True
+    rebuilds = getattr(conv, "normalize", False) and hasattr(conv, "add_self_loops")
+    return bool(getattr(conv, "fuse", False)) and conv.flow == "source_to_target" and not rebuilds
+
+
+def suited(module: nn.Module, edge_index: Tensor) -> Tensor:
+    """Return the graph in the form that `module` can take: an `Adjacency` where it multiplies, else the plain edges.
+
+    A module multiplies if it says so (`takes_adjacency = True`), or if it is one of PyG's models all of whose
+    convolutions have a fused path. A plain `edge_index` passes through.
+    """
+    if not isinstance(edge_index, Adjacency) or getattr(module, "takes_adjacency", False):
+        return edge_index
+    multiplies = isinstance(module, BasicGNN) and all(map(only_multiplies, module.convs))
+    return edge_index if multiplies else edge_index.edge_index

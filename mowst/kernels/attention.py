@@ -1,0 +1,168 @@
+"""Graph attention as a sparse product whose entries are learned.
+
+PyG's GAT layer gathers what is sent along every edge, [E, H, C], weighs it, and scatters it; its gradient does so once
+more. On a CPU nearly all of its time is that memory. Here the weights of a head are the entries of the adjacency's
+rows, the layer is their product with the nodes, and no message is ever written down: the gradient with respect to the
+nodes is the product with the transpose, that with respect to the weights a product sampled at the edges.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch_geometric.nn import GATConv
+from torch_geometric.nn.models import GAT as PyGGAT
+
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.sparse import Rows
+
+DEVICES = ("cpu", "cuda")
+"""Kinds of device on which attention is computed by products; on others PyG's own way is taken."""
+
+with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1), check_invariants=False)
+
+
+class _Softmax(torch.autograd.Function):
+    """Softmax over the edges into each node of leaky_relu(source + target), one head after the other."""
+
+    @staticmethod
+    def forward(adjacency: Adjacency, source: Tensor, target: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+        rows = adjacency.rows
+        before = source.index_select(1, rows.column) + spread(target, rows)
+        weights = torch.empty_like(before)
+        for head, score in enumerate(F.leaky_relu(before, slope)):
+            score -= spread(reduced(score, rows, "max"), rows)
+            torch.div(score.exp_(), spread(reduced(score, rows, "sum"), rows), out=weights[head])
+        return weights, before > 0
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.adjacency, *_, ctx.slope = inputs
+        ctx.save_for_backward(*output)
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, Tensor, Tensor, None]:
+        weights, positive = ctx.saved_tensors
+        rows, columns, turn = ctx.adjacency.rows, ctx.adjacency.columns, ctx.adjacency.turn
+        size = len(ctx.adjacency)
+        source, target = gradient.new_empty(len(weights), size), gradient.new_empty(len(weights), size)
+        for head, (weight, above) in enumerate(zip(weights, positive, strict=True)):
+            pushed = weight * gradient[head]
+            pushed -= weight * spread(reduced(pushed, rows, "sum"), rows)
+            pushed = torch.where(above, pushed, ctx.slope * pushed)
+            target[head] = reduced(pushed, rows, "sum")
+            source[head] = reduced(pushed.index_select(0, turn), columns, "sum")
+        return None, source, target, None
+
+
+class _Weighted(torch.autograd.Function):
+    """For each head, the adjacency with these entries times the nodes."""
+
+    @staticmethod
+    def forward(adjacency: Adjacency, weights: Tensor, x: Tensor) -> Tensor:
+        return torch.stack([times(adjacency.rows, entries, each) for entries, each in zip(weights, x, strict=True)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.adjacency, *saved = inputs
+        ctx.save_for_backward(*saved)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor]:
+        weights, x = ctx.saved_tensors
+        adjacency, gradient = ctx.adjacency, gradient.contiguous()
+        rows, dtype = adjacency.rows, weights.dtype
+        entries, nodes = torch.empty_like(weights), torch.empty_like(x)
+        for head, pushed in enumerate(gradient):
+            entries[head] = at_entries(rows, pushed.to(dtype), x[head].to(dtype))
+            nodes[head] = times(adjacency.columns, weights[head].index_select(0, adjacency.turn), pushed)
+        return None, entries, nodes
+
+
+def spread(x: Tensor, rows: Rows) -> Tensor:
+    """Repeat the number of each row, [..., N], for each of its entries, [..., E]."""
+    return x.index_select(-1, rows.row)
+
+
+def reduced(entries: Tensor, rows: Rows, how: str) -> Tensor:
+    """Reduce the entries [E] of each row to one number, [N]."""
+    return torch.segment_reduce(entries, how, offsets=rows.start.long())
+
+
+def times(rows: Rows, entries: Tensor, x: Tensor) -> Tensor:
+    """Multiply the rows, with these entries [E], by `x` [N, C] in its precision."""
+    return Rows(rows.start, rows.column, entries).times(x)
+
+
+def at_entries(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right.T of [N, C] and [N, C] at the entries of the rows alone, [E]."""
+    zeros, shape = left.new_zeros(len(rows.column)), (len(left), len(right))  # 0 times not-a-number would stay
+    pattern = torch.sparse_csr_tensor(rows.start, rows.column, zeros, shape, check_invariants=False)
+    return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
+
+
+def attend(
+    adjacency: Adjacency, x: Tensor, source: Tensor, target: Tensor, *, slope: float = 0.2, dropout: float = 0.0
+) -> Tensor:
+    """Average what nodes say over the edges into each node, by attention (arXiv 1710.10903, equations 3 to 5).
+
+    Args:
+        adjacency: [N, N], whose structure alone counts.
+        x: [N, H, C] what each node says to its neighbours, by head.
+        source, target: [N, H] scores of a node as source and as target; the weight of an edge is the softmax of
+            leaky_relu(source + target), over the edges into the same target.
+        slope: of the leaky ReLU below zero.
+        dropout: probability of dropping an edge of a head.
+
+    Returns: [N, H, C]; zeros where no edge leads.
+    """
+    kept = torch.promote_types(x.dtype, torch.float32)
+    source, target = (score.t().to(kept).contiguous() for score in (source, target))
+    weights, _ = _Softmax.apply(adjacency, source, target, slope)  # type: ignore[no-untyped-call]
+    weights = F.dropout(weights, dropout, training=dropout > 0)
+    passed: Tensor = _Weighted.apply(adjacency, weights, x.transpose(0, 1).contiguous())  # type: ignore[no-untyped-call]
+    return passed.transpose(0, 1)
+
+
+class AttentionConv(GATConv):
+    """PyG's GAT layer, which on a prepared adjacency attends by products; elsewhere it is PyG's as it is."""
+
+    takes_adjacency = True
+
+    def forward(self, x: Any, edge_index: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """[N, F], [2, E] or an `Adjacency` [N, N] -> [N, H * C], or [N, C] where heads are averaged."""
+        if not isinstance(edge_index, Adjacency):
+            return super().forward(x, edge_index, *args, **kwargs)
+        plain = self.flow == "source_to_target" and self.lin is not None and isinstance(x, Tensor)
+        asked = any(value is not None for value in (*args, *kwargs.values()))
+        if asked or not plain or edge_index.device.type not in DEVICES:
+            return super().forward(x, edge_index.edge_index, *args, **kwargs)
+        heads = self.lin(x).view(-1, self.heads, self.out_channels)
+        source, target = ((heads * each).sum(-1) for each in (self.att_src, self.att_dst))
+        adjacency = edge_index.gcn() if self.add_self_loops else edge_index
+        dropout = self.dropout if self.training else 0.0
+        out = attend(adjacency, heads, source, target, slope=self.negative_slope, dropout=dropout)
+        out = out.flatten(1) if self.concat else out.mean(1)
+        out = out if self.res is None else out + self.res(x)
+        return out if self.bias is None else out + self.bias.to(out.dtype)
+
+
+class GAT(PyGGAT):
+    """PyG's GAT with layers that take a prepared adjacency; those of its second version are PyG's own."""
+
+    def init_conv(self, in_channels: Any, out_channels: int, **kwargs: Any) -> GATConv:
+        """Make a layer, as PyG's models do."""
+        conv = super().init_conv(in_channels, out_channels, **kwargs)
+        if type(conv) is GATConv:
+            conv.__class__ = AttentionConv  # it has the same parameters, and nothing to set up
+        return conv

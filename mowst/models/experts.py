@@ -1,0 +1,252 @@
+"""Weak and strong experts by name: modules `(x [N, F], edge_index) -> logits [N, C]`.
+
+PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
+normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
+once per layer; they multiply by it on their narrower side; GAT layers attend by products (`mowst.kernels.attention`); and ReLU
+with dropout behind it is one step.
+
+| name     | model                                                                           |
+|----------|---------------------------------------------------------------------------------|
+| mlp      | PyG's MLP, which sees a node's own features only                                |
+| gcn      | PyG's GCN (Kipf & Welling, 2017, arXiv 1609.02907)                              |
+| sage     | PyG's GraphSAGE, mean aggregation (Hamilton et al., 2017, arXiv 1706.02216)     |
+| gin      | PyG's GIN (Xu et al., 2019, arXiv 1810.00826)                                   |
+| gat      | PyG's GAT (Veličković et al., 2018, arXiv 1710.10903)                           |
+| gin-skip | GIN layers with skip connections, as in the Mowst paper                         |
+| gcn-res, sage-res, gat-res | skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import BatchNorm, GCNConv, GINConv, LayerNorm, MessagePassing, SAGEConv
+from torch_geometric.nn.models import GCN as PyGCN
+from torch_geometric.nn.models import GIN, MLP, GraphSAGE
+from torch_geometric.nn.resolver import normalization_resolver
+
+from mowst.errors import InputError
+from mowst.kernels.adjacency import normalized, only_multiplies
+from mowst.kernels.attention import GAT, AttentionConv
+from mowst.kernels.dropout import ReLUDropout, relu_dropout
+from mowst.names import Names
+
+
+class EdgelessMLP(MLP):
+    """PyG's MLP called like a GNN; its own second argument would take the edges for a batch vector.
+
+    With a norm over all nodes (graph norm, pair norm) it can no more be run for some of them alone than a GNN.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.sees_edges = not all(map(is_node_wise, self.norms))
+
+    def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
+        """[N, F] -> [N, C]; the edges are not looked at."""
+        return super().forward(x)
+
+
+def is_node_wise(norm: nn.Module) -> bool:
+    """Whether a norm in evaluation mode looks at one node at a time."""
+    if isinstance(norm, LayerNorm):
+        return norm.mode == "node"
+    batch_norm = norm.module if isinstance(norm, BatchNorm) else norm
+    return isinstance(norm, nn.Identity) or bool(getattr(batch_norm, "track_running_stats", False))
+
+
+class NarrowGCNConv(GCNConv):
+    """PyG's GCN layer on a normalised adjacency, (A X) W where X is the narrower side, else A (X W).
+
+    The results are the same. In a first layer A X is the product of two constants, which an `Adjacency` keeps.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
+        for name in kwargs.keys() & {"add_self_loops", "improved", "cached"}:
+            raise ValueError(f"{name}: the model normalises, with self-loops; torch_geometric.nn.models.GCN takes it")
+        super().__init__(in_channels, out_channels, **{**kwargs, "normalize": False})
+        self.passes_first = in_channels < out_channels
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """[N, F], [N, N] -> [N, H]."""
+        if not self.passes_first:
+            return super().forward(x, edge_index, edge_weight)
+        passed = self.propagate(edge_index, x=x, edge_weight=edge_weight)
+        return F.linear(passed, self.lin.weight, self.bias)
+
+
+class GCN(PyGCN):
+    """PyG's GCN on an adjacency that is normalised once per call, not once per layer; plain edges or an `Adjacency`."""
+
+    takes_adjacency = True
+    normalize = True
+    inference_per_layer = PyGCN.inference_per_layer  # `forward` below leaves the layers as they are.
+
+    def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
+        """Make a layer, as PyG's models do."""
+        return NarrowGCNConv(in_channels, out_channels, **kwargs)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """[N, F], [2, E] -> [N, C]."""
+        return super().forward(x, normalized(edge_index, x.size(0)))
+
+
+class Residual(nn.Module):
+    """Graph convolutions with skip connections between a linear layer in front (if asked for) and one behind.
+
+    Each layer is dropout(relu(norm(conv(h) + W h))), the skip optional; the layout of Luo et al., 2024
+    (arXiv 2406.08993), with which plain GNNs reach what is published for them.
+
+    Args:
+        conv: `(in_channels, out_channels, **options) -> MessagePassing`.
+        in_channels, hidden_channels, out_channels, num_layers, dropout, norm, norm_kwargs: as in PyG's models;
+            `num_layers` counts convolutions.
+        pre_linear: a linear layer in front of the first convolution.
+        residual: the skip connection W h.
+        normalize: whether the convolutions expect a GCN-normalised adjacency.
+        options: of every convolution.
+    """
+
+    takes_sparse_features = True
+
+    def __init__(
+        self,
+        conv: Callable[..., MessagePassing],
+        in_channels: int,
+        hidden_channels: int,
+        num_layers: int,
+        out_channels: int,
+        dropout: float = 0.5,
+        norm: str | None = "layer_norm",
+        norm_kwargs: Mapping[str, Any] | None = None,
+        *,
+        pre_linear: bool = False,
+        residual: bool = True,
+        normalize: bool = False,
+        **options: Any,
+    ):
+        super().__init__()
+        self.normalize, self.num_layers, self.hidden_channels = normalize, num_layers, hidden_channels
+        self.lin_in = nn.Linear(in_channels, hidden_channels) if pre_linear else None
+        first = hidden_channels if pre_linear else in_channels
+        widths = [first, *[hidden_channels] * (num_layers - 1)]
+        self.convs = nn.ModuleList(conv(width, hidden_channels, **options) for width in widths)
+        self.takes_adjacency = all(map(only_multiplies, self.convs))
+        self.skips = nn.ModuleList(nn.Linear(width, hidden_channels) for width in widths) if residual else None
+        norm_kwargs = norm_options(norm) if norm_kwargs is None else norm_kwargs
+        norms = (normalization_resolver(norm, hidden_channels, **norm_kwargs) for _ in widths)
+        self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
+        self.dropout = nn.Dropout(dropout)
+        self.lin_out = nn.Linear(hidden_channels, out_channels)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """[N, F], [2, E] -> [N, C]."""
+        if self.normalize:
+            edge_index = normalized(edge_index, x.size(0))
+        x = self._enter(x)
+        for layer, conv in enumerate(self.convs):
+            x = self._update(layer, conv(x, edge_index), x)
+        return self.lin_out(x)
+
+    def inference_per_layer(self, layer: int, x: Any, edge_index: Tensor, batch_size: int) -> Tensor:
+        """One layer for the first nodes, as PyG's models offer it; `x` is [N, F], or a pair of sources and targets."""
+        if layer == 0:
+            x = tuple(map(self._enter, x)) if isinstance(x, tuple) else self._enter(x)
+        own = x[1] if isinstance(x, tuple) else x[:batch_size]
+        out = self._update(layer, self.convs[layer](x, edge_index)[:batch_size], own)
+        return self.lin_out(out) if layer == self.num_layers - 1 else out
+
+    def _enter(self, x: Tensor) -> Tensor:
+        return x if self.lin_in is None else self.dropout(self.lin_in(x))
+
+    def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
+        x = passed if self.skips is None else passed + self.skips[layer](own)
+        return relu_dropout(self.norms[layer](x), self.dropout.p, self.dropout.training)
+
+
+def gin_conv(in_channels: int, out_channels: int) -> GINConv:
+    """GIN layer with the two-layer MLP that PyG's GIN uses."""
+    return GINConv(MLP([in_channels, out_channels, out_channels], norm="batch_norm"))
+
+
+def gat_conv(
+    in_channels: int, out_channels: int, heads: int = 1, *, concat: bool = True, **options: Any
+) -> AttentionConv:
+    """GAT layer of this width in all, which is divided among the heads unless they are averaged."""
+    if concat and out_channels % heads:
+        raise ValueError(f"heads: {heads} do not divide hidden_channels {out_channels}")
+    return AttentionConv(in_channels, out_channels // heads if concat else out_channels, heads, concat, **options)
+
+
+def norm_options(norm: str | None) -> dict[str, Any]:
+    """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
+    return {"mode": "node"} if norm == "layer_norm" else {}
+
+
+def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
+    """Make PyG's models with ReLU and dropout in one layer, where one follows the other; they compute the same."""
+
+    @wraps(kind, updated=())
+    def make(*args: Any, **kwargs: Any) -> nn.Module:
+        model: Any = kind(*args, **kwargs)
+        norm_between = model.act_first and any(not isinstance(norm, nn.Identity) for norm in model.norms)
+        if type(model.act) is nn.ReLU and not norm_between:
+            if not isinstance(model, MLP):
+                model.act, model.dropout = ReLUDropout(model.dropout.p), nn.Dropout(0.0)
+            elif len(rates := set(model.dropout[: len(model.norms)])) == 1:
+                model.act = ReLUDropout(*rates)
+                model.dropout = [0.0] * len(model.norms) + model.dropout[len(model.norms) :]
+        return model
+
+    return make
+
+
+EXPERTS = Names(
+    "experts",
+    {
+        "mlp": in_one_step(EdgelessMLP),
+        "gcn": in_one_step(GCN),
+        "sage": in_one_step(GraphSAGE),
+        "gin": in_one_step(GIN),
+        "gat": in_one_step(GAT),
+        "gin-skip": partial(Residual, gin_conv),
+        "gcn-res": partial(Residual, NarrowGCNConv, normalize=True),
+        "sage-res": partial(Residual, SAGEConv),
+        "gat-res": partial(Residual, gat_conv),
+    },
+)
+
+
+def expert(
+    kind: str, in_channels: int, out_channels: int, *, norm: str = "none", dropout: float = 0.0, **options: Any
+) -> nn.Module:
+    """Build an expert by name.
+
+    Args:
+        kind: a name of `EXPERTS`, or the dotted path of a class or function that takes PyG's argument names.
+        in_channels, out_channels: features F and classes C.
+        norm: PyG's name of a normalisation, or "none".
+        dropout: probability of dropping a hidden activation in training.
+        options: `hidden_channels`, `num_layers` and whatever else the constructor takes.
+
+    Raises:
+        InputError: the name is unknown, or the constructor refuses an argument.
+    """
+    factory = EXPERTS.lookup(kind)
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError as error:
+        raise InputError(f"expert {kind}: {error}") from None
+    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": norm_options(norm), "dropout": float(dropout)}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}
+        options = {name: value for name, value in options.items() if name in parameters or name not in optional}
+    try:
+        return factory(in_channels=in_channels, out_channels=out_channels, **options)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"expert {kind}: {error}") from None

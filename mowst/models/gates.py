@@ -1,0 +1,312 @@
+"""Confidence of the weak expert: dispersions of its prediction, and gates that turn them into a weight.
+
+Notation: p = softmax(weak logits) `[N, C]`, D a dispersion, G a gate, c = G(D(p)) `[N]` in [0, 1].
+
+A dispersion (Zeng et al., 2024, arXiv 2311.05185, definition 3.1) is continuous, quasi-convex and 0 exactly at the
+uniform distribution; ours are scaled to 1 at one-hot. `margin` is offered beside them but is none: it is 0 at
+(.5, .5, 0) too.
+
+| name       | D(p)                              |
+|------------|-----------------------------------|
+| variance   | Var(p) C² / (C - 1)               |
+| negentropy | 1 - H(p) / log C                  |
+| max        | (max p - 1/C) / (1 - 1/C)         |
+| margin     | largest p minus second largest p  |
+
+A gate is any module `gate(weak_logits, x, strong_logits=None) -> Gated(confidence, scale)`. One whose `needs_strong`
+is true looks at the strong expert too, so that expert runs everywhere; `scale` asks for a logarithmic pool
+(`mowst.models.mixture`). Gates take raw logits and apply softmax once, in at least float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn.models import MLP
+
+from mowst.kernels.sparse_features import dense
+from mowst.names import Names
+
+Dispersion = Callable[[Tensor], Tensor]
+
+
+def variance(probs: Tensor) -> Tensor:
+    """Variance over the classes relative to that of one-hot, [N, C] -> [N] in [0, 1].
+
+    The mean of probabilities is known to be 1/C; torch's own variance takes more than twice as long.
+    """
+    C = probs.size(-1)
+    return ((probs - 1 / C).square().mean(dim=-1) * (C * C / (C - 1))).clamp(0, 1)
+
+
+def negentropy(probs: Tensor) -> Tensor:
+    """One minus the entropy relative to log C, [N, C] -> [N] in [0, 1].
+
+    The logarithm is clamped: the slope of the entropy is infinite where softmax saturates, and 0 · inf is NaN.
+    """
+    entropy = -(probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim=-1)
+    return (1 - entropy / math.log(probs.size(-1))).clamp(0, 1)
+
+
+def maximum(probs: Tensor) -> Tensor:
+    """Largest probability, shifted and scaled so that uniform gives 0 and one-hot 1, [N, C] -> [N] in [0, 1]."""
+    C = probs.size(-1)
+    return ((probs.amax(dim=-1) - 1 / C) * (C / (C - 1))).clamp(0, 1)
+
+
+def margin(probs: Tensor) -> Tensor:
+    """Largest minus second largest probability, [N, C] -> [N] in [0, 1]. A signal, not a dispersion."""
+    top = probs.topk(2, dim=-1).values
+    return top[..., 0] - top[..., 1]
+
+
+DISPERSIONS = Names("dispersions", {"variance": variance, "negentropy": negentropy, "max": maximum, "margin": margin})
+
+
+class Gated(NamedTuple):
+    """What a gate answers."""
+
+    confidence: Tensor
+    """[N] in [0, 1]: the weak expert's share of the weight."""
+    scale: Tensor | None = None
+    """[N] > 0: total weight of a logarithmic pool; none: linear pool."""
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes in at least float32, [N, C] -> [N, C]."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)
+
+
+class DispersionGate(nn.Module):
+    """Base of the gates that see the weak expert's dispersions: `measure` gives them as columns.
+
+    Args:
+        dispersions: names or functions; one column each.
+        detach: stop the gradient of the confidence at the weak expert's logits, as the authors' code does. The paper's
+            analysis lets it flow, and so does the default: that is how the weak expert learns to step back.
+    """
+
+    needs_strong = False
+    search: ClassVar[dict[str, Any]] = {}
+    """What a study may search of the constructor's own parameters; ranges as beside the fields of `mowst.experiment.config`."""
+
+    def __init__(self, dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"), *, detach: bool = False):
+        super().__init__()
+        self.dispersions = tuple(DISPERSIONS.lookup(dispersion) for dispersion in dispersions)
+        self.detach = detach
+
+    def measure(self, weak_logits: Tensor) -> Tensor:
+        """Dispersions of the weak prediction, [N, C] -> [N, D] in [0, 1]."""
+        probs = probabilities(weak_logits.detach() if self.detach else weak_logits)
+        return torch.stack([dispersion(probs) for dispersion in self.dispersions], dim=-1)
+
+
+class LearnedGate(DispersionGate):
+    """The gate of the published experiments: sigmoid of an MLP over the dispersions, with the features if asked.
+
+    Nothing makes it monotone or 0 at 0; `MonotoneGate` has both.
+
+    Args:
+        dispersions, detach: see `DispersionGate`.
+        in_channels: number of node features joined to the dispersions; 0 for dispersions only.
+        hidden_channels, num_layers, dropout: of the MLP.
+    """
+
+    search: ClassVar[dict[str, Any]] = {"hidden_channels": [16, 64], "dropout": (0.0, 0.7)}
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        in_channels: int = 0,
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+        detach: bool = False,
+    ):
+        super().__init__(dispersions, detach=detach)
+        self.in_channels = in_channels
+        width = len(self.dispersions) + in_channels
+        channels = [width, *[hidden_channels] * (num_layers - 1), 1]
+        self.mlp = MLP(channels, dropout=float(dropout), norm=None)
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C], [N, F] -> confidence [N]."""
+        signals = self.measure(weak_logits)
+        if self.in_channels:
+            signals = torch.cat([signals, dense(x).to(signals.dtype)], dim=-1)
+        confidence: Tensor = self.mlp(signals).squeeze(-1).to(signals.dtype).sigmoid()
+        return Gated(confidence)
+
+
+class PowerGate(DispersionGate):
+    """c = D^alpha with alpha >= 1: no parameters, 0 at uniform, 1 at one-hot.
+
+    Several dispersions are averaged first.
+    """
+
+    search: ClassVar[dict[str, Any]] = {"alpha": (1.0, 16.0, "log")}
+
+    def __init__(
+        self, dispersions: Sequence[str | Dispersion] = ("variance",), *, alpha: float = 1.0, detach: bool = False
+    ):
+        if alpha < 1:
+            raise ValueError(f"alpha must be at least 1, got {alpha}")
+        super().__init__(dispersions, detach=detach)
+        self.alpha = alpha
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C] -> confidence [N]."""
+        return Gated(self.measure(weak_logits).mean(dim=-1) ** self.alpha)
+
+
+class MonotoneGate(DispersionGate):
+    """The gate that the theory assumes: non-decreasing in every dispersion, 0 at 0, at most 1.
+
+    G(D) = 1 - exp(f(0) - f(D)), f(D) = v · sigmoid(W D + b) with v, W >= 0 (softplus of free parameters).
+    """
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        hidden_channels: int = 16,
+        detach: bool = False,
+    ):
+        super().__init__(dispersions, detach=detach)
+        self.inner = nn.Linear(len(self.dispersions), hidden_channels)
+        self.outer = nn.Parameter(torch.empty(hidden_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Spread the steps over [0, 1] and start near G(D) = D."""
+        nn.init.constant_(self.inner.weight, 3.0)
+        steps = torch.linspace(-3.0, 0.0, self.outer.numel()) * len(self.dispersions)
+        self.inner.bias.data.copy_(steps)
+        nn.init.constant_(self.outer, math.log(math.expm1(4.0 / self.outer.numel())))
+
+    def potential(self, signals: Tensor) -> Tensor:
+        """The non-decreasing f, [N, D] -> [N]."""
+        steps = F.linear(signals, F.softplus(self.inner.weight), self.inner.bias).sigmoid()
+        return steps @ F.softplus(self.outer)
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C] -> confidence [N]."""
+        signals = self.measure(weak_logits)
+        with torch.autocast(signals.device.type, enabled=False):
+            return Gated(-torch.expm1(self.potential(torch.zeros_like(signals)) - self.potential(signals)))
+
+
+class LogisticGate(DispersionGate):
+    """c = sigmoid(b + 2 w · D) with w >= 0 (softplus of free parameters): non-decreasing in every dispersion.
+
+    It has as many parameters as a handful of held-out nodes can tell.
+
+    Args:
+        dispersions, detach: see `DispersionGate`.
+        start: confidence at a uniform prediction before anything is learned; it leans to the strong expert.
+
+    Raises:
+        ValueError: start is not in (0, 1).
+    """
+
+    search: ClassVar[dict[str, Any]] = {"start": (0.01, 0.5, "log")}
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        start: float = 0.1,
+        detach: bool = False,
+    ):
+        if not 0 < start < 1:
+            raise ValueError(f"start must be between 0 and 1, got {start}")
+        super().__init__(dispersions, detach=detach)
+        self.start = start
+        self.slope = nn.Parameter(torch.empty(len(self.dispersions)))
+        self.bias = nn.Parameter(torch.empty(()))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Trust a uniform prediction by `start`, and a certain one more."""
+        nn.init.constant_(self.slope, 0.5)
+        nn.init.constant_(self.bias, math.log(self.start / (1 - self.start)))
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C] -> confidence [N]."""
+        signals = self.measure(weak_logits)
+        with torch.autocast(signals.device.type, enabled=False):
+            return Gated((self.bias + 2 * signals @ F.softplus(self.slope)).sigmoid())
+
+
+class FusedGate(DispersionGate):
+    """A logarithmic pool whose weights depend on the dispersions of both experts.
+
+    softmax(a_weak log p + a_strong log q) with (a_weak, a_strong) = ramp(W [D(p), D(q)] + b), where ramp(u) =
+    softplus(10 u) / 10 is nearly max(u, 0). Each expert alone, the geometric mean (½, ½) and the product of independent
+    evidence (1, 1) are among its settings. As `Gated`: confidence = a_weak / (a_weak + a_strong), scale their sum.
+
+    Args:
+        dispersions, detach: see `DispersionGate`.
+        start: the two weights before anything is learned; they lean to the strong expert.
+
+    Raises:
+        ValueError: start is not a pair of positive numbers.
+    """
+
+    needs_strong = True
+    steepness = 10.0
+    plain = ((0.001, 1.0), (1.0, 0.001), (1.0, 1.0))
+    """Weights that are worth a try everywhere: the strong expert, the weak one, the product of independent evidence."""
+
+    def __init__(
+        self,
+        dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"),
+        *,
+        start: tuple[float, float] = (0.001, 1.0),
+        detach: bool = False,
+    ):
+        if len(start) != 2 or min(start) <= 0:
+            raise ValueError(f"start must be two positive weights, got {start}")
+        super().__init__(dispersions, detach=detach)
+        self.start = start
+        self.linear = nn.Linear(2 * len(self.dispersions), 2)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weigh the experts by `start` everywhere."""
+        self.weigh(*self.start)
+
+    @torch.no_grad()
+    def weigh(self, *weights: float) -> None:
+        """Give the weak and the strong expert these weights everywhere."""
+        nn.init.zeros_(self.linear.weight)
+        k = self.steepness
+        ramp = [weight + math.log(-math.expm1(-k * weight)) / k for weight in weights]
+        self.linear.bias.copy_(torch.tensor(ramp))
+
+    def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
+        """[N, C], [N, C] -> confidence [N], scale [N]."""
+        assert strong_logits is not None, "this gate looks at the strong expert too"
+        signals = torch.cat([self.measure(weak_logits), self.measure(strong_logits)], dim=-1)
+        with torch.autocast(signals.device.type, enabled=False):
+            weights = F.softplus(self.linear(signals), beta=self.steepness)
+        scale = weights.sum(dim=-1).clamp_min(torch.finfo(weights.dtype).tiny)
+        return Gated(weights[..., 0] / scale, scale)
+
+
+GATES = Names(
+    "gate",
+    {
+        "learned": LearnedGate,
+        "power": PowerGate,
+        "monotone": MonotoneGate,
+        "logistic": LogisticGate,
+        "fused": FusedGate,
+    },
+)

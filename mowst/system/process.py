@@ -1,0 +1,89 @@
+"""Settings of a whole process, for the command line programs: no library function ever touches them.
+
+What they bring is measured by `benchmarks/speed.py`; results differ from the plain settings by the draw of the
+dropout masks, whose probability is rounded to a 256th, at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mowst.errors import InputError
+from mowst.kernels.dropout import draw_bits
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
+NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory in the process, and answer whether it did; other systems are left as they are.
+
+    A large tensor is otherwise given back to the system when freed, and the next one pays for fresh pages: more than
+    the arithmetic on it costs. The price is that the process stays as large as its largest moment, and that moment is
+    about twice as large: not every hole that a tensor leaves can be used again.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, NEVER)])
+
+
+def float32_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Run a command with dense float32 products in torch's `highest`, `high` (TF32) or `medium` (bfloat16) precision.
+
+    Raises:
+        InputError: at once, if less than the highest is asked of a device other than a CUDA one.
+    """
+    if precision != "highest" and device.type != "cuda":
+        raise InputError(f"--matmul {precision}: needs a CUDA device, this is {device.type}; choose from highest")
+    return _products_in(precision)
+
+
+@contextlib.contextmanager
+def _products_in(precision: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextlib.contextmanager
+def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[None]:
+    """Run a command with what makes a CPU fast: dropout draws bits, and freed memory stays in the process."""
+    if not enabled:
+        yield
+        return
+    if keep_memory:
+        keep_freed_memory()
+    with draw_bits():
+        yield
+
+
+def speak_plainly() -> None:
+    """Say a warning in a line of our own, and leave out what libraries say of themselves."""
+    warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"note: {' '.join(str(message).split())}\n"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a command's process, to be applied in another one, too."""
+
+    fast: bool = True
+    keep_memory: bool = True
+    matmul: str = "highest"
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Run with them."""
+        with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul):
+            yield

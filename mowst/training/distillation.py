@@ -1,0 +1,227 @@
+"""How the losses of `graphkd` become terms of the training loss.
+
+The student is the trainer's model, or one expert of its mixture. The teacher is the other expert, whose logits are
+constant or detached, or frozen signals that ride on the graph as node attributes, so that device moves treat them like
+any feature: `teacher_logits` [N, C], `teacher_hidden` (a tuple, [N, H] a layer), `teacher_reliability` [N].
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import Linear, MessagePassing
+
+import graphkd
+from graphkd import DistillationLoss, Signals, Weighted, on_rows
+from mowst.errors import InputError
+from mowst.evaluation.metrics import Output
+from mowst.kernels.sparse_features import dense
+from mowst.models.mixture import Mixture, log_pool, run_module
+from mowst.training.phases import Term
+from mowst.training.trainer import Trainer
+
+TEACHES = frozenset({"teacher", "teacher_hidden"})
+"""What a loss says it needs if it cannot do without a teacher."""
+
+
+def parse(kd: str | Sequence[Any]) -> tuple[Weighted, ...]:
+    """Return the weighted losses of a specification; raise `InputError` where it is wrong."""
+    try:
+        return graphkd.build(kd)
+    except ValueError as error:
+        raise InputError(f"kd: {error}") from None
+
+
+def wanted(losses: Sequence[Weighted]) -> frozenset[str]:
+    """Return everything that some of the losses need, or use where it is given."""
+    return frozenset().union(*(weighted.loss.needs | weighted.loss.wants for weighted in losses))
+
+
+def no_labels(out: Output, batch: Data) -> Tensor:
+    """Learn nothing from labels, [N] zeros: the objective of a student that only listens to its teacher."""
+    assert not isinstance(out, Mixture), "a mixture needs its own objective"
+    return out.sum(-1) * 0
+
+
+class Hidden:
+    """The hidden layers of a model at its latest run: what went into each of its layers but the first.
+
+    Layers are linear maps and message passing; hooks see their inputs (activations after norm, nonlinearity and
+    dropout), so the model need not be changed. `close` takes the hooks off.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.layers: tuple[Tensor, ...] = ()
+        self._x: Any = None
+        self._handles = [layer.register_forward_pre_hook(self._see) for layer in layers_of(model)]
+        self._handles.append(model.register_forward_pre_hook(self._begin))
+
+    def close(self) -> None:
+        """Take the hooks off, and forget."""
+        for handle in self._handles:
+            handle.remove()
+        self.layers, self._x = (), None
+
+    def _begin(self, model: nn.Module, arguments: tuple[Any, ...]) -> None:
+        self._x, self.layers = arguments[0], ()
+
+    def _see(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        given = arguments[0] if arguments else None
+        if isinstance(given, Tensor) and all(given is not known for known in (self._x, *self.layers)):
+            self.layers += (given,)
+
+
+def layers_of(model: nn.Module) -> Iterator[nn.Module]:
+    """Return a model's linear and message-passing layers, but not those that are part of another one."""
+    for child in model.children():
+        if isinstance(child, (MessagePassing, nn.Linear, Linear)):
+            yield child
+        else:
+            yield from layers_of(child)
+
+
+class Distill(nn.Module):
+    """A distillation loss as a term's loss, `(output, batch) -> [N]`, or a scalar for a coupled one.
+
+    Labels outside the training mask are -100 in the batch; a loss that needs a target takes the teacher's argmax there.
+
+    Args:
+        loss: a loss of `graphkd`, or any module with its contract.
+        student: the expert of a mixture that learns, "weak" or "strong"; "": the output is the student's logits.
+        teacher: the expert of the mixture that teaches; "": the signals that ride on the graph, if there are any.
+        on: the nodes that a coupled loss sees, "all" or "train"; of another one the term chooses the rows.
+        model: where the hidden layers are seen, for a loss that needs them.
+    """
+
+    def __init__(
+        self,
+        loss: DistillationLoss,
+        student: str = "",
+        teacher: str = "",
+        *,
+        on: str = "all",
+        model: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.loss, self.student, self.teacher, self.on = loss, student, teacher, on
+        uses = loss.needs | loss.wants
+        self.hidden = Hidden(model.get_submodule(student)) if model is not None and "hidden" in uses else None
+        seen = model is not None and teacher and "teacher_hidden" in uses
+        self.teacher_hidden = Hidden(model.get_submodule(teacher)) if model is not None and seen else None
+
+    def signals(self, out: Output, batch: Data) -> tuple[Signals, Signals | None]:
+        """Return what the loss may see of the student and of the teacher."""
+        student = Signals(logits_of(out, self.student), layers(self.hidden))
+        if self.teacher:
+            return student, Signals(logits_of(out, self.teacher), layers(self.teacher_hidden))
+        return student, frozen(batch)
+
+    def prepare(self, out: Output, batch: Data) -> None:
+        """Let the loss create its parameters on the student's device."""
+        self.loss.prepare(*self.signals(out, batch))
+        self.loss.to(batch.y.device)
+
+    def forward(self, out: Output, batch: Data) -> Tensor:
+        """Compute the loss of every node, [N], or of all at once."""
+        student, teacher = self.signals(out, batch)
+        if self.loss.coupled and self.on == "train":
+            rows = batch.train_mask
+            return on_rows(self.loss, rows, student, teacher, target=batch.y, edge_index=batch.edge_index)
+        return self.loss(student, teacher, target=batch.y, edge_index=batch.edge_index)
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hidden in (self.hidden, self.teacher_hidden):
+            if hidden is not None:
+                hidden.close()
+
+
+def logits_of(out: Output, part: str) -> Tensor:
+    """Return the logits [N, C] of an expert of a mixture, or of a model that has no parts."""
+    if isinstance(out, Mixture):
+        assert part, 'name the expert of the mixture: "weak" or "strong"'
+        return getattr(out, part)
+    return out
+
+
+def layers(hidden: Hidden | None) -> tuple[Tensor, ...]:
+    """Return the hidden layers that were seen, if any were looked at."""
+    return () if hidden is None else hidden.layers
+
+
+def frozen(batch: Data) -> Signals | None:
+    """Return the teacher that rides on a graph, if there is one."""
+    if "teacher_logits" not in batch:
+        return None
+    return Signals(batch.teacher_logits, batch.get("teacher_hidden") or (), batch.get("teacher_reliability"))
+
+
+def ride(data: Data, teacher: Signals) -> Data:
+    """Return a copy of a graph that carries a teacher, on the graph's device."""
+    data = copy.copy(data)
+    device = data.y.device
+    data.teacher_logits = teacher.logits.to(device)
+    if teacher.hidden:
+        data.teacher_hidden = tuple(h.to(device) for h in teacher.hidden)
+    if teacher.reliability is not None:
+        data.teacher_reliability = teacher.reliability.to(device)
+    return data
+
+
+@torch.no_grad()
+def observe(model: nn.Module, data: Data, wants: frozenset[str] = frozenset()) -> Signals:
+    """Return the signals of a trained model on a prepared graph: of `wants`, "teacher_hidden" and "reliability" cost.
+
+    A mixture speaks with its pool, and its hidden layers are the strong expert's. The noise behind the reliabilities is
+    drawn from torch's generator.
+    """
+    model.eval()
+    seen = Hidden(getattr(model, "strong", model)) if "teacher_hidden" in wants else None
+    logits = pool_logits(run_module(model, data.x, data.adj_t))
+    hidden, reliability = layers(seen), None
+    if seen is not None:
+        seen.close()
+    if "reliability" in wants:
+        noisy = dense(data.x) + torch.randn(data.x.shape).to(data.x.device)
+        reliability = graphkd.reliability(logits, pool_logits(run_module(model, noisy, data.adj_t)))
+    return Signals(logits, hidden, reliability)
+
+
+def pool_logits(out: Output) -> Tensor:
+    """Return logits [N, C] whose softmax is the prediction: the log of a mixture's pooled probabilities."""
+    return log_pool(out) if isinstance(out, Mixture) else out
+
+
+@contextmanager
+def attached(
+    losses: Sequence[Weighted], trainer: Trainer, student: str = "", teacher: str = ""
+) -> Iterator[tuple[Term, ...]]:
+    """Give the terms of these losses for a trainer; inside the block the losses see the model's hidden layers.
+
+    The losses' parameters are created, and each loss is tried once on what the model says now.
+
+    Raises:
+        InputError: a loss cannot work with this student, teacher or graph.
+    """
+    distills = [Distill(each.loss, student, teacher, on=each.on, model=trainer.model) for each in losses]
+    try:
+        out = trainer.output()
+        for weighted, distill in zip(losses, distills, strict=True):
+            try:
+                distill.prepare(out, trainer.batch)
+                with torch.no_grad():
+                    distill(out, trainer.batch)
+            except ValueError as error:
+                raise InputError(f"kd: {weighted.name}: {str(error).removeprefix(f'{weighted.name}: ')}") from None
+        yield tuple(
+            Term(distill, each.weight_at, each.on, student) for each, distill in zip(losses, distills, strict=True)
+        )
+    finally:
+        for distill in distills:
+            distill.close()

@@ -1,0 +1,79 @@
+"""What is trained in one go: the terms of a loss, the phase that has them, and the nodes that are run for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from mowst.evaluation.metrics import Output
+from mowst.training.objectives import Loss
+
+
+class Term(NamedTuple):
+    """One summand of the training loss."""
+
+    loss: Loss
+    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other. One with an attribute `node_wise`
+    needs of each node its output and label alone."""
+    weight: float | Callable[[int], float] = 1.0
+    """A number, or a function of the phase's epoch (from 0)."""
+    on: str = "train"
+    """The nodes it is averaged over: "train" or "all"."""
+    trains: str = ""
+    """The submodule that learns from it: phases that leave it frozen leave the term out; "": any phase."""
+
+    def weight_at(self, epoch: int) -> float:
+        """Return the weight in an epoch of a phase, counted from 0."""
+        return self.weight(epoch) if callable(self.weight) else self.weight
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What is trained, on what, for how long."""
+
+    name: str
+    trains: tuple[str, ...]
+    """Submodules by attribute name; `("",)` is the whole model."""
+    terms: tuple[Term, ...]
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW
+    lr: float = 0.01
+    lrs: Mapping[str, float] = field(default_factory=dict)
+    """Learning rates of single submodules where they differ from `lr`."""
+    weight_decay: float = 5e-4
+    epochs: int = 500
+    patience: int = 100
+    """Epochs without a better validation score after which the phase ends."""
+    eval_every: int = 1
+    ema_decay: float = 0.0
+    """Decay of an exponential moving average of weights and buffers, which is what is validated and kept; 0: none.
+    It grows to this over the first epochs (`mowst.training.state.MovingAverage`)."""
+    last: bool = False
+    """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
+
+    def live(self) -> Phase:
+        """Return the phase without the terms that nothing in it learns from."""
+        everything = "" in self.trains
+        return replace(self, terms=tuple(t for t in self.terms if everything or t.trains in ("", *self.trains)))
+
+    def losses(self) -> list[nn.Module]:
+        """Return the losses that are modules: they may have parameters of their own."""
+        return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
+
+
+class Seen(NamedTuple):
+    """Nodes that are run in training."""
+
+    batch: Data
+    """Their features and labels, and whatever else the data has."""
+    on: Mapping[str, Tensor | None]
+    """Which of them a term is averaged over, by what it is `on`; none: all."""
+
+    def reduce(self, term: Term, out: Output) -> Tensor:
+        """Average a term of the loss over its nodes."""
+        values, index = term.loss(out, self.batch), self.on[term.on]
+        return values.mean() if index is None or values.dim() == 0 else values[index].mean()

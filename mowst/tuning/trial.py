@@ -1,0 +1,144 @@
+"""One trial of a study: a configuration drawn, trained and judged without a test label in sight.
+
+`objective` is a plain function of a trial, for `mowst.tune` and for a study of one's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from optuna import TrialPruned
+from optuna.trial import BaseTrial
+from torch_geometric.data import Data
+
+from mowst.experiment.building import fabric_of
+from mowst.experiment.config import Config
+from mowst.experiment.seed import Fitted, Hook, fit, opened, own_teacher, planned
+from mowst.experiment.teachers import taught
+from mowst.training.regimes import REGIMES, alone
+from mowst.training.trainer import HIDDEN, epochs_between
+from mowst.tuning.goals import GOALS
+from mowst.tuning.space import Space, make_space
+
+REPORTS = 50
+"""How often at most a phase asks the pruner."""
+UNJUDGED = ("pretrain weak", "rehearse weak", "rehearse strong")
+"""Phases that say nothing of what the whole will reach, so that no trial is pruned for having them."""
+PARTIAL = ("pretrain strong",)
+"""Phases whose score is that of the strong expert alone, which says something only beside experts of its kind."""
+
+
+class Watch:
+    """A trainer's hook: counts a trial's epochs, and shows the pruner the first seed's best score now and then.
+
+    The best score of a strong expert that trained alone stays in it when the whole goes on from there: a mixture may
+    still be worse, but pruning that starts anew there saves less.
+    """
+
+    def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
+        self.trial, self.config, self.every, self.asks = trial, config, every, asks
+        self.judged = to_train(config)[-1]
+        self.epochs, self.step, self.best = 0, 0, -float("inf")
+        self.last: dict[str, Any] | None = None
+        self.scored: list[tuple[int, str]] = []
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        """Take the record of one validation."""
+        self.epochs += epochs_between(self.last, line)
+        self.last = line
+        other = line["model"] != self.judged or line["phase"] in UNJUDGED
+        if not self.asks or other or line["seed"] != self.config.first_seed:
+            return
+        scored = self.config.strong.kind if line["phase"] in PARTIAL else ""
+        if not self.scored or self.scored[-1][1] != scored:
+            self.scored.append((self.step * self.config.eval_every, scored))
+            self.trial.set_user_attr("scored", self.scored)  # for `mowst.tuning.sampling.Alike`
+        self.step += 1
+        self.best = max(self.best, 100 * line["best"])
+        if self.step % self.every == 0:
+            self.trial.report(self.best, self.step * self.config.eval_every)
+            if self.trial.should_prune():
+                raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")
+
+
+def objective(
+    trial: BaseTrial, config: Config, space: Space | None = None, goals: Sequence[str] = ("metric",)
+) -> float | tuple[float, ...]:
+    """Run one trial and return what it reaches, the mean over the configuration's seeds, for one's own study too.
+
+    Args:
+        trial: chooses the configuration; where it is pruned, its attribute `reason` says why.
+        config: what is not searched.
+        space: by default all of the configuration's.
+        goals: names of `GOALS`, or dotted paths; with several, a tuple comes back and nothing is reported.
+
+    Raises:
+        optuna.TrialPruned: the pruner says so, training diverged, or memory was too small.
+    """
+    chosen = (space or make_space(config)).draw(trial)
+    every = max(1, config.epochs // (REPORTS * config.eval_every))  # the same in all trials: pruners compare steps
+    watch = Watch(trial, chosen, every, asks=len(goals) == 1)
+    try:
+        values = list(zip(*judged(chosen, goals, watch), strict=True))
+    except TrialPruned as stop:
+        trial.set_user_attr("reason", str(stop))
+        raise
+    finally:
+        trial.set_user_attr("epochs", watch.epochs)
+    trial.set_user_attr("by_seed", values)
+    means = tuple(sum(value) / len(value) for value in values)
+    return means[0] if len(means) == 1 else means
+
+
+def judged(config: Config, goals: Sequence[str], watch: Watch) -> Iterator[list[float]]:
+    """Train each seed and yield what it reaches, by goal; divergence and too little memory prune the trial."""
+    measures = [GOALS.lookup(goal) for goal in goals]
+    try:
+        for seed in config.all_seeds:
+            fitted, data = trained(config, seed, watch)
+            yield [measure(fitted, data) for measure in measures]
+    except FloatingPointError as error:
+        raise TrialPruned(f"diverged: {error}") from None
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        torch.cuda.empty_cache()
+        raise TrialPruned(f"out of memory: {' '.join(str(error).split())}") from None
+
+
+def trained(config: Config, seed: int, hook: Hook) -> tuple[Fitted, Data]:
+    """Train what a configuration is about, without baselines, on a graph that has no test nodes; return both."""
+    fabric = fabric_of(config)
+    _, ready, _ = opened(config, seed, fabric)
+    ready = without_test(ready)
+    done: dict[str, Fitted] = {}
+    for name in to_train(config):
+        done[name] = fit(name, config, ready, seed, fabric, hook, done)
+        if name == own_teacher(config):
+            ready = taught(config, ready, done[name].model, seed, fabric)
+    ready.judged = name
+    return done[name], ready
+
+
+def to_train(config: Config) -> list[str]:
+    """Return what a trial trains, last what it is judged by: the mixture, the student, or the strong expert alone."""
+    if not config.mixture and alone(REGIMES.lookup(config.regime)) is None:
+        return ["strong"]
+    return planned(dataclasses.replace(config, mixture=True, baselines=False))
+
+
+def without_test(ready: Data) -> Data:
+    """Return a graph without its test mask, and with labels on training and validation nodes only."""
+    ready = copy.copy(ready)
+    ready.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
+    del ready.test_mask
+    return ready
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell too little memory, for which torch has a class of its own on accelerators only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
