@@ -58,8 +58,8 @@ CONFIGURATIONS: dict[str, str] = {
     "learned-joint-logits": "run --dataset sbm --regime joint --gate learned --objective joint-logits --pretrain none",
     "learned-separate": "run --dataset sbm --regime alternate --gate learned --objective separate --rounds 2",
     "learned-joint": "run --dataset sbm --regime alternate --objective joint --gate.detach true --rounds 2 --epochs 15",
-    "logistic-joint": "run --dataset sbm --regime joint --gate logistic --gate.dispersions [max,margin] --pretrain weak",
-    "monotone": "run --dataset digits --gate monotone --signal expected",
+    "logistic-joint": "run --dataset sbm --regime joint --gate logistic --pretrain weak --gate.dispersions [max]",
+    "monotone": "run --dataset digits --gate monotone --gate.dispersions [max,margin] --signal expected",
     "power-joint": "run --dataset sbm --regime joint --gate power --gate.options '{alpha: 2.0}' --signal expected",
     "fused-joint": "run --dataset digits --regime joint --gate fused --signal loss",
     "average": "run --dataset sbm --ema_decay 0.9 --optimizer adam",
@@ -102,8 +102,8 @@ USUAL = {
     "predict": "--data_root data --device cpu --save runs/NAME.npz",
     "tune": f"{TRAINING} --epochs 15 --trials 3 --workers 1 --retrain 1 --study runs/NAME.log --out runs/NAME",
 }
-GRAPHS = {"cora": "Planetoid/Cora", "tolokers": "HeterophilousGraph/tolokers"}
-"""Where the graphs that do not come with the project lie under the data root."""
+GRAPHS = {"cora": "Planetoid/Cora", "tolokers": "HeterophilousGraph/tolokers"}  # under the data root
+NEEDED = re.compile(r"runs/([\w-]+)(\.npz)?")  # in a line: what is run before it, and whether a file is made of it
 
 Record = dict[str, dict[str, Any]]  # `scores` by name, and `arrays`: SHA-256 by name
 
@@ -122,7 +122,7 @@ class Recorder:
         """Run a configuration, unless this folder has it, and return its record."""
         if name not in self.records:
             command, *words = shlex.split(CONFIGURATIONS[name])
-            for other, suffix in needed(words):
+            for other, suffix in NEEDED.findall(CONFIGURATIONS[name]):
                 self.record(other)
                 if suffix == ".npz":
                     self.write_logits(other)
@@ -133,7 +133,7 @@ class Recorder:
 
     def call(self, *words: str) -> str:
         """Run Python and return what it prints; an error with the last line of what it says if it fails."""
-        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        env = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": str(self.work)}
         done = subprocess.run([self.python, *words], cwd=self.work, env=env, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or "nothing was said").splitlines()[-1]
@@ -149,17 +149,11 @@ class Recorder:
 
     def why_not(self, name: str) -> str:
         """Say why a configuration cannot be run here: a graph is missing."""
-        words = shlex.split(CONFIGURATIONS[name])
-        place = GRAPHS.get(words[words.index("--dataset") + 1], "") if "--dataset" in words else ""
-        if not (self.work / "data" / place).is_dir():
-            return f"there is no {place}/raw under --data-root"
-        return next((reason for other, _ in needed(words) if (reason := self.why_not(other))), "")
-
-
-def needed(words: list[str]) -> list[tuple[str, str]]:
-    """Return the configurations whose folders (or files of logits: `.npz`) a line of arguments names."""
-    matches = (re.fullmatch(r"runs/([\w-]+)(.*)", word) for word in words)
-    return [(match[1], match[2]) for match in matches if match]
+        line = CONFIGURATIONS[name]
+        for graph, place in GRAPHS.items():
+            if f"--dataset {graph} " in f"{line} " and not (self.work / "data" / place).is_dir():
+                return f"there is no {place}/raw under --data-root"
+        return next((reason for other, _ in NEEDED.findall(line) if (reason := self.why_not(other))), "")
 
 
 def read_run(out: Path) -> Record:
@@ -294,10 +288,8 @@ def main() -> int:
     names = [name for name in CONFIGURATIONS if not given.only or name in given.only]
     if given.command == "compare":
         return compare(json.loads(given.before.read_text()), json.loads(given.after.read_text()), names)
-    python = shutil.which(given.python)
-    if python is None:
-        parser.error(f"--python {given.python}: is not there")
-    return record(given.file, os.path.abspath(python), given.data_root, names)
+    python = os.path.abspath(shutil.which(given.python) or given.python)
+    return record(given.file, python, given.data_root, names)
 
 
 if __name__ == "__main__":

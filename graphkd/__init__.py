@@ -3,7 +3,7 @@
 Notation. N nodes, E edges, C classes. s, t: logits of student and teacher [N, C]; q, p: their softmax; y: the target
 class, p_y its probability; p̂: the softmax over the C - 1 other classes; T a temperature, p_T = softmax(t / T). A loss
 is given `Signals` of both models and returns one number per node, [N], which the caller masks and averages; a loss
-whose rows depend on each other says `coupled` and returns a scalar over the rows it is given.
+whose rows depend on each other says so (`scope = Scope.ALL`) and returns a scalar over the rows it is given.
 
     student, teacher = Signals(model(x, edge_index)), Signals(teacher_logits)
     loss = F.cross_entropy(student.logits[train], y[train]) + NKD()(student, teacher, target=y_train).mean()
@@ -28,7 +28,7 @@ Losses with heads of their own on hidden layers (`graphkd.feature`)
                   target: `gamma_on="target"`.                                                    Hao 2023, 2310.19444
     DualHead      T² Σ_c log cosh((z_c - t_c) / 2T), z from an auxiliary head. The authors' clamped
                   form overflows where z is far above t.                                          Yang 2024, 2411.08937
-    USKD          no teacher: α P CE + β CE(Zipf ranks, q̂) + μ CE(weak head). Coupled, labelled
+    USKD          no teacher: α P CE + β CE(Zipf ranks, q̂) + μ CE(weak head). Scope ALL, labelled
                   rows only; `author_code` ranks as their code does.                              Yang 2023, 2303.13005
 
 Graphs of classes (`graphkd.graph`)
@@ -50,7 +50,7 @@ GLD of all classes is nothing but their marginals, and of standardized rows it i
 """
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
-from graphkd.contract import DistillationLoss, Signals, fill_target, on_rows, take
+from graphkd.contract import DistillationLoss, Scope, Signals, fill_target, on_rows, scope_of, take
 from graphkd.feature import OFA, USKD, DualHead, binary_kl, ofa, uskd
 from graphkd.graph import GLD, Certificate, certificate
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized, dkd, kd, nkd, standardize
@@ -59,7 +59,7 @@ from graphkd.teacher import Extrapolated, Extrapolation, extrapolate, reliabilit
 
 __all__ = [
     "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
-    "DualHead", "Extrapolated", "Extrapolation", "Signals", "Standardized", "Weighted", "binary_kl", "build",
+    "DualHead", "Extrapolated", "Extrapolation", "Scope", "Signals", "Standardized", "Weighted", "binary_kl", "build",
     "certificate", "dkd", "extrapolate", "fill_target", "find", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows",
-    "parse", "reliability", "rkd_angle", "rkd_distance", "standardize", "take", "uskd",
+    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
 ]  # fmt: skip

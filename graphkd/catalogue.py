@@ -12,29 +12,37 @@ from __future__ import annotations
 import ast
 import inspect
 import keyword
-import pkgutil
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-from class_resolver import ClassResolver
 
 from graphkd.contract import DistillationLoss, choose
 from graphkd.feature import OFA, USKD, DualHead
 from graphkd.graph import GLD
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
+from graphkd.names import Names
 from graphkd.relation import KRD, LSP, RKD
 
 COLON = re.compile(r"(?<=\w):(?=[A-Za-z_])")
 BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
 Entry = str | Mapping[str, Any]
 
-LOSSES: ClassResolver[DistillationLoss] = ClassResolver(
-    [KD, GLNN, DKD, NKD, USKD, Standardized, OFA, DualHead, GLD, LSP, RKD, KRD],
-    base=DistillationLoss,
-    base_as_suffix=False,
+
+
+def loss_class(found: Any) -> type[DistillationLoss]:
+    """Refuse what is no class of losses."""
+    if not (isinstance(found, type) and issubclass(found, DistillationLoss)):
+        raise ValueError("is no graphkd.DistillationLoss")
+    return found
+
+
+_CLASSES = (KD, GLNN, DKD, NKD, USKD, Standardized, OFA, DualHead, GLD, LSP, RKD, KRD)
+LOSSES: Names[type[DistillationLoss]] = Names(
+    "loss",
+    {name: cls for cls in _CLASSES for name in (cls.__name__.lower(), *sorted(cls.synonyms))},
+    group="graphkd.losses",
+    adapt=loss_class,
 )
-LOSSES.register_entrypoint("graphkd.losses")
 
 
 class Weighted(NamedTuple):
@@ -52,22 +60,12 @@ class Weighted(NamedTuple):
 
 
 def find(name: str) -> type[DistillationLoss]:
-    """Return the class behind a short name, an entry point, or a dotted path `package.module.Class`."""
-    if "." not in name and ":" not in name:
-        try:
-            return LOSSES.lookup(name)
-        except (KeyError, ValueError):
-            names = ", ".join(sorted(LOSSES.lookup_dict))
-            raise ValueError(
-                f"unknown loss {name!r}; choose from {names}, or give a dotted path package.module.Class"
-            ) from None
-    try:
-        found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"loss {name!r} cannot be imported: {error}") from None
-    if not (isinstance(found, type) and issubclass(found, DistillationLoss)):
-        raise ValueError(f"{name!r} is no graphkd.DistillationLoss")
-    return found
+    """Return the class behind a short name, an entry point, or a dotted path `package.module.Class`.
+
+    Raises:
+        ValueError: there is none, or it is no loss.
+    """
+    return LOSSES.lookup(name)
 
 
 def make(name: str, **options: Any) -> DistillationLoss:

@@ -9,13 +9,40 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from typing import Any, ClassVar, NamedTuple
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.utils import subgraph
 
 UNLABELLED = -100
+"""The label of a node whose label is not to be seen."""
+
+
+class Scope(Enum):
+    """Whose signals decide a node's share of a loss; what a trainer may leave out follows from it."""
+
+    NODE = "node"
+    """The node's own alone: the loss is [N], and of some rows what it is of all, at these rows."""
+    EDGES = "edges"
+    """Its own and those of the nodes with an edge into it: [N]."""
+    ALL = "all"
+    """Those of all rows that are given: a scalar, or [N] of which nothing is known."""
+
+
+@runtime_checkable
+class Scoped(Protocol):
+    """A loss that says its scope."""
+
+    scope: Scope
+
+
+def scope_of(loss: Any) -> Scope:
+    """Return the scope of a loss, any callable; of one that says nothing, the widest."""
+    return loss.scope if isinstance(loss, Scoped) else Scope.ALL
+
+
 
 
 class Signals(NamedTuple):
@@ -29,12 +56,12 @@ class Signals(NamedTuple):
 class DistillationLoss(nn.Module):
     """A loss on the signals of a student and (unless it is teacher-free) a teacher.
 
-    Subclasses implement `compute`. `needs` names what a call must provide, of "teacher", "target", "hidden" (the
+    Subclasses implement `compute`, and say the `scope` of the result. `needs` names what a call must provide, of "teacher", "target", "hidden" (the
     student's), "teacher_hidden" and "edge_index"; `wants` what is used where it is given. `search` gives a range
     for constructor parameters: (low, high), (low, high, "log") or a list of choices.
     """
 
-    coupled: bool = False  # True: rows depend on each other; the result is a scalar over the rows given
+    scope: Scope = Scope.NODE  # ALL: rows depend on each other; the result is a scalar over the rows given
     needs: frozenset[str] = frozenset({"teacher"})
     wants: frozenset[str] = frozenset()
     search: ClassVar[dict[str, Any]] = {}
@@ -49,7 +76,7 @@ class DistillationLoss(nn.Module):
         """Create parameters whose sizes the signals decide; call it before the optimiser is built. Default: none."""
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return [N], or a scalar if `coupled`, from float32 or float64 signals; what is not in `needs` may be None."""
+        """Return [N], or a scalar with scope ALL, from float32 or float64 signals; what is not in `needs` may be None."""
         raise NotImplementedError
 
     def forward(
@@ -60,7 +87,7 @@ class DistillationLoss(nn.Module):
         target: Tensor | None = None,  # [N] classes, -100 where there is no label
         edge_index: Tensor | None = None,  # [2, E], messages from row 0 to row 1
     ) -> Tensor:
-        """Return the loss of each node in nats or as the loss says, [N], or a scalar if `coupled`."""
+        """Return the loss of each node in nats or as the loss says, [N], or a scalar with scope ALL."""
         if teacher is not None:
             teacher = _map(teacher, lambda value: full(value).detach())
         student = _map(student, full)
@@ -70,13 +97,13 @@ class DistillationLoss(nn.Module):
         rows = student.logits.size(0)
         if rows == 0:
             nothing = sum((h.sum() for h in student.hidden), student.logits.sum()) * 0
-            return nothing if self.coupled else student.logits.sum(-1) + nothing
+            return nothing if self.scope is Scope.ALL else student.logits.sum(-1) + nothing
         with torch.autocast(student.logits.device.type, enabled=False):
             value = self.compute(student, teacher, target, edge_index)  # type: ignore[arg-type]
-        if value.shape != (() if self.coupled else (rows,)):
+        if value.shape != (() if self.scope is Scope.ALL else (rows,)):
             raise ValueError(
                 f"{self}: returned shape {list(value.shape)} for {rows} rows; "
-                "one number per row is expected, or a scalar where `coupled` is true"
+                "one number per row is expected, or a scalar where its scope is ALL"
             )
         return value
 
@@ -104,7 +131,8 @@ class DistillationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the options, as a specification would."""
-        options = ((name, getattr(self, name, None)) for name in inspect.signature(type(self)).parameters)
+        held = {**self._modules, **vars(self)}
+        options = ((name, held.get(name)) for name in inspect.signature(type(self)).parameters)
         return ", ".join(f"{key}={value}" for key, value in options if isinstance(value, str | int | float))
 
     def warn_once(self, message: str) -> None:
@@ -141,12 +169,12 @@ def on_rows(
     target: Tensor | None = None,
     edge_index: Tensor | None = None,
 ) -> Tensor:
-    """Reduce a loss to a scalar over some nodes: the mean of their rows, or what a coupled loss says of them alone.
+    """Reduce a loss to a scalar over some nodes: the mean of their rows, or what a loss of scope ALL says of them alone.
 
-    A per-node loss that reads edges sees the whole neighbourhood of each of these nodes; a coupled one sees the
-    subgraph between them.
+    A loss of scope EDGES sees the whole neighbourhood of each of these nodes; one of scope ALL sees the subgraph
+    between them.
     """
-    if "edge_index" in loss.needs and not loss.coupled:
+    if loss.scope is Scope.EDGES:
         return mean(loss(student, teacher, target=target, edge_index=edge_index)[rows])
     if edge_index is not None:
         edge_index, _ = subgraph(rows, edge_index, relabel_nodes=True, num_nodes=rows.size(0))
@@ -156,7 +184,7 @@ def on_rows(
         target=None if target is None else target[rows],
         edge_index=edge_index,
     )
-    return value if loss.coupled else mean(value)
+    return value if loss.scope is Scope.ALL else mean(value)
 
 
 def mean(value: Tensor) -> Tensor:

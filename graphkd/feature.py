@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphkd.contract import DistillationLoss, Signals, choose, full, positive
+from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
 from graphkd.logit import TEMPERATURE, is_target, log_probs, others_log_probs
 
 
@@ -195,7 +195,7 @@ class DualHead(HeadedLoss):
 class USKD(HeadedLoss):
     """Teacher-free, see `uskd`; labelled rows only (with a teacher given, its argmax labels the others)."""
 
-    coupled = True
+    scope = Scope.ALL
     needs = frozenset({"target", "hidden"})
     binary = "there is one non-target class, so its Zipf part is 0"
     search: ClassVar[dict[str, Any]] = {"alpha": (0.1, 2.0), "beta": (0.01, 1.0, "log"), "mu": (0.001, 0.5, "log")}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, segment
 
-from graphkd.contract import DistillationLoss, Signals, choose, full, positive
+from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
 from graphkd.logit import standardize
 
 FORMS = ("global", "class", "neighbourhood")
@@ -105,8 +105,7 @@ def certificate(first: Tensor, second: Tensor, feature: str = "mean") -> Certifi
 class GLD(DistillationLoss):
     """Graph-on-logits distillation (our reading of InfiGFusion, Wang et al., 2025, arXiv:2505.13893), see the module.
 
-    `form`: one graph of all rows ("global", coupled), one for each class the teacher predicts, averaged ("class",
-    coupled), or one for each node and its in-neighbours ("neighbourhood", [N]). `k`: entries kept a row, by default
+    `form`: one graph of all rows ("global"), one for each class the teacher predicts, averaged ("class"), or one for each node and its in-neighbours ("neighbourhood", [N]). `k`: entries kept a row, by default
     min(10, max(2, C // 2)). `support`: whose top k, each model's "own" or the "teacher"'s for both. `of`:
     "probabilities" or "standardized" logits.
     """
@@ -142,8 +141,8 @@ class GLD(DistillationLoss):
             raise ValueError(f"GLD: feature 'rms' needs each graph in full, which form {form!r} never has; use 'mean'")
         self.form, self.k, self.matching, self.feature = form, k, matching, feature
         self.support, self.of, self.temperature = support, of, temperature
-        self.coupled = form != "neighbourhood"
-        self.needs = frozenset({"teacher"}) if self.coupled else frozenset({"teacher", "edge_index"})
+        self.scope = Scope.EDGES if form == "neighbourhood" else Scope.ALL
+        self.needs = frozenset({"teacher"}) if self.scope is Scope.ALL else frozenset({"teacher", "edge_index"})
 
     def activations(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         """Return both models' x [N, C] from their logits."""

@@ -6,20 +6,21 @@ The teacher is detached inside, and only `log_softmax` and `logsumexp` are used,
 
 from __future__ import annotations
 
+import copy
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphkd.contract import DistillationLoss, Signals, choose, full, positive
+from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
 
 TEMPERATURE = (0.5, 8.0, "log")
 
 
 def log_probs(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return log softmax(logits / T) in at least float32, [N, C]."""
-    return F.log_softmax(full(logits) / temperature, dim=-1)
+    """Return log softmax(logits / T) in at least float32, [N, C] in nats."""
+    return F.log_softmax(full(logits) if temperature == 1 else full(logits) / temperature, dim=-1)
 
 
 def kl(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -164,13 +165,14 @@ class Standardized(DistillationLoss):
     def __init__(self, inner: DistillationLoss | None = None, temperature: float | None = None, min_std: float = 1e-3):
         super().__init__()
         inner = KD(2.0) if inner is None else inner
-        if inner.coupled or not inner.needs <= {"teacher", "target"} or isinstance(inner, Standardized):
+        if inner.scope is not Scope.NODE or not inner.needs <= {"teacher", "target"} or isinstance(inner, Standardized):
             raise ValueError(f"standardized: {type(inner).__name__} is no loss on logits alone; choose kd, dkd or nkd")
         positive(min_std=min_std)
         if temperature is not None:
             positive(temperature=temperature)
             if not hasattr(inner, "temperature"):
                 raise ValueError(f"standardized: {type(inner).__name__} has no temperature to replace")
+            inner = copy.deepcopy(inner)  # the caller's stays as it is
             setattr(inner, "temperature", temperature)  # noqa: B010 - a module's attributes have no types
         self.inner, self.min_std = inner, min_std
         self.needs = inner.needs

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, softmax
 
-from graphkd.contract import DistillationLoss, Signals, choose, full, positive
+from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
 from graphkd.logit import TEMPERATURE, log_probs
 
 
@@ -130,6 +130,7 @@ class _Relation(DistillationLoss):
 class LSP(_Relation):
     """Local-structure preserving distillation, see `lsp`. `width` belongs to the scale of the representation."""
 
+    scope = Scope.EDGES
     needs = frozenset({"teacher", "edge_index"})
     search: ClassVar[dict[str, Any]] = {"width": (0.5, 100.0, "log"), "of": ["logits", "hidden"]}
 
@@ -150,7 +151,7 @@ class RKD(_Relation):
     a set that is smaller than that is taken whole. `pairs` "edges" is the graph's own choice, O(E).
     """
 
-    coupled = True
+    scope = Scope.ALL
     search: ClassVar[dict[str, Any]] = {"distance": (0.0, 2.0), "angle": (0.0, 4.0), "pairs": ["sampled", "edges"]}
 
     def __init__(
@@ -190,6 +191,7 @@ class KRD(DistillationLoss):
     given, each node counts by the teacher's `certainty` (ours).
     """
 
+    scope = Scope.EDGES
     needs = frozenset({"teacher", "edge_index"})
     wants = frozenset({"reliability"})
     search: ClassVar[dict[str, Any]] = {"temperature": TEMPERATURE}

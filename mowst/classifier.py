@@ -14,12 +14,13 @@ from torch_geometric.data import Data
 
 from mowst.data import check
 from mowst.errors import InputError, unknown
+from mowst.experiment.bench import Bench
 from mowst.experiment.building import fabric_of, prepare
-from mowst.experiment.config import Config
-from mowst.experiment.seed import fit
+from mowst.experiment.config import Config, regime_of
+from mowst.experiment.plan import judged_alone
 from mowst.inference.modes import Kept, Nodes, predict
-from mowst.models.mixture import EXPERTS, Mowst
-from mowst.training.regimes import REGIMES, alone
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES
 
 
 class MowstClassifier:
@@ -43,9 +44,9 @@ class MowstClassifier:
         if wrong := [name for name in options if name not in fields]:
             raise unknown("MowstClassifier: option", wrong[0], fields)
         self.config = dataclasses.replace(config, **options)
-        if alone(REGIMES.lookup(self.config.regime)):
+        if regime_of(self.config).alone:
             raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
-        if self.config.teacher not in (None, *EXPERTS):
+        if self.config.teacher not in (None, *ROLES):
             raise InputError(f"MowstClassifier: teacher {self.config.teacher}: only mowst.run reads one; give strong")
         self.seed = seed
         self.model: Mowst | None = None
@@ -66,7 +67,8 @@ class MowstClassifier:
         check(data)
         self.num_features = data.num_features
         fabric = fabric_of(self.config)
-        fitted = fit("mixture", self.config, prepare(data, self.config, fabric.device), self.seed, fabric)
+        ready = prepare(data, self.config, fabric.device)
+        fitted = Bench(self.config, judged_alone(self.config), ready, self.seed, fabric).train("mixture")
         self.model, self.history = fitted.model, fitted.history  # type: ignore[assignment]
         return self
 

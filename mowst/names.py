@@ -1,42 +1,38 @@
-"""From a short name, a dotted path or an entry point to the object it stands for."""
+"""Names for the variants of everything here: `graphkd.names`, speaking as this package does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pkgutil import resolve_name
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-from class_resolver import FunctionResolver
-
+import graphkd.names
+from graphkd.names import callable_only as callable_only
 from mowst.errors import InputError, meant
 
+T = TypeVar("T")
 
-class Names(FunctionResolver[..., Any]):
-    """The variants of one kind by short name; `package.module:name` reaches one that lives elsewhere.
 
-    Upper and lower case, dashes and underscores do not matter. Packages that declare an entry point in the group
-    `mowst.<kind>` add their names by being installed.
+class Names(graphkd.names.Names[T]):
+    """The variants of one kind by short name, by `package.module:name`, or by an entry point of `mowst.<kind>`."""
+
+    package = "mowst"
+
+    def unknown(self, query: Any, choices: Iterable[str], reason: str) -> InputError:
+        """Return the error for a name that stands for nothing of this kind."""
+        names = sorted(choices)
+        guess = "" if reason else meant(str(query), names)
+        why = f" ({reason})" if reason else ""
+        ways = f"choose from {', '.join(names)}, or give package.module:name"
+        return InputError(f"{self.kind}: unknown {query!r}{why}; {guess}{ways}")
+
+
+def resolve(what: str, path: str) -> Any:
+    """Return the object at a dotted path.
+
+    Raises:
+        InputError: there is none; `what` says for what it was to be.
     """
-
-    def __init__(self, kind: str, variants: Mapping[str, Callable[..., Any]]):
-        super().__init__([])
-        self.synonyms = {self.normalize(name): variant for name, variant in variants.items()}
-        self.kind, self.names = kind, tuple(variants)
-        self.register_entrypoint(f"mowst.{kind}")
-
-    def lookup(self, query: Any, default: Callable[..., Any] | None = None) -> Callable[..., Any]:
-        """Return the variant called `query`; raise `InputError` naming the choices when there is none."""
-        dotted = isinstance(query, str) and ("." in query or ":" in query)
-        try:
-            found: Any = resolve_name(query) if dotted else super().lookup(query, default)
-            if not callable(found):
-                raise TypeError(f"is a {type(found).__name__}, which cannot be called")
-            return found
-        except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
-            reason = f" ({error})" if dotted else ""
-            choices = sorted({*self.names, *self.lookup_dict})
-            guess = "" if dotted else meant(str(query), choices)
-            raise InputError(
-                f"{self.kind}: unknown {query!r}{reason}; {guess}choose from {', '.join(choices)}, or give "
-                "package.module:name"
-            ) from None
+    try:
+        return graphkd.names.resolve(path)
+    except ValueError as error:
+        raise InputError(f"{what}: {error}") from error

@@ -17,13 +17,15 @@ from torch_geometric.data import Data
 
 from mowst.data import load
 from mowst.errors import InputError
+from mowst.experiment import reading
 from mowst.experiment.building import build, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
-from mowst.experiment.record import read_config, read_json, read_weights, split_hash, write_arrays
-from mowst.experiment import reading as cli
+from mowst.experiment.folder import read_config, read_json, read_weights, split_hash
 from mowst.inference.frontier import Touched
 from mowst.inference.modes import INFERENCE, answer
 from mowst.models.mixture import Mowst
+from mowst.system.files import write_arrays
+from mowst.system.main import main
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
 
@@ -110,7 +112,7 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
-    parser = cli.parser("predict", PURPOSE, config=False)
+    parser = reading.parser("predict", PURPOSE, config=False)
     parser.add_argument("folder", type=str, help="Folder of one seed, OUT/seed-0.")
     parser.add_argument(
         "--data_root", type=str | None, default=None, help="Folder of the graphs; the run's by default."
@@ -131,7 +133,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
     parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")
-    parsed = cli.parse(parser, arguments)
+    parsed = reading.parse(parser, arguments)
     folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
     if save is not None and save.suffix != ".npz":
         raise InputError(f"--save {save}: must end with .npz")
@@ -160,4 +162,4 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.main(command)
+    main(command)

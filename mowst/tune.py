@@ -9,79 +9,40 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
-from functools import partial
-from glob import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
+from mowst.system.main import main
 
-from mowst.experiment.building import fabric_of
-from mowst.experiment.config import Config
-from mowst.experiment.seed import opened
-from mowst.experiment import reading as cli
-from mowst.reporting.study_page import finalists_table, front_table, params_table, write_page
-from mowst.reporting.table import confidence_line, scores_table
-from mowst.system.process import tune_process
-from mowst.system.resources import folder
-from mowst.tuning.finals import best_trial, finish
-from mowst.tuning.goals import GOALS
-from mowst.tuning.ranges import read_search
-from mowst.tuning.sampling import make_sampler, rehearse
-from mowst.tuning.space import Space, make_space
-from mowst.tuning.study import Plan, be_quiet, open_study, work, work_together
-from mowst.tuning.trial import objective
+if TYPE_CHECKING:
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial
 
-__all__ = ["command", "objective", "tune"]
+    from mowst.tuning.search import tune as tune
+    from mowst.tuning.trial import objective as objective
 
 PURPOSE = """Search a configuration's space with Optuna: any field that is not given here and has a range, see --space.
 The study goes on where it stands; its best trials are then judged again on fresh seeds beside the default."""
 
 
-def tune(config: Config, space: Space | None = None, told: Any = None, **plan: Any) -> Study:
-    """Search until the study has as many trials as planned, and return it.
+def __getattr__(name: str) -> Any:
+    """Import what takes long when it is asked for: `tune` and `objective`, for a library's user."""
+    if name == "tune":
+        from mowst.tuning.search import tune
 
-    Args:
-        config: what is not searched, and the default, which is the first trial.
-        space: by default all of the configuration's; `mowst.tuning.space.make_space` narrows it.
-        told: called as `told(study, trial)` after every trial; with several workers it must be picklable.
-        plan: fields of `mowst.tuning.study.Plan`: trials, study, workers, goals, sampler, pruner, seed, ...
+        return tune
+    if name == "objective":
+        from mowst.tuning.trial import objective
 
-    Raises:
-        InputError: the study cannot be opened, is of another space, or nothing of it can be run.
-    """
-    how = Plan(**plan)
-    space = space or make_space(config)
-    goals = [GOALS.lookup(goal) for goal in how.goals]
-    directions = [getattr(goal, "direction", "maximize") for goal in goals]
-    rehearse(make_sampler(how.sampler, 0, how.sampler_options), space.draw, len(goals))
-    opened(space.config, config.first_seed, fabric_of(config))  # what cannot work is said before a study is made of it
-    open_study(how, directions, space.described() | {"goals": how.goals}, first_points(space))
-    run_trial = partial(objective, config=config, space=space, goals=tuple(how.goals))
-    go = work if how.workers == 1 else work_together
-    return go(how, run_trial, config.epochs, told)
-
-
-def first_points(space: Space) -> list[dict[str, Any]]:
-    """Return the default and the published configurations of the graph, as far as they lie in the space."""
-    points = [space.point(config) for config in (space.config, *published(space.config.dataset))]
-    return [point for place, point in enumerate(points) if point and point not in points[:place]]
-
-
-def published(dataset: str) -> Iterator[Config]:
-    """Yield the configurations of a graph that come with the project."""
-    for path in sorted(folder("configs").glob(f"*-{escape(Path(dataset).stem.lower())}-*.yaml")):
-        config = cli.config_of(cli.parse(cli.parser("run", ""), ["--config", str(path)]))
-        if config.dataset.lower() == dataset.lower():
-            yield config
+        return objective
+    raise AttributeError(name)
 
 
 def say(study: Study, trial: FrozenTrial) -> None:
     """Print a line about a trial that has ended."""
+    from optuna.trial import TrialState
+
     values = ", ".join(f"{value:.6g}" for value in trial.values or ())
     done = sum(each.state.is_finished() for each in study.get_trials(deepcopy=False))
     words = f"pruned ({trial.user_attrs.get('reason', 'unknown')})" if trial.state == TrialState.PRUNED else values
@@ -91,8 +52,21 @@ def say(study: Study, trial: FrozenTrial) -> None:
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, search, train the winner and the default, print what came out."""
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
+    from rich.console import Console
+
+    from mowst.experiment import reading
+    from mowst.reporting.study_page import finalists_table, front_table, params_table, write_page
+    from mowst.reporting.table import confidence_line, scores_table
+    from mowst.system.process import tune_process
+    from mowst.tuning.finals import best_trial, finish
+    from mowst.tuning.ranges import read_search
+    from mowst.tuning.search import tune
+    from mowst.tuning.space import make_space
+    from mowst.tuning.study import Plan, be_quiet
+
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = cli.parser("tune", PURPOSE)
+    parser = reading.parser("tune", PURPOSE)
     parser.add_class_arguments(Plan)
     parser.add_argument(
         "--space", type=str | None, default=None, help="YAML file of ranges by field (mowst.tuning.ranges)."
@@ -106,9 +80,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
-    parsed = cli.parse(parser, arguments)
-    config, plan = cli.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}
-    space = make_space(config, read_search(parsed.space, parsed.search), cli.given_fields(arguments))
+    parsed = reading.parse(parser, arguments)
+    config, plan = reading.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}
+    space = make_space(config, read_search(parsed.space, parsed.search), reading.given_fields(arguments))
     out = Path(
         parsed.out or f"{Path(plan['study']).with_suffix('') if '://' not in plan['study'] else plan['name']}-best"
     )
@@ -131,4 +105,4 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.main(command)
+    main(command)

@@ -57,7 +57,7 @@ def test_a_weight_rises_over_its_warm_up():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("nonsense", "unknown loss 'nonsense'; choose from dkd, dualhead, gld"),
+        ("nonsense", "unknown loss 'nonsense'; choose from dhkd, dkd, dualhead, gld"),
         ("kd(tau=1)", "kd: unknown option 'tau'; choose from temperature, direction"),
         ("kd(temperature=0)", "temperature must be above 0, got 0"),
         ("kd(temperature=hot)", "kd: temperature must be like 4.0, got 'hot'"),
@@ -68,8 +68,8 @@ def test_a_weight_rises_over_its_warm_up():
         ("kd(weight=-1)", "kd: weight must be a number from 0, got -1"),
         ("kd(warmup=0.5)", "kd: warmup must be a whole number of epochs"),
         ("kd(on=test)", "kd: on: unknown 'test'; choose from all, train"),
-        ("no.such.module.Loss", "cannot be imported"),
-        ("torch.nn.Linear", "'torch.nn.Linear' is no graphkd.DistillationLoss"),
+        ("no.such.module.Loss", "cannot import 'no.such.module.Loss'"),
+        ("torch.nn.Linear", "loss 'torch.nn.Linear': is no graphkd.DistillationLoss"),
         ("kd(", "cannot read 'kd('"),
         ("", "cannot read ''"),
         ("kd - nkd", "cannot read 'kd - nkd'"),
@@ -89,6 +89,12 @@ def test_mistakes_are_told_in_one_line(line, words):
     assert "\n" not in str(error.value)
 
 
+def test_a_temperature_given_to_a_wrapper_leaves_the_callers_loss_alone():
+    inner = KD(temperature=2.0)
+    assert Standardized(inner, temperature=1.0).inner.temperature == 1
+    assert inner.temperature == 2
+
+
 def test_nothing_in_a_line_is_executed():
     with pytest.raises(ValueError, match="temperature must be like"):
         graphkd.build("kd(temperature=__import__('os').getpid())")
@@ -103,9 +109,10 @@ def test_a_loss_from_outside_is_found_by_its_path():
 def test_a_loss_from_outside_is_found_by_its_entry_point(monkeypatch):
     entry = EntryPoint("outside", "tests.graphkd_contract:Outside", "graphkd.losses")
     monkeypatch.setattr(class_resolver.base, "entry_points", lambda group: [entry] * (group == "graphkd.losses"))
-    monkeypatch.setattr(LOSSES, "lookup_dict", dict(LOSSES.lookup_dict))
-    LOSSES.register_entrypoint("graphkd.losses")
+    monkeypatch.setattr(LOSSES.found, "lookup_dict", dict(LOSSES.found.lookup_dict))
+    LOSSES.found.register_entrypoint("graphkd.losses")
     assert type(graphkd.make("outside")) is Outside
+    assert "outside" in LOSSES.names
 
 
 @pytest.mark.parametrize("spec", SPECS)

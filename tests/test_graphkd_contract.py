@@ -9,7 +9,7 @@ import torch
 import torch_geometric.typing
 
 import graphkd
-from graphkd import DistillationLoss, Signals, fill_target
+from graphkd import DistillationLoss, Scope, Signals, fill_target
 from tests.graphkd_contract import SPECS, Example, call, example, leaves, loss_for, rows
 
 BLIND = ("uskd", "dualhead", "gld", "lsp", "rkd")  # do not, or not only, pull logits to the teacher's
@@ -17,14 +17,15 @@ every_loss = pytest.mark.parametrize("spec", SPECS)
 
 
 def test_every_loss_of_the_catalogue_is_under_the_contract():
-    assert {graphkd.parse(spec)[0]["name"] for spec in SPECS} >= set(graphkd.LOSSES.lookup_dict)
+    tested = {graphkd.find(graphkd.parse(spec)[0]["name"]) for spec in SPECS}
+    assert tested >= set(map(graphkd.find, graphkd.LOSSES.names))
 
 
 @every_loss
 def test_one_number_per_node_or_a_scalar(spec):
     given = example()
     loss = loss_for(spec, given)
-    assert call(loss, given).shape == (() if loss.coupled else (12,))
+    assert call(loss, given).shape == (() if loss.scope is Scope.ALL else (12,))
 
 
 @every_loss
@@ -76,7 +77,7 @@ def test_order_of_nodes_does_not_matter(spec):
     moved = rows(given, order)._replace(edge_index=order.argsort()[given.edge_index])
     loss = loss_for(spec, given)
     value = call(loss, given)
-    torch.testing.assert_close(call(loss, moved), value if loss.coupled else value[order])
+    torch.testing.assert_close(call(loss, moved), value if loss.scope is Scope.ALL else value[order])
 
 
 @every_loss
@@ -96,7 +97,7 @@ def test_order_of_classes_does_not_matter(spec):
 def test_some_rows_alone_equal_those_rows_of_all(spec):
     given, chosen = example(), torch.tensor([3, 0, 7])
     loss = loss_for(spec, given)
-    if not loss.coupled and "edge_index" not in loss.needs:
+    if loss.scope is Scope.NODE:
         torch.testing.assert_close(call(loss, rows(given, chosen)), call(loss, given)[chosen])
 
 
@@ -107,7 +108,7 @@ def test_nothing_in_gives_zero_with_a_gradient(spec):
     wanted = leaves(nothing.student)
     value = call(loss, nothing)
     value.sum().backward()
-    assert value.shape == (() if loss.coupled else (0,))
+    assert value.shape == (() if loss.scope is Scope.ALL else (0,))
     assert value.sum() == 0
     assert wanted[0].grad is not None
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from mowst import Config, ExpertConfig, GateConfig
 from mowst.errors import InputError
-from mowst.experiment.fields import configured, placed, taken
+from mowst.tuning.fields import configured, placed, taken
 from mowst.experiment.reading import given_fields
 from mowst.experiment.seed import build
 from mowst.models.gates import DispersionGate, Gated

@@ -14,7 +14,7 @@ import mowst.tuning.trial
 from mowst import Config, ExpertConfig
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment.fields import configured
+from mowst.tuning.fields import configured
 from mowst.experiment.reading import main
 from mowst.experiment.record import parameters
 from mowst.experiment.seed import run_seed

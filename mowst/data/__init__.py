@@ -5,12 +5,12 @@ how it is split, how it is scored and where it comes from. Whatever PyG loads al
 
 Notation: `x [N, F]` float, dense or sparse CSR; `edge_index [2, E]`; `y [N]`, -1 where a node has no label;
 `train_mask, val_mask, test_mask [N]` bool.
+
+It imports `mowst.system` and `mowst.names`.
+
+Its public names are in `__init__.pyi`; they are imported when they are first asked for.
 """
 
-from mowst.data.built_in import digits, sbm
-from mowst.data.cards import Card, card, catalogue, names
-from mowst.data.loading import load
-from mowst.data.networks import from_networkx
-from mowst.data.validation import check
+import lazy_loader
 
-__all__ = ["Card", "card", "catalogue", "check", "digits", "from_networkx", "load", "names", "sbm"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mowst.data.fetch import IndexFile, resolve, stored
+from mowst.data.fetch import IndexFile, stored
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError, unknown
+from mowst.names import resolve
 from mowst.system.resources import folder
 
 METRICS = ("accuracy", "rocauc")
@@ -117,7 +118,7 @@ def on_disk(entry: Card, root: Path) -> bool:
     """Say whether the files of a dataset are there, or none are needed."""
     if entry.raw:
         return any((root / place / entry.raw).exists() for place in (entry.folder, "."))
-    return stored(resolve(entry.loader), root / entry.folder, entry.arguments)
+    return stored(resolve("loader", entry.loader), root / entry.folder, entry.arguments)
 
 
 def _row(entry: Card, root: Path) -> Row:

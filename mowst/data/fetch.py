@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
-import pkgutil
 import shutil
 import socket
 import tempfile
@@ -42,14 +41,6 @@ class IndexFile:
 
 class _AnswerError(Exception):
     """Carries the answer to `stored` out of a constructor."""
-
-
-def resolve(name: str) -> Any:
-    """Return the object of "package.module:name"."""
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"loader: cannot import {name!r}: {error}") from error
 
 
 def stored(loader: Any, root: Path, arguments: Mapping[str, Any]) -> bool:

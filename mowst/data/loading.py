@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,44 @@ from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.splits import MASKS, SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
+from mowst.names import resolve
+
+
+class Graph:
+    """A graph in memory, of which every seed has its split.
+
+    Args:
+        data: the graph, tidy.
+        entry: its card.
+        split: the protocol's name in the card.
+        root, download: where the protocol's file is, and whether it may be fetched.
+    """
+
+    def __init__(self, data: Data, entry: Card, split: str, root: Path, download: bool | str):
+        self.data, self.entry, self.split, self.root, self.download = data, entry, split, root, download
+        self.count_mismatch = _count_mismatch(data, entry)
+
+    def of_seed(self, seed: int) -> Data:
+        """Return the graph with one seed's masks, checked; everything else is shared among the seeds."""
+        data, entry = copy.copy(self.data), self.entry
+        _apply_split(data, entry.splits[self.split], self.root, seed, bool(self.download))
+        label(data, name=entry.name, metric=entry.metric, split=self.split, count_mismatch=self.count_mismatch)
+        check(data)
+        return data
+
+
+def open_graph(name: str, root: str | Path = "data", *, split: str | None = None, download: bool | str = True) -> Graph:
+    """Read a graph, whose splits are then a matter of a moment; arguments as in `load`."""
+    outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
+    entry = _outside_card(name) if outside else card(name)
+    chosen = split or next(iter(entry.splits))
+    if chosen not in entry.splits:
+        raise unknown(f"{entry.name}: split", chosen, entry.splits)
+    loaded = _read(entry, Path(root), entry.splits[chosen], download)
+    data = tidy(loaded.clone() if outside else loaded, entry)
+    if outside and split is None and any(data.get(mask) is None for mask in MASKS):
+        chosen = "random"
+    return Graph(data, entry, chosen, Path(root), download)
 
 
 def load(
@@ -29,20 +68,7 @@ def load(
     `num_classes`, `metric`, `split`, and `count_mismatch`: None, or a sentence where the counts are not the card's.
     Raises InputError in one line, and then leaves nothing behind that was not there before.
     """
-    outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
-    entry = _outside_card(name) if outside else card(name)
-    chosen = split or next(iter(entry.splits))
-    if chosen not in entry.splits:
-        raise unknown(f"{entry.name}: split", chosen, entry.splits)
-    protocol = entry.splits[chosen]
-    loaded = _read(entry, Path(root), protocol, download)
-    data = tidy(loaded.clone() if outside else loaded, entry)
-    if outside and split is None and any(data.get(mask) is None for mask in MASKS):
-        chosen, protocol = "random", entry.splits["random"]
-    _apply_split(data, protocol, Path(root), seed, bool(download))
-    label(data, name=entry.name, metric=entry.metric, split=chosen, count_mismatch=_count_mismatch(data, entry))
-    check(data)
-    return data
+    return open_graph(name, root, split=split, download=download).of_seed(seed)
 
 
 def tidy(data: Data, entry: Card) -> Data:
@@ -68,7 +94,7 @@ def tidy(data: Data, entry: Card) -> Data:
 
 def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Data:
     """Call the loader and return its graph, warnings of third parties switched off."""
-    loader = fetch.resolve(entry.loader)
+    loader = resolve("loader", entry.loader)
     is_dataset = isinstance(loader, type) and issubclass(loader, Dataset)
     parameters = fetch.parameters(loader)
     given = {"root": str(root / entry.folder), "download": download}
@@ -123,7 +149,7 @@ def _labels(y: Tensor) -> Tensor:
 
 
 def _transform(name: str, options: Mapping[str, Any], dataset: str) -> Any:
-    transform = fetch.resolve(name if ":" in name else f"torch_geometric.transforms:{name}")
+    transform = resolve("transform", name if ":" in name else f"torch_geometric.transforms:{name}")
     try:
         return transform(**options)
     except TypeError as error:

@@ -90,6 +90,11 @@ def label(data: Data, *, name: str, metric: str, split: str, count_mismatch: str
     vars(data)["count_mismatch"] = count_mismatch  # not as an attribute: PyG drops those that are None
 
 
+def mismatch_of(data: Data) -> str | None:
+    """Return the sentence on a graph whose counts are not those of its card, if there is one (`label`)."""
+    return vars(data).get("count_mismatch")
+
+
 def _shuffled(mask: Tensor, seed: int) -> Tensor:
     nodes = mask.nonzero().view(-1)
     return nodes[torch.randperm(len(nodes), generator=torch.Generator().manual_seed(seed))]

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from mowst.evaluation.metrics import hit
-from mowst.models.mixture import EXPERTS, Mixture
+from mowst.evaluation.routing import threshold
+from mowst.models.outputs import ROLES, Mixture
 
 COMPARED = {
     "weak": "the weak expert",
@@ -77,23 +78,6 @@ def bins(confidence: Tensor, weak: Tensor, strong: Tensor) -> list[dict[str, flo
     return found
 
 
-def threshold(confidence: Tensor, weak: Tensor, strong: Tensor) -> float | None:
-    """Confidence from which the weak expert serves best: where the benefit of the strong one crosses zero.
-
-    Of all thresholds with at least one node in a hundred above them, the one at which sending those nodes to the weak
-    expert has the most nodes [n] right; of equals the lowest, which calls the strong expert least. None: nowhere
-    does the weak expert have as many right as the strong one.
-    """
-    order = confidence.argsort(descending=True, stable=True)
-    ranked, gain = confidence[order], (weak - strong)[order].cumsum(0)
-    able = torch.arange(1, len(ranked) + 1, device=ranked.device) >= len(ranked) / 100
-    able[:-1] &= ranked[1:] != ranked[:-1]  # nodes of one confidence go one way
-    gain, ranked = gain[able], ranked[able]
-    if not len(gain) or gain.max() < 0:
-        return None
-    return float(ranked[int((gain == gain.max()).nonzero()[-1])])
-
-
 def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Put several seeds' diagnoses together: counts are added, the rest are means."""
     added = [
@@ -123,13 +107,13 @@ def sentences(result: dict[str, Any]) -> list[str]:
     if not {"weak", "strong"} <= scores.keys():
         return said
     mixture, best = scores.pop("mixture"), max(scores, key=lambda name: scores[name])
-    if mixture >= scores[best] and best not in EXPERTS:
+    if mixture >= scores[best] and best not in ROLES:
         said.append(f"On validation nodes the mixture is the best ({mixture:.2f}).")
     elif mixture > scores[best]:
         said.append(f"On validation nodes the mixture is {mixture - scores[best]:.2f} points above the {best} expert.")
     else:
-        use = f"the {best} expert alone" if best in EXPERTS else COMPARED[best]
-        hint = ": use that one, it costs less" if best in EXPERTS else ""
+        use = f"the {best} expert alone" if best in ROLES else COMPARED[best]
+        hint = ": use that one, it costs less" if best in ROLES else ""
         said.append(
             f"On validation nodes the mixture ({mixture:.2f}) is not better than {use} ({scores[best]:.2f}){hint}."
         )

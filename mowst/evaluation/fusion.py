@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mowst.models.mixture import Mixture, log_probs
+from mowst.models.outputs import Logits, Mixture, log_probs
 
 
 def average(weak: Tensor, strong: Tensor) -> Mixture:
@@ -29,7 +29,7 @@ def evidence(weak: Tensor, strong: Tensor) -> Mixture:
     return average(weak, strong)._replace(scale=torch.full_like(weak[:, 0], 2.0))
 
 
-def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: int = 5) -> Tensor:
+def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: int = 5) -> Logits:
     """Logistic regression from both experts' log-probabilities to the label, fitted on `nodes` [n], -> logits [N, C].
 
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
@@ -46,11 +46,11 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
     logits = np.full(weak.shape, np.log(1e-6))
     if len(seen) < 2:
         logits[:, seen] = 0.0
-        return torch.from_numpy(logits).to(weak)
+        return Logits(torch.from_numpy(logits).to(weak))
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     logits[:, seen] = model.fit(inputs[index], labels).predict_log_proba(inputs)
     if counts.min() >= folds:
         logits[np.ix_(index, seen)] = cross_val_predict(
             model, inputs[index], labels, cv=folds, method="predict_log_proba"
         )
-    return torch.from_numpy(logits).to(weak)
+    return Logits(torch.from_numpy(logits).to(weak))

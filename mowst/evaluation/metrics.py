@@ -1,24 +1,86 @@
-"""What is reported: a metric `(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1], higher is better.
+"""What is reported and what training stops by: values with a `score`, higher is better.
 
-`expected` turns any such metric into its value under the paper's random routing (weak with probability c), in closed
-form: the two experts' predictions are one sample of 2n rows, weighted c and 1 - c. For accuracy that is the mean of
+A `Metric` scores probabilities `(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1]; a `Signal` scores an output
+by a metric, `(output, y [n], metric) -> float`. Either may be the mean of one number per node, and then says so: what
+is a mean needs no sorting, and its standard error is a formula.
+
+`expected` turns any metric into its value under the paper's random routing (weak with probability c), in closed form:
+the two experts' predictions are one sample of 2n rows, weighted c and 1 - c. For accuracy that is the mean of
 c [weak right] + (1 - c) [strong right].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mowst.models.gates import probabilities
-from mowst.models.mixture import Mixture, log_pool, log_probs
-from mowst.names import Names
+from mowst.models.outputs import Mixture, Output, probabilities
+from mowst.names import Names, callable_only
 
-Metric = Callable[..., float]
+Scores = Callable[[Output, Tensor], float]
+"""`(output, y [n]) -> float` on some nodes, higher is better."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of predictions."""
+
+    score: Callable[..., float]
+    """`(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1]."""
+    per_node: Callable[[Tensor, Tensor], Tensor] | None = None
+    """`(scores [n, C], y [n]) -> [n]`, of which the score is the mean, from logits as from probabilities; none: it is
+    no mean."""
+
+    def __call__(self, probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+        """Score predictions."""
+        return self.score(probs, y) if weight is None else self.score(probs, y, weight)
+
+    @classmethod
+    def of(cls, found: Any) -> Metric:
+        """Take a function of one's own as a metric of which nothing else is known."""
+        return found if isinstance(found, cls) else cls(callable_only(found))
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A score of outputs by a metric."""
+
+    score: Callable[[Output, Tensor, Metric], float]
+    """`(output, y [n], metric) -> float`."""
+    per_node: Callable[[Output, Tensor, Metric], Tensor | None] = lambda out, y, metric: None
+    """`(output, y [n], metric) -> [n]`, of which the score is the mean; none: it is no mean."""
+
+    @classmethod
+    def of(cls, found: Any) -> Signal:
+        """Take a function of one's own as a signal of which nothing else is known."""
+        return found if isinstance(found, cls) else cls(callable_only(found))
+
+
+@dataclass(frozen=True)
+class Score:
+    """What validation nodes are scored by: a signal with its metric."""
+
+    signal: Signal
+    metric: Metric
+
+    def __call__(self, out: Output, y: Tensor) -> float:
+        """Score an output on nodes with labels [n]."""
+        return self.signal.score(out, y, self.metric)
+
+    def per_node(self, out: Output, y: Tensor) -> Tensor | None:
+        """Return the numbers [n] that the score is the mean of; none if it is no mean."""
+        return self.signal.per_node(out, y, self.metric)
+
+    @classmethod
+    def of(cls, found: Scores) -> Score:
+        """Take a function `(output, y) -> float` of one's own as a score of which nothing else is known."""
+        if isinstance(found, cls):
+            return found
+        return cls(Signal(lambda out, y, metric: found(out, y)), accuracy)
 
 
 def hit(scores: Tensor, y: Tensor) -> Tensor:
@@ -26,16 +88,13 @@ def hit(scores: Tensor, y: Tensor) -> Tensor:
     return (scores.argmax(dim=-1) == y).float()
 
 
-def accuracy(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+def share_right(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
     """Share of rows whose largest entry is the label, in [0, 1]."""
     right = hit(probs, y)
     return float(right.mean() if weight is None else (weight * right).sum() / weight.sum())
 
 
-accuracy.mean_of = hit  # type: ignore[attr-defined]
-
-
-def rocauc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+def area_under_roc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
     """Area under the ROC curve of class 1; with more classes the mean of each against the rest; NaN without a class."""
     if len(torch.unique(y)) < probs.size(-1):
         return float("nan")
@@ -46,37 +105,20 @@ def rocauc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
     return float(roc_auc_score(y.cpu().numpy(), scores.cpu().numpy(), sample_weight=sample_weight, multi_class="ovr"))
 
 
-METRICS = Names("metric", {"accuracy": accuracy, "rocauc": rocauc})
-
-Output = Mixture | Tensor
-"""What a model gives: a mixture, or the logits `[N, C]` of an expert on its own."""
-
-
-def predicted(out: Output) -> Tensor:
-    """Probabilities of the pooled prediction, [N, C]."""
-    return log_pool(out).exp() if isinstance(out, Mixture) else probabilities(out)
-
-
-def rows(out: Output, index: Tensor) -> Output:
-    """Return the output for the nodes in `index` only."""
-    if isinstance(out, Mixture):
-        return Mixture(*(None if part is None else part[index] for part in out))  # type: ignore[arg-type]
-    return out[index]
+accuracy = Metric(share_right, hit)
+rocauc = Metric(area_under_roc)
+METRICS: Names[Metric] = Names("metric", {"accuracy": accuracy, "rocauc": rocauc}, adapt=Metric.of)
 
 
 def pooled(out: Output, y: Tensor, metric: Metric) -> float:
     """Metric of the pooled prediction."""
-    return metric(predicted(out), y)
+    return metric(out.probs(), y)
 
 
 def expected(out: Output, y: Tensor, metric: Metric) -> float:
-    """Metric under random routing, weak with probability c, exactly.
-
-    A metric that is the mean of one value per row, of logits as of probabilities, may name it (`mean_of`): there is
-    nothing to sort or to copy then.
-    """
+    """Metric under random routing, weak with probability c, exactly."""
     if not isinstance(out, Mixture):
-        return metric(probabilities(out), y)
+        return metric(out.probs(), y)
     if (values := _expected_values(out, y, metric)) is not None:
         return float(values.mean())
     both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
@@ -89,40 +131,31 @@ def likelihood(out: Output, y: Tensor, metric: Metric) -> float:
 
 
 def _pooled_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
-    each = getattr(metric, "mean_of", None)
-    if each is None:
-        return None
-    return each(log_pool(out) if isinstance(out, Mixture) else out, y)
+    return None if metric.per_node is None else metric.per_node(out.scores(), y)
 
 
 def _expected_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
-    each = getattr(metric, "mean_of", None)
-    if each is None:
-        return None
-    if not isinstance(out, Mixture):
-        return each(out, y)
+    each = metric.per_node
+    if each is None or not isinstance(out, Mixture):
+        return _pooled_values(out, y, metric)
     return each(out.strong, y).lerp(each(out.weak, y), out.confidence.float())
 
 
 def _likelihood_values(out: Output, y: Tensor, metric: Metric) -> Tensor:
-    logs = log_pool(out) if isinstance(out, Mixture) else log_probs(out)
-    return logs.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    return out.log_probs().gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
 
-pooled.mean_of = _pooled_values  # type: ignore[attr-defined]
-expected.mean_of = _expected_values  # type: ignore[attr-defined]
-likelihood.mean_of = _likelihood_values  # type: ignore[attr-defined]
+SIGNALS: Names[Signal] = Names(
+    "signal",
+    {
+        "metric": Signal(pooled, _pooled_values),
+        "expected": Signal(expected, _expected_values),
+        "loss": Signal(likelihood, _likelihood_values),
+    },
+    adapt=Signal.of,
+)
 
-SIGNALS = Names("signal", {"metric": pooled, "expected": expected, "loss": likelihood})
 
-
-def signal(name: str, metric: Metric) -> Callable[[Output, Tensor], float]:
-    """Return the early-stopping signal of that name, `(output, y) -> float`, with this metric in it.
-
-    Its attribute `mean_of`, `(output, y) -> [n]`, gives the values that it is the mean of; none where it is no mean. A
-    signal of one's own may have it too, as `(output, y, metric) -> [n]`.
-    """
-    chosen: Any = SIGNALS.lookup(name)
-    score: Any = partial(chosen, metric=metric)
-    score.mean_of = partial(getattr(chosen, "mean_of", lambda out, y, metric: None), metric=metric)
-    return score
+def signal(name: str, metric: Metric) -> Score:
+    """Return the early-stopping signal of that name with this metric in it."""
+    return Score(SIGNALS.lookup(name), metric)

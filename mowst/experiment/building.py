@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,14 +16,14 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.errors import InputError
-from mowst.experiment.config import Config
+from mowst.experiment.config import Config, regime_of
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import dense, prepare_features
 from mowst.models.experts import expert
-from mowst.models.gates import GATES, LearnedGate, LogisticGate
-from mowst.models.mixture import EXPERTS, Mowst
+from mowst.models.gates import GATES, LearnedGate, LogisticGate, asks_of
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES
 from mowst.system.native import guard_scatter
-from mowst.training.regimes import REGIMES, alone, routes
 
 
 def fabric_of(config: Config) -> Fabric:
@@ -60,7 +61,7 @@ def prepare(data: Data, config: Config, device: torch.device) -> Data:
 
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
-    weak, strong = (build_expert(name, config, in_channels, num_classes) for name in EXPERTS)
+    weak, strong = (build_expert(name, config, in_channels, num_classes) for name in ROLES)
     kind = config.gate_kind
     gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
@@ -72,42 +73,49 @@ def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
         gate = gate_class(config.gate.dispersions, detach=config.gate.detach, **options)
     except (TypeError, ValueError) as error:
         raise InputError(f"gate {kind}: {error}") from None
-    routed = getattr(gate, "needs_strong", False) and routes(REGIMES.lookup(config.regime))
+    routed = asks_of(gate).strong and regime_of(config).holds_out
     return Mowst(weak, strong, gate, LogisticGate(config.gate.dispersions) if routed else None)
 
 
-def build_expert(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+def build_expert(role: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
     """Build the `weak` or `strong` expert of a configuration, and try it on two nodes joined by an edge.
+
+    One that fails on them is said, for it may need another graph than this one.
 
     Raises:
         InputError: it cannot be built, has nothing to train, or does not answer with logits [N, C].
     """
-    part = getattr(config, name)
+    part = {"weak": config.weak, "strong": config.strong}[role]
+    what = f"{role} expert {part.kind}"
     options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
     try:
         made = expert(part.kind, in_channels, num_classes, **options, **part.options)
     except InputError as error:
-        raise InputError(f"{name} {error}") from None
+        raise InputError(f"{role} {error}") from None
     if not any(parameter.requires_grad for parameter in made.parameters()):
-        raise InputError(f"{name} expert {part.kind}: has no parameter to train")
+        raise InputError(f"{what}: has no parameter to train")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             said = copy.deepcopy(made).eval()(torch.zeros(2, in_channels), torch.tensor([[0, 1], [1, 0]]))
-    except Exception:  # it may need another graph than this one
+    except Exception as error:  # of a third party's module: anything
+        warnings.warn(f"{what}: fails on two nodes joined by an edge ({reason_of(error)})", stacklevel=2)
         return made
     if not isinstance(said, Tensor) or said.shape != (2, num_classes):
         shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
-        must = f"must return logits [N, {num_classes}], and for N = 2 returned {shape}"
-        raise InputError(f"{name} expert {part.kind}: {must}")
+        raise InputError(f"{what}: must return logits [N, {num_classes}], and for N = 2 returned {shape}")
     return made
+
+
+def reason_of(error: BaseException) -> str:
+    """Say in a line what a third party's code raised."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
     """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
     if name == "mixture":
         return build(config, in_channels, num_classes)
-    part = name if name in EXPERTS else alone(REGIMES.lookup(config.regime)) or "weak"
-    return build_expert(part, config, in_channels, num_classes)
+    return build_expert(name if name in ROLES else regime_of(config).alone or "weak", config, in_channels, num_classes)
 
 
 @contextmanager

@@ -7,54 +7,35 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphkd import Weighted
 from mowst.errors import InputError, unknown
-from mowst.evaluation.metrics import SIGNALS
-from mowst.models.experts import EXPERTS
-from mowst.models.gates import DISPERSIONS, GATES, LearnedGate
-from mowst.training.distillation import TEACHES, parse, wanted
-from mowst.training.objectives import OBJECTIVES
-from mowst.training.regimes import (
-    OPTIMIZERS,
-    OWN_GATE,
-    REGIMES,
-    Schedule,
-    alone,
-    alternate,
-    fine_tuned,
-    held_out,
-    joint,
-    pretrained_parts,
-    routes,
-)
+from mowst.experiment.checks import Checked, setting
 
-Says = Callable[["Config"], bool]
+if TYPE_CHECKING:
+    from graphkd import Weighted
+    from mowst.training.regimes import Regime
+    from mowst.training.schedule import Schedule
 
+# What the names stand for is imported where they are looked up, so that --help need not wait for it.
 
-def setting(
-    default: Any, search: Any = None, when: Says | None = None, beside: Says | None = None, **limits: float
-) -> Any:
-    """Return a field with a default, a range for studies, and limits (`at_least`, `below`, ...) checked on creation.
+def regime_of(config: Config) -> Regime:
+    """Return the regime that a configuration names."""
+    from mowst.training.regimes import REGIMES
 
-    `when` answers, of a whole configuration, whether the field changes anything in what a study judges; `beside`,
-    whether in anything else that is trained.
-    """
-    return field(default=default, metadata={"search": search, "when": when, "beside": beside, **limits})
+    return REGIMES.lookup(config.regime)
 
 
 def has_mixture(config: Config) -> bool:
     """Tell whether a mixture is trained, and not an expert alone."""
-    return config.mixture and alone(REGIMES.lookup(config.regime)) is None
+    return config.mixture and regime_of(config).alone is None
 
 
 def has_weak(config: Config) -> bool:
     """Tell whether what is judged has the weak expert in it: the mixture, or a student."""
-    return config.mixture or alone(REGIMES.lookup(config.regime)) is not None
+    return config.mixture or regime_of(config).alone is not None
 
 
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
@@ -62,35 +43,35 @@ WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 def has_strong(config: Config) -> bool:
     """Tell whether the strong expert is trained: in the mixture, alone, or as a teacher."""
-    return alone(REGIMES.lookup(config.regime)) is None or config.teacher == "strong"
+    return regime_of(config).alone is None or config.teacher == "strong"
 
 
-def unless(*regimes: Any) -> Callable[[Config], bool]:
+def unless(*regimes: str) -> Callable[[Config], bool]:
     """Return what tells whether a mixture is trained by any regime but these, to which a field means nothing."""
-    return lambda config: has_mixture(config) and REGIMES.lookup(config.regime) not in regimes
+
+    def says(config: Config) -> bool:
+        from mowst.training.regimes import REGIMES
+
+        return has_mixture(config) and regime_of(config) not in map(REGIMES.lookup, regimes)
+
+    return says
 
 
-@dataclass(frozen=True)
-class Checked:
-    """Checks the limits of every field when an instance is made."""
+def linear_pool(config: Config) -> bool:
+    """Tell whether a mixture's pool is linear, so that its objective may be another one than joint."""
+    from mowst.models.gates import GATES, asks_of
 
-    def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            for limit, (holds, words) in LIMITS.items():
-                bound = entry.metadata.get(limit)
-                if bound is not None and not holds(value, bound):
-                    raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
+    return has_mixture(config) and not asks_of(GATES.lookup(config.gate_kind)).scale
+
+
+def sees_features(config: Config) -> bool:
+    """Tell whether the gate may see the node features."""
+    from mowst.models.gates import GATES, LearnedGate
+
+    return GATES.lookup(config.gate_kind) is LearnedGate
 
 
 PRECISIONS = ("32-true", "bf16-mixed")
-
-LIMITS: dict[str, tuple[Any, str]] = {
-    "at_least": (lambda value, bound: value >= bound, "at least"),
-    "above": (lambda value, bound: value > bound, "above"),
-    "below": (lambda value, bound: value < bound, "below"),
-}
-
 
 @dataclass(frozen=True)
 class ExpertConfig(Checked):
@@ -109,10 +90,6 @@ class ExpertConfig(Checked):
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the model's constructor."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        EXPERTS.lookup(self.kind)
-
 
 @dataclass(frozen=True)
 class GateConfig(Checked):
@@ -122,19 +99,12 @@ class GateConfig(Checked):
     """Gate by short name (learned, logistic, monotone, power, fused), or a dotted path; by default the regime's own."""
     dispersions: list[str] = field(default_factory=lambda: ["variance", "negentropy"])
     """Dispersions that the gate sees: variance, negentropy, max, margin, or dotted paths."""
-    features: bool = setting(False, [False, True], when=lambda config: GATES.lookup(config.gate_kind) is LearnedGate)
+    features: bool = setting(False, [False, True], when=sees_features)
     """Whether a learned gate sees the node features too."""
-    detach: bool = setting(False, [False, True], when=unless(held_out, fine_tuned))
+    detach: bool = setting(False, [False, True], when=unless("held-out", "fine-tuned"))
     """Whether to stop the gradient of the confidence at the weak expert (as the authors' code does)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the gate's constructor (hidden_channels, num_layers, dropout, alpha)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kind is not None:
-            GATES.lookup(self.kind)
-        for name in self.dispersions:
-            DISPERSIONS.lookup(name)
 
 
 @dataclass(frozen=True)
@@ -158,14 +128,15 @@ class Config(Checked):
     better), joint (Mowst*), alternate (Mowst), solo (the weak expert without the strong one, a student where there is
     kd), or the dotted path of a regime."""
     objective: str | None = setting(
-        None, [None, "separate", "joint"], when=has_mixture, beside=lambda config: config.kd is not None
+        None, [None, "separate", "joint"], when=linear_pool, beside=lambda config: config.kd is not None
     )
-    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own."""
-    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless(held_out, fine_tuned))
+    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own. With a gate that gives
+    a logarithmic pool (fused) it is joint: the others do not mean its scale."""
+    pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless("held-out", "fine-tuned"))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
-    folds: int = setting(5, when=unless(joint, alternate), at_least=2)
+    folds: int = setting(5, when=unless("joint", "alternate"), at_least=2)
     """Parts that held-out divides the training nodes into; one of them is held out at a time."""
-    rehearsals: int = setting(1, when=unless(joint, alternate), at_least=1)
+    rehearsals: int = setting(1, when=unless("joint", "alternate"), at_least=1)
     """How many of these parts are held out in turn; as many as there are is cross-fitting."""
     kd: list[str | dict[str, Any]] | str | None = None
     """Distillation losses that the weak expert learns from, e.g. gld(k=5,weight=0.5)+nkd, or in YAML a list
@@ -179,7 +150,7 @@ class Config(Checked):
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)
     """Learning rate of the experts."""
-    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless(held_out, fine_tuned), above=0)
+    gate_lr: float = setting(0.01, (1e-3, 1e-1, "log"), when=unless("held-out", "fine-tuned"), above=0)
     """Learning rate of the gate."""
     weight_decay: float = setting(5e-4, (1e-6, 1e-2, "log"), at_least=0)
     """Weight decay, or L2 penalty, as the optimiser means it."""
@@ -187,7 +158,7 @@ class Config(Checked):
     """Most epochs a phase may take."""
     patience: int = setting(100, at_least=1)
     """Epochs without a better validation score after which a phase ends."""
-    rounds: int = setting(10, when=unless(held_out, fine_tuned, joint), at_least=1)
+    rounds: int = setting(10, when=unless("held-out", "fine-tuned", "joint"), at_least=1)
     """Most rounds of turns of the alternate regime."""
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""
@@ -213,46 +184,72 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        REGIMES.lookup(self.regime)
-        SIGNALS.lookup(self.signal)
-        OPTIMIZERS.lookup(self.optimizer)
+        self._check_names()
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
-        pretrained_parts(self.pretrain)
-        if self.objective is not None:
-            OBJECTIVES.lookup(self.objective)
+        self._check_objective()
         self._check_distillation()
 
-    def _check_distillation(self) -> None:
-        student = alone(REGIMES.lookup(self.regime))
-        if student and OBJECTIVES.normalize(self.objective or "") in OBJECTIVES.synonyms:
+    def _check_names(self) -> None:
+        from mowst.evaluation.metrics import SIGNALS
+        from mowst.models.dispersions import DISPERSIONS
+        from mowst.models.experts import EXPERTS
+        from mowst.models.gates import GATES
+        from mowst.training.regimes import pretrained_parts
+        from mowst.training.schedule import OPTIMIZERS
+
+        EXPERTS.lookup(self.weak.kind)
+        EXPERTS.lookup(self.strong.kind)
+        GATES.lookup(self.gate_kind)
+        for name in self.gate.dispersions:
+            DISPERSIONS.lookup(name)
+        SIGNALS.lookup(self.signal)
+        OPTIMIZERS.lookup(self.optimizer)
+        pretrained_parts(self.pretrain)
+
+    def _check_objective(self) -> None:
+        from mowst.models.gates import GATES, asks_of
+        from mowst.training.objectives import OBJECTIVES
+
+        if self.objective is None:
+            return
+        objective, regime = OBJECTIVES.lookup(self.objective), regime_of(self)
+        if regime.alone and OBJECTIVES.knows(self.objective):
             raise InputError(f"objective {self.objective}: is a mixture's; regime {self.regime} trains one expert")
+        regime.suited(objective, asks_of(GATES.lookup(self.gate_kind)), asked_for=True)
+
+    def _check_distillation(self) -> None:
+        from mowst.training.distillation import TEACHES, parse, wanted
+
+        regime = regime_of(self)
         if self.kd is None:
             if self.teacher is not None:
                 raise InputError(
                     f"teacher {self.teacher}: nothing is learned from it without losses; give --kd, e.g. nkd"
                 )
             return
-        if "extra" not in inspect.signature(REGIMES.lookup(self.regime)).parameters:
+        if not regime.takes_extra:
             raise InputError(
                 f"kd: regime {self.regime} takes no further losses (it has no parameter `extra`); "
                 "choose from held-out, solo, joint, alternate"
             )
         losses = parse(self.kd)
-        if routes(REGIMES.lookup(self.regime)):
+        if regime.holds_out:
             self._check_twins(losses)
-        if not (student or self.mixture):
+        if not (regime.alone or self.mixture):
             raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")
         if self.teacher is None and TEACHES & wanted(losses):
             raise InputError(f"kd: {self.kd} needs a teacher; give a run's folder, a file of logits, or strong")
-        if self.teacher == "weak" and not student:
+        if self.teacher == "weak" and not regime.alone:
             raise InputError("teacher weak: is the student itself here; only regime solo can train it twice")
 
     def _check_twins(self, losses: Sequence[Weighted]) -> None:
+        from mowst.training.distillation import wanted
+
         if self.teacher not in (None, "strong"):
             raise InputError(
                 f"teacher {self.teacher}: has seen the labels that regime {self.regime} holds out; give strong, or "
@@ -272,9 +269,12 @@ class Config(Checked):
     @property
     def gate_kind(self) -> str:
         """The gate's kind, where none is named the regime's own."""
-        return self.gate.kind or OWN_GATE.get(REGIMES.lookup(self.regime), "learned")
+        return self.gate.kind or regime_of(self).gate
 
-    @property
-    def schedule(self) -> Schedule:
-        """The pace that the regimes share."""
-        return Schedule(**{entry.name: getattr(self, entry.name) for entry in fields(Schedule)})
+    def schedule(self, seed: int) -> Schedule:
+        """Return the pace that the phases of one seed share."""
+        from mowst.training.schedule import Schedule
+
+        own = {entry.name for entry in fields(self)}
+        pace = {entry.name: getattr(self, entry.name) for entry in fields(Schedule) if entry.name in own}
+        return Schedule(**pace, seed=seed)

@@ -1,20 +1,19 @@
-"""What the commands share: a parser over typed configurations, and one line with exit code 2 for what is wrong."""
+"""How configurations are read: from a command line and YAML files, by a parser over their types."""
 
 from __future__ import annotations
 
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
 from mowst.errors import InputError, meant
+from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config
-from mowst.experiment.fields import metadata, used
-from mowst.system.process import speak_plainly
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -111,19 +110,3 @@ def say_idle(config: Config, arguments: Sequence[str]) -> None:
         beside = metadata(config, head).get("beside")
         if idle and head != "regime" and not (beside and beside(config)):
             print(f"note: --{path} changes nothing with regime {config.regime}", file=sys.stderr)
-
-
-def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str] | None = None) -> None:
-    """Run a command as a program: errors become one line on standard error, exit code 2 for input, 1 for divergence."""
-    speak_plainly()
-    try:
-        sys.exit(command(arguments))
-    except InputError as error:
-        print(f"error: {flattened(str(error))}", file=sys.stderr)
-        sys.exit(2)
-    except FloatingPointError as error:
-        print(f"error: training diverged: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)

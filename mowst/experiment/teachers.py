@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import Signals
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.record import read_config, read_json, read_weights, split_hash
-from mowst.models.mixture import EXPERTS, Mixture
-from mowst.training.distillation import observe, parse, pool_logits, ride, wanted
+from mowst.experiment.folder import read_config, read_json, read_weights, split_hash
+from mowst.models.outputs import ROLES, Mixture, log_pool
+from mowst.training.distillation import observe, parse, wanted
 
 NAMES = ("mixture", "strong", "student", "weak")
 """The models of a run, the best teacher first."""
@@ -55,7 +55,7 @@ class Teacher(NamedTuple):
 
 def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teacher | None:
     """Read a teacher from outside the run; a run's model is run again where a loss wants to see more than logits."""
-    if config.kd is None or config.teacher is None or config.teacher in EXPERTS:
+    if config.kd is None or config.teacher is None or config.teacher in ROLES:
         return None
     teacher = read(config.teacher, seed, data)
     more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
@@ -66,12 +66,6 @@ def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teach
     model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
     with seeded(seed, fabric.device):
         return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
-
-
-def taught(config: Config, ready: Data, model: nn.Module, seed: int, fabric: Fabric) -> Data:
-    """Let a model of this run be the teacher on the graph."""
-    with seeded(seed, fabric.device):
-        return ride(ready, observe(model, ready, wanted(parse(config.kd or ()))))
 
 
 def read(teacher: str, seed: int, data: Data) -> Teacher:
@@ -105,7 +99,7 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
     if not folder.is_dir():
         raise InputError(
             f"teacher {teacher}: no such run folder; give a run, RUN:MODEL, a {' or '.join(FILES)} file, "
-            f"or {' or '.join(EXPERTS)}"
+            f"or {' or '.join(ROLES)}"
         )
     if not (folder / "predictions.npz").is_file():
         folder = folder / f"seed-{seed}"
@@ -141,7 +135,7 @@ def run_logits(arrays: dict[str, Tensor], name: str) -> Tensor:
     if f"{name}_logits" in arrays:
         return arrays[f"{name}_logits"]
     weak, strong, confidence = (arrays[f"{name}_{part}"] for part in ("weak", "strong", "confidence"))
-    return pool_logits(Mixture(weak, strong, confidence, arrays.get(f"{name}_scale")))
+    return log_pool(Mixture(weak, strong, confidence, arrays.get(f"{name}_scale")))
 
 
 def read_logits(path: Path, data: Data) -> Teacher:

@@ -4,10 +4,8 @@ A model of L layers reads at most the nodes within L hops. `frontier` finds them
 the whole graph's matrix, so that degrees and normalisation stay those of the whole graph. Layer by layer fewer nodes
 are left, as in PyG's `inference_per_layer`, which runs them.
 
-A module can be cut if its layers are PyG's own `inference_per_layer` and it holds nothing that mixes nodes but
-convolutions of one hop, or if it says that it looks at no edge (`sees_edges = False`). A model of one's own declares
-as much by defining that method in the class that defines `forward`, with `convs`, `num_layers` and `hidden_channels`
-as PyG's models have them. Everything else runs on the whole graph.
+A module can be cut if it says that its layers can be run one by one and how far it reaches, or that it looks at no edge
+(`mowst.models.reads`). Everything else runs on the whole graph.
 """
 
 from __future__ import annotations
@@ -19,25 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import BatchNorm, GATConv, GATv2Conv, GCNConv, GINConv, LayerNorm, Linear, SAGEConv
-from torch_geometric.nn.aggr import Aggregation
-from torch_geometric.nn.models import MLP, JumpingKnowledge
-from torch_geometric.utils._trim_to_layer import TrimToLayer
+from torch_geometric.nn import GINConv
 
-from mowst.kernels.adjacency import Adjacency, suited
-from mowst.kernels.attention import AttentionConv
+from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse import Rows
-from mowst.kernels.sparse_features import SparseFeatures, dense, rows_of, suited_features
-from mowst.models.experts import NarrowGCNConv, is_node_wise
-from mowst.models.mixture import run_module
-
-PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
-"""Convolutions that take the features of sources and targets as a pair."""
-NODE_WISE = (
-    *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
-    *(nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
-    *(Aggregation, JumpingKnowledge, TrimToLayer),
-)
+from mowst.kernels.sparse_features import SparseFeatures, dense, rows_of
+from mowst.models.layers import NarrowGCNConv
+from mowst.models.reads import PAIRED, Reads, run_module, suited, suited_features
 
 
 class Touched(NamedTuple):
@@ -105,7 +91,7 @@ class Costs:
     The prices were measured with `benchmarks/speed.py` on one machine; none of a GPU was.
 
     Args:
-        module: one that `depth` knows.
+        module: one whose layers can be run one by one.
         x: features of all nodes, [N, F].
         entries: E, of the whole graph's matrix.
     """
@@ -119,8 +105,9 @@ class Costs:
 
     def __init__(self, module: Any, x: Tensor, entries: int):
         first: Any = module.convs[0]
-        passes_first = isinstance(first, GINConv if isinstance(x, SparseFeatures) else PAIRED)
-        kept = passes_first or (getattr(first, "passes_first", False) and not isinstance(x, SparseFeatures))  # A X
+        sparse = isinstance(x, SparseFeatures)
+        narrow = isinstance(first, NarrowGCNConv) and first.passes_first and not sparse
+        kept = narrow or isinstance(first, GINConv if sparse else PAIRED)  # A X
         self.num_nodes, width = x.shape
         self.features: float = width
         if isinstance(x, SparseFeatures) and not kept:
@@ -146,86 +133,61 @@ class Costs:
         return extra + forward / threads > self.MARGIN * self.full / threads
 
 
-def depth(module: nn.Module) -> int | None:
-    """Return how many hops a module reaches, or none where that is not known for certain."""
-    if not getattr(module, "sees_edges", True):
-        return 0
-    by_layers, forward = (_owner(type(module), name) for name in ("inference_per_layer", "forward"))
-    if by_layers is None or forward is None or not issubclass(by_layers, forward):
-        return None
-    if not all(hasattr(module, name) for name in ("convs", "num_layers", "hidden_channels")):
-        return None
-    joined = getattr(module, "jk_mode", None) not in (None, "last")
-    inner = (part for part in module.modules() if part is not module)
-    return module.num_layers if not joined and all(map(_keeps_to_its_hop, inner)) else None  # type: ignore[return-value]
-
-
-def _owner(kind: type, method: str) -> type | None:
-    return next((each for each in kind.__mro__ if method in vars(each)), None)
-
-
-def _keeps_to_its_hop(part: nn.Module) -> bool:
-    """Whether a part of a model in evaluation mode looks at no other node, or only at those one edge away."""
-    if isinstance(part, (nn.BatchNorm1d, BatchNorm, LayerNorm)):
-        return is_node_wise(part)
-    if type(part) in (*PAIRED, GCNConv, NarrowGCNConv):
-        normalizes = isinstance(part, GCNConv) and part.normalize
-        return part.flow == "source_to_target" and not normalizes
-    return isinstance(part, NODE_WISE)
-
-
-def run_layer(module: Any, layer: int, x: Tensor, matrix: Adjacency) -> Tensor:
+def run_layer(module: Any, reads: Reads, layer: int, x: Tensor, matrix: Adjacency) -> Tensor:
     """Run one layer for the rows of a matrix, whose columns are the rows of `x`; the former come first in `x`."""
     n = len(matrix)
     if isinstance(module.convs[layer], PAIRED):
         own = rows_of(x, torch.arange(n, device=x.device)) if isinstance(x, SparseFeatures) else x[:n]
-        return module.inference_per_layer(layer, (x, own), suited(module, matrix), n)
-    return module.inference_per_layer(layer, x, suited(module, matrix), n)
+        return module.inference_per_layer(layer, (x, own), suited(reads, matrix), n)
+    return module.inference_per_layer(layer, x, suited(reads, matrix), n)
 
 
-def matrix_of(module: nn.Module, adjacency: Any) -> Adjacency:
-    """Return the matrix that a module's layers multiply by: normalised if it says so (`normalize`)."""
-    return adjacency.gcn() if getattr(module, "normalize", False) else adjacency
+def matrix_of(reads: Reads, adjacency: Adjacency) -> Adjacency:
+    """Return the matrix that a module's layers multiply by: normalised if it says so."""
+    return adjacency.gcn() if reads.normalised else adjacency
 
 
 @torch.no_grad()
-def at_nodes(module: nn.Module, x: Tensor, graph: Tensor, nodes: Tensor | None) -> tuple[Tensor, Touched]:
+def at_nodes(
+    module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, nodes: Tensor | None
+) -> tuple[Tensor, Touched]:
     """Run a module in evaluation mode for distinct nodes `[n]`: logits [n, C], and what was touched for them.
 
     The whole graph is run where the neighbourhood is most of it, or where the module cannot be cut.
 
     Args:
         module: `(x, edge_index) -> logits [N, C]`.
+        reads: what it reads.
         x: features of all nodes, [N, F].
         graph: an `Adjacency`, or a plain `edge_index` [2, E], of which one is made for a module that can be cut.
         nodes: distinct ids, [n]; none: all nodes in order.
     """
-    hops = depth(module)
-    if nodes is not None and hops == 0:
-        return run_module(module, rows_of(x, nodes), graph), Touched(len(nodes), 0, len(x), 0)
-    if nodes is not None and hops is not None and not isinstance(graph, Adjacency):
+    if nodes is not None and reads.hops == 0:
+        return run_module(module, reads, rows_of(x, nodes), graph), Touched(len(nodes), 0, len(x), 0)
+    if nodes is not None and reads.by_layer and not isinstance(graph, Adjacency):
         graph = Adjacency.from_edge_index(graph, len(x))
-    whole = untouched(module, x, graph)
-    if nodes is not None and hops is not None:
-        rows = matrix_of(module, graph).rows
-        cut = frontier(rows, nodes, hops, Costs(module, x, whole.of_edges).too_dear)
+    whole = untouched(reads, x, graph)
+    if nodes is not None and reads.by_layer and reads.hops is not None and isinstance(graph, Adjacency):
+        rows = matrix_of(reads, graph).rows
+        cut = frontier(rows, nodes, reads.hops, Costs(module, x, whole.of_edges).too_dear)
         if cut is not None:
-            return run_frontier(module, x, cut), whole._replace(nodes=len(cut.nodes), edges=len(cut.rows.column))
-    logits = run_module(module, x, graph)
+            found = run_frontier(module, reads, x, cut)
+            return found, whole._replace(nodes=len(cut.nodes), edges=len(cut.rows.column))
+    logits = run_module(module, reads, x, graph)
     full = whole._replace(nodes=whole.of_nodes, edges=whole.of_edges)
     return logits if nodes is None else logits.index_select(0, nodes), full
 
 
-def untouched(module: nn.Module, x: Tensor, graph: Tensor) -> Touched:
+def untouched(reads: Reads, x: Tensor, graph: Tensor) -> Touched:
     """Return what a module touches that is not run."""
-    edges = len(matrix_of(module, graph).rows.column) if isinstance(graph, Adjacency) else graph.size(1)
-    return Touched(0, 0, len(x), edges if getattr(module, "sees_edges", True) else 0)
+    edges = len(matrix_of(reads, graph).rows.column) if isinstance(graph, Adjacency) else graph.size(1)
+    return Touched(0, 0, len(x), 0 if reads.hops == 0 else edges)
 
 
-def run_frontier(module: Any, x: Tensor, cut: Frontier) -> Tensor:
+def run_frontier(module: Any, reads: Reads, x: Tensor, cut: Frontier) -> Tensor:
     """Run all layers of a module on a frontier: logits of the nodes it was made for, [n, C]."""
-    h = suited_features(module, x)
+    h = suited_features(reads, x)
     h = rows_of(dense(h) if isinstance(module.convs[0], GINConv) else h, cut.nodes)
     for layer in range(module.num_layers):
-        h = run_layer(module, layer, h, cut.matrix(module.num_layers - 1 - layer))
+        h = run_layer(module, reads, layer, h, cut.matrix(module.num_layers - 1 - layer))
     return h

@@ -24,11 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from mowst.errors import InputError
-from mowst.evaluation.metrics import predicted
 from mowst.inference.frontier import Touched, at_nodes, untouched
 from mowst.kernels.sparse_features import rows_of
-from mowst.models.gates import Gated, probabilities
-from mowst.models.mixture import EXPERTS, Mixture, Mowst, weigh
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import Gated, Mixture, probabilities
 from mowst.names import Names
 
 Nodes = Tensor | Sequence[int]
@@ -36,12 +35,12 @@ Expert = Callable[[Tensor | None], tuple[Tensor, Touched]]
 """An expert on a graph: `(distinct ids [n] | None) -> (logits [n, C], touched)`; none: all nodes."""
 
 
-def expert_on(model: Mowst, name: str, x: Tensor, graph: Tensor) -> Expert:
+def expert_on(model: Mowst, role: str, x: Tensor, graph: Tensor) -> Expert:
     """Return the `weak` or the `strong` expert on a graph, calibrated, run on no more than is needed."""
 
     def at(nodes: Tensor | None) -> tuple[Tensor, Touched]:
-        logits, touched = at_nodes(getattr(model, name), x, graph, nodes)
-        return logits / model.temperature[EXPERTS.index(name)], touched
+        logits, touched = at_nodes(model.of(role), model.experts_read[role], x, graph, nodes)
+        return model.calibrated(role, logits), touched
 
     return at
 
@@ -76,16 +75,13 @@ class Question:
     @cached_property
     def gated(self) -> Gated:
         """What the gate says of the nodes."""
-        return self._weighed(self.model.gate)
+        return self.model.weighed(self.weak, self.x, self.strong if self.model.asks.strong else None)
 
     @cached_property
     def confidence(self) -> Tensor:
         """Confidence [n] by which a node is given to one expert: the router's, where the model has one."""
-        router = getattr(self.model, "router", None)
-        return self.gated.confidence if router is None else self._weighed(router).confidence
-
-    def _weighed(self, gate: nn.Module) -> Gated:
-        return weigh(gate, self.weak, self.x, self.strong if getattr(gate, "needs_strong", False) else None)
+        routed = self.model.routed(self.weak, self.x)
+        return self.gated.confidence if routed is None else routed.confidence
 
     def choose(self, weak: Tensor) -> Tensor:
         """Probabilities [n, C]: the weak expert's where the mask [n] is true; the strong one is run for the rest."""
@@ -100,7 +96,7 @@ class Question:
 
 def pooled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
     """Probabilities of the pool, [n, C]."""
-    return predicted(Mixture(ask.weak, ask.strong, *ask.gated))
+    return Mixture(ask.weak, ask.strong, *ask.gated).probs()
 
 
 def sampled(ask: Question, *, threshold: float = 0.5, generator: torch.Generator | None = None) -> Tensor:
@@ -116,7 +112,7 @@ def routed(ask: Question, *, threshold: float = 0.5, generator: torch.Generator 
 
 Inference = Callable[..., Tensor]
 """A mode: `(question, *, threshold, generator) -> probabilities [n, C]`."""
-INFERENCE = Names("inference", {"pooled": pooled, "sampled": sampled, "routed": routed})
+INFERENCE: Names[Inference] = Names("inference", {"pooled": pooled, "sampled": sampled, "routed": routed})
 
 
 class Answer(NamedTuple):
@@ -161,7 +157,7 @@ def answer(
             distinct,
             expert_on(model, "weak", x, graph),
             expert_on(model, "strong", x, graph),
-            untouched(model.strong, x, graph),
+            untouched(model.experts_read["strong"], x, graph),
         )
         probs: Tensor = INFERENCE.lookup(how)(ask, threshold=own(model, threshold), generator=generator)
     return Answer(probs if place is None else probs[place], ask.touched)
@@ -200,7 +196,7 @@ class Kept:
         self.precision: dict[str, Any] = {"dtype": torch.get_autocast_dtype(kind)}
         self.precision["enabled"] = torch.is_autocast_enabled(kind)
         self.logits = expert_on(self.model, "strong", x, graph)(None)[0]
-        self.touched = untouched(self.model.strong, x, graph)
+        self.touched = untouched(self.model.experts_read["strong"], x, graph)
 
     @torch.no_grad()
     def query(

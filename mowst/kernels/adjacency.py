@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
@@ -39,6 +38,7 @@ class Adjacency(SparseMatrix):
     _edge_index: Tensor | None = None
     _gcn: Adjacency | None = None
     _mean: Adjacency | None = None
+    _part_of: tuple[Adjacency, Tensor] | None = None
 
     @classmethod
     def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
@@ -59,8 +59,21 @@ class Adjacency(SparseMatrix):
             self._edge_index = torch.stack([source, target])
         return self._edge_index
 
+    def within(self, nodes: Tensor) -> Adjacency:
+        """Return the edges among some distinct nodes `[n]`, as the adjacency [n, n] of a graph of these.
+
+        Degrees, and with them normalisation and averages, stay those of the whole graph: for a node all of whose
+        neighbours are there, a product is what it is on the whole graph.
+        """
+        part = Adjacency(self.rows.within(nodes), len(nodes))
+        part._part_of = self, nodes
+        return part
+
     def gcn(self) -> Adjacency:
         """Return D^-1/2 (A + I) D^-1/2 (Kipf & Welling, 2017, arXiv:1609.02907), kept; self-loops as in PyG."""
+        if self._gcn is None and self._part_of is not None:
+            whole, nodes = self._part_of
+            self._gcn = Adjacency(whole.gcn().rows.within(nodes), len(nodes))
         if self._gcn is None:
             target, source = self.rows.entries()
             edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
@@ -69,6 +82,9 @@ class Adjacency(SparseMatrix):
 
     def averaging(self) -> Adjacency:
         """Return D^-1 A, D the number of edges into each node: its product is a mean over neighbours; kept."""
+        if self._mean is None and self._part_of is not None:
+            whole, nodes = self._part_of
+            self._mean = Adjacency(whole.averaging().rows.within(nodes), len(nodes))
         if self._mean is None:
             degree = self.rows.start.diff()
             share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
@@ -119,26 +135,3 @@ def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:
     if not isinstance(edge_index, Adjacency):
         edge_index = Adjacency.from_edge_index(edge_index, num_nodes)
     return edge_index.gcn()
-
-
-def only_multiplies(conv: nn.Module) -> bool:
-    """Whether a convolution uses the graph for products and nothing else: it says so, or is one of PyG's that do.
-
-    One that adds self-loops or normalises by itself would rebuild the adjacency in every call.
-    """
-    if getattr(conv, "takes_adjacency", False):
-        return True
-    rebuilds = getattr(conv, "normalize", False) and hasattr(conv, "add_self_loops")
-    return bool(getattr(conv, "fuse", False)) and conv.flow == "source_to_target" and not rebuilds
-
-
-def suited(module: nn.Module, edge_index: Tensor) -> Tensor:
-    """Return the graph in the form that `module` can take: an `Adjacency` where it multiplies, else the plain edges.
-
-    A module multiplies if it says so (`takes_adjacency = True`), or if it is one of PyG's models all of whose
-    convolutions have a fused path. A plain `edge_index` passes through.
-    """
-    if not isinstance(edge_index, Adjacency) or getattr(module, "takes_adjacency", False):
-        return edge_index
-    multiplies = isinstance(module, BasicGNN) and all(map(only_multiplies, module.convs))
-    return edge_index if multiplies else edge_index.edge_index

@@ -137,8 +137,6 @@ def attend(
 class AttentionConv(GATConv):
     """PyG's GAT layer, which on a prepared adjacency attends by products; elsewhere it is PyG's as it is."""
 
-    takes_adjacency = True
-
     def forward(self, x: Any, edge_index: Tensor, *args: Any, **kwargs: Any) -> Any:
         """[N, F], [2, E] or an `Adjacency` [N, N] -> [N, H * C], or [N, C] where heads are averaged."""
         if not isinstance(edge_index, Adjacency):

@@ -72,6 +72,17 @@ class Rows:
         value = None if self.value is None else self.value.index_select(0, entry)
         return Rows(start, self.column.index_select(0, entry), value)
 
+    def within(self, nodes: Tensor) -> Rows:
+        """Return the rows of some distinct nodes [n] of a square matrix, and of these their columns alone."""
+        place = torch.full((len(self.start) - 1,), -1, dtype=torch.long, device=nodes.device)
+        place[nodes] = torch.arange(len(nodes), device=nodes.device)
+        taken = self.take(nodes)
+        row, column = taken.entries()
+        column = place[column]
+        kept = column >= 0
+        value = None if taken.value is None else taken.value[kept]
+        return Rows.from_entries(row[kept], column[kept], value, (len(nodes), len(nodes)))
+
     @staticmethod
     def stacked(parts: Sequence[Rows]) -> Rows:
         """Return the rows of all parts, one below the other."""

@@ -17,8 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
-from torch_geometric.nn.models import MLP
-from torch_geometric.nn.models.basic_gnn import BasicGNN
 
 from mowst.errors import InputError
 from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix
@@ -149,15 +147,6 @@ def dense(x: Tensor) -> Tensor:
 def take_rows(x: Tensor, index: Tensor) -> Tensor:
     """Return rows [n] of features [N, F] as a plain dense tensor [n, F], without making the others dense."""
     return dense(rows_of(x, index))
-
-
-def suited_features(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the features as `module` can take them: plain and dense where nothing is known of it.
-
-    PyG's MLP and GNN models take any, and so does a module that says so (`takes_sparse_features = True`).
-    """
-    known = isinstance(module, (MLP, BasicGNN)) or getattr(module, "takes_sparse_features", False)
-    return x if known else dense(x)
 
 
 @contextmanager

@@ -23,17 +23,18 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.nn import BatchNorm, GCNConv, GINConv, LayerNorm, MessagePassing, SAGEConv
+from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GCN as PyGCN
 from torch_geometric.nn.models import GIN, MLP, GraphSAGE
 from torch_geometric.nn.resolver import normalization_resolver
 
 from mowst.errors import InputError
-from mowst.kernels.adjacency import normalized, only_multiplies
-from mowst.kernels.attention import GAT, AttentionConv
+from mowst.kernels.adjacency import normalized
+from mowst.kernels.attention import GAT
 from mowst.kernels.dropout import ReLUDropout, relu_dropout
+from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
+from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies
 from mowst.names import Names
 
 
@@ -45,47 +46,21 @@ class EdgelessMLP(MLP):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.sees_edges = not all(map(is_node_wise, self.norms))
+        self.reads = Reads(0 if all(map(is_node_wise, self.norms)) else None, sparse=True)
 
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
         """[N, F] -> [N, C]; the edges are not looked at."""
         return super().forward(x)
 
 
-def is_node_wise(norm: nn.Module) -> bool:
-    """Whether a norm in evaluation mode looks at one node at a time."""
-    if isinstance(norm, LayerNorm):
-        return norm.mode == "node"
-    batch_norm = norm.module if isinstance(norm, BatchNorm) else norm
-    return isinstance(norm, nn.Identity) or bool(getattr(batch_norm, "track_running_stats", False))
-
-
-class NarrowGCNConv(GCNConv):
-    """PyG's GCN layer on a normalised adjacency, (A X) W where X is the narrower side, else A (X W).
-
-    The results are the same. In a first layer A X is the product of two constants, which an `Adjacency` keeps.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
-        for name in kwargs.keys() & {"add_self_loops", "improved", "cached"}:
-            raise ValueError(f"{name}: the model normalises, with self-loops; torch_geometric.nn.models.GCN takes it")
-        super().__init__(in_channels, out_channels, **{**kwargs, "normalize": False})
-        self.passes_first = in_channels < out_channels
-
-    def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, F], [N, N] -> [N, H]."""
-        if not self.passes_first:
-            return super().forward(x, edge_index, edge_weight)
-        passed = self.propagate(edge_index, x=x, edge_weight=edge_weight)
-        return F.linear(passed, self.lin.weight, self.bias)
-
-
 class GCN(PyGCN):
     """PyG's GCN on an adjacency that is normalised once per call, not once per layer; plain edges or an `Adjacency`."""
 
-    takes_adjacency = True
-    normalize = True
-    inference_per_layer = PyGCN.inference_per_layer  # `forward` below leaves the layers as they are.
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        known = type(self).forward is GCN.forward and self.jk_mode in (None, "last") and keeps_to_its_hops(self)
+        hops = int(self.num_layers) if known else None
+        self.reads = Reads(hops, adjacency=True, sparse=True, normalised=True, by_layer=hops is not None)
 
     def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
         """Make a layer, as PyG's models do."""
@@ -112,8 +87,6 @@ class Residual(nn.Module):
         options: of every convolution.
     """
 
-    takes_sparse_features = True
-
     def __init__(
         self,
         conv: Callable[..., MessagePassing],
@@ -136,13 +109,16 @@ class Residual(nn.Module):
         first = hidden_channels if pre_linear else in_channels
         widths = [first, *[hidden_channels] * (num_layers - 1)]
         self.convs = nn.ModuleList(conv(width, hidden_channels, **options) for width in widths)
-        self.takes_adjacency = all(map(only_multiplies, self.convs))
         self.skips = nn.ModuleList(nn.Linear(width, hidden_channels) for width in widths) if residual else None
         norm_kwargs = norm_options(norm) if norm_kwargs is None else norm_kwargs
         norms = (normalization_resolver(norm, hidden_channels, **norm_kwargs) for _ in widths)
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
         self.dropout = nn.Dropout(dropout)
         self.lin_out = nn.Linear(hidden_channels, out_channels)
+        known = type(self).forward is Residual.forward and keeps_to_its_hops(self)
+        hops = num_layers if known else None
+        adjacency = all(map(only_multiplies, self.convs))
+        self.reads = Reads(hops, adjacency, sparse=True, normalised=normalize, by_layer=hops is not None)
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
@@ -169,20 +145,6 @@ class Residual(nn.Module):
         return relu_dropout(self.norms[layer](x), self.dropout.p, self.dropout.training)
 
 
-def gin_conv(in_channels: int, out_channels: int) -> GINConv:
-    """GIN layer with the two-layer MLP that PyG's GIN uses."""
-    return GINConv(MLP([in_channels, out_channels, out_channels], norm="batch_norm"))
-
-
-def gat_conv(
-    in_channels: int, out_channels: int, heads: int = 1, *, concat: bool = True, **options: Any
-) -> AttentionConv:
-    """GAT layer of this width in all, which is divided among the heads unless they are averaged."""
-    if concat and out_channels % heads:
-        raise ValueError(f"heads: {heads} do not divide hidden_channels {out_channels}")
-    return AttentionConv(in_channels, out_channels // heads if concat else out_channels, heads, concat, **options)
-
-
 def norm_options(norm: str | None) -> dict[str, Any]:
     """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
     return {"mode": "node"} if norm == "layer_norm" else {}
@@ -206,7 +168,7 @@ def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
     return make
 
 
-EXPERTS = Names(
+EXPERTS: Names[Callable[..., nn.Module]] = Names(
     "experts",
     {
         "mlp": in_one_step(EdgelessMLP),

@@ -1,85 +1,75 @@
-"""Confidence of the weak expert: dispersions of its prediction, and gates that turn them into a weight.
+"""Gates turn the dispersion of the weak expert's prediction into its confidence, its share of the weight.
 
-Notation: p = softmax(weak logits) `[N, C]`, D a dispersion, G a gate, c = G(D(p)) `[N]` in [0, 1].
+Notation: p = softmax(weak logits) [N, C], D a dispersion (`mowst.models.dispersions`), G a gate, c = G(D(p)) [N] in
+[0, 1].
 
-A dispersion (Zeng et al., 2024, arXiv 2311.05185, definition 3.1) is continuous, quasi-convex and 0 exactly at the
-uniform distribution; ours are scaled to 1 at one-hot. `margin` is offered beside them but is none: it is 0 at
-(.5, .5, 0) too.
-
-| name       | D(p)                              |
-|------------|-----------------------------------|
-| variance   | Var(p) C² / (C - 1)               |
-| negentropy | 1 - H(p) / log C                  |
-| max        | (max p - 1/C) / (1 - 1/C)         |
-| margin     | largest p minus second largest p  |
-
-A gate is any module `gate(weak_logits, x, strong_logits=None) -> Gated(confidence, scale)`. One whose `needs_strong`
-is true looks at the strong expert too, so that expert runs everywhere; `scale` asks for a logarithmic pool
-(`mowst.models.mixture`). Gates take raw logits and apply softmax once, in at least float32.
+A gate is any module `gate(weak_logits, x, strong_logits=None) -> Gated(confidence, scale)`. What it asks for and gives
+it says as `asks`: with `Asks(strong=True)` it looks at the strong expert too, so that expert runs everywhere; with
+`Asks(scale=True)` its scale makes the pool a logarithmic one (`mowst.models.outputs`). Gates take raw logits and apply
+softmax once, in at least float32.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn.models import MLP
 
+from mowst.errors import InputError
 from mowst.kernels.sparse_features import dense
+from mowst.models.dispersions import DISPERSIONS, Dispersion
+from mowst.models.outputs import Gated, probabilities
 from mowst.names import Names
 
-Dispersion = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Asks:
+    """What a gate asks for and gives."""
+
+    strong: bool = False
+    """It looks at the logits of the strong expert, too."""
+    scale: bool = False
+    """It answers with a scale: the pool is logarithmic."""
 
 
-def variance(probs: Tensor) -> Tensor:
-    """Variance over the classes relative to that of one-hot, [N, C] -> [N] in [0, 1].
+@runtime_checkable
+class Asking(Protocol):
+    """A gate, or a class of gates, that says what it asks for."""
 
-    The mean of probabilities is known to be 1/C; torch's own variance takes more than twice as long.
+    asks: Asks
+
+
+@runtime_checkable
+class Weighable(Protocol):
+    """A gate that can be told to weigh the experts alike everywhere, and knows weights that are worth a try."""
+
+    plain: tuple[tuple[float, float], ...]
+
+    def weigh(self, *weights: float) -> None:
+        """Give the weak and the strong expert these weights everywhere."""
+
+
+def asks_of(gate: Any) -> Asks:
+    """Return what a gate, or a class of gates, asks for; one that says nothing sees the weak expert alone."""
+    return gate.asks if isinstance(gate, Asking) else Asks()
+
+
+def weigh(gate: nn.Module, asks: Asks, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
+    """Ask a gate for its weights, from logits [N, C] and features [N, F].
+
+    Raises:
+        InputError: it answers something else than `Gated`.
     """
-    C = probs.size(-1)
-    return ((probs - 1 / C).square().mean(dim=-1) * (C * C / (C - 1))).clamp(0, 1)
-
-
-def negentropy(probs: Tensor) -> Tensor:
-    """One minus the entropy relative to log C, [N, C] -> [N] in [0, 1].
-
-    The logarithm is clamped: the slope of the entropy is infinite where softmax saturates, and 0 · inf is NaN.
-    """
-    entropy = -(probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim=-1)
-    return (1 - entropy / math.log(probs.size(-1))).clamp(0, 1)
-
-
-def maximum(probs: Tensor) -> Tensor:
-    """Largest probability, shifted and scaled so that uniform gives 0 and one-hot 1, [N, C] -> [N] in [0, 1]."""
-    C = probs.size(-1)
-    return ((probs.amax(dim=-1) - 1 / C) * (C / (C - 1))).clamp(0, 1)
-
-
-def margin(probs: Tensor) -> Tensor:
-    """Largest minus second largest probability, [N, C] -> [N] in [0, 1]. A signal, not a dispersion."""
-    top = probs.topk(2, dim=-1).values
-    return top[..., 0] - top[..., 1]
-
-
-DISPERSIONS = Names("dispersions", {"variance": variance, "negentropy": negentropy, "max": maximum, "margin": margin})
-
-
-class Gated(NamedTuple):
-    """What a gate answers."""
-
-    confidence: Tensor
-    """[N] in [0, 1]: the weak expert's share of the weight."""
-    scale: Tensor | None = None
-    """[N] > 0: total weight of a logarithmic pool; none: linear pool."""
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the classes in at least float32, [N, C] -> [N, C]."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(dim=-1)
+    said = gate(weak, x, strong) if asks.strong else gate(weak, x)
+    if not isinstance(said, Gated):
+        raise InputError(f"gate {type(gate).__name__}: must return mowst.models.Gated, not {type(said).__name__}")
+    return said
 
 
 class DispersionGate(nn.Module):
@@ -91,7 +81,7 @@ class DispersionGate(nn.Module):
             analysis lets it flow, and so does the default: that is how the weak expert learns to step back.
     """
 
-    needs_strong = False
+    asks = Asks()
     search: ClassVar[dict[str, Any]] = {}
     """What a study may search of the constructor's own parameters; ranges as beside the fields of `mowst.experiment.config`."""
 
@@ -259,7 +249,7 @@ class FusedGate(DispersionGate):
         ValueError: start is not a pair of positive numbers.
     """
 
-    needs_strong = True
+    asks = Asks(strong=True, scale=True)
     steepness = 10.0
     plain = ((0.001, 1.0), (1.0, 0.001), (1.0, 1.0))
     """Weights that are worth a try everywhere: the strong expert, the weak one, the product of independent evidence."""
@@ -300,13 +290,8 @@ class FusedGate(DispersionGate):
         return Gated(weights[..., 0] / scale, scale)
 
 
-GATES = Names(
+GATES: Names[Callable[..., nn.Module]] = Names(
     "gate",
-    {
-        "learned": LearnedGate,
-        "power": PowerGate,
-        "monotone": MonotoneGate,
-        "logistic": LogisticGate,
-        "fused": FusedGate,
-    },
+    {"learned": LearnedGate, "power": PowerGate, "monotone": MonotoneGate}
+    | {"logistic": LogisticGate, "fused": FusedGate},
 )

@@ -1,88 +1,61 @@
-"""The mixture of a weak and a strong expert (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185).
-
-Notation: p, q the two experts' probabilities `[N, C]`, c the confidence `[N]`, s the scale `[N]`.
-Without a scale the mixture is the linear pool c p + (1 - c) q. With one it is the logarithmic pool
-softmax(s (c log p + (1 - c) log q)): s = 1 is a weighted geometric mean, s = 2 at c = 1/2 the product p q, which is
-Bayes' rule for independent evidence.
-"""
+"""The mixture of a weak and a strong expert (Mowst; Zeng et al., ICLR 2024, arXiv 2311.05185)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from mowst.errors import InputError
-from mowst.kernels.adjacency import suited
-from mowst.kernels.sparse_features import suited_features
-from mowst.models.gates import Gated
-
-EXPERTS = ("weak", "strong")
+from mowst.models.gates import asks_of, weigh
+from mowst.models.outputs import ROLES, Gated, Mixture
+from mowst.models.reads import Reads, reads_of, run_module
 
 
-class Mixture(NamedTuple):
-    """The one output of the model; loss, metric, routing and report are plain functions of it."""
+class Known(NamedTuple):
+    """What is known already of what a mixture says; the rest of it is still to be run."""
 
-    weak: Tensor
-    """[N, C] logits of the weak expert."""
-    strong: Tensor
-    """[N, C] logits of the strong expert."""
-    confidence: Tensor
-    """[N] in [0, 1]: the weak expert's share of the weight."""
-    scale: Tensor | None = None
-    """[N] > 0: total weight of a logarithmic pool; none: linear pool."""
+    weak: Tensor | None = None
+    """[N, C] calibrated logits of the weak expert."""
+    strong: Tensor | None = None
+    """[N, C] calibrated logits of the strong expert."""
+    gated: Gated | None = None
 
+    def rows(self, index: Tensor) -> Known:
+        """Return the same for some nodes: ids [n] or a mask [N]."""
+        weak, strong = (None if logits is None else logits[index] for logits in (self.weak, self.strong))
+        return Known(weak, strong, None if self.gated is None else self.gated.rows(index))
 
-def log_probs(logits: Tensor) -> Tensor:
-    """Log-softmax over the classes in at least float32, [N, C] -> [N, C] in nats."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-
-
-def log_pool(out: Mixture) -> Tensor:
-    """Log-probabilities of the pool, [N, C] in nats; value and gradient are finite for confidences of 0 and 1."""
-    weak, strong = log_probs(out.weak), log_probs(out.strong)
-    c = out.confidence.to(weak.dtype).unsqueeze(-1)
-    if out.scale is not None:
-        return (out.scale.unsqueeze(-1) * (c * weak + (1 - c) * strong)).log_softmax(dim=-1)
-    tiny = torch.finfo(weak.dtype).tiny
-    return torch.logaddexp(c.clamp_min(tiny).log() + weak, (1 - c).clamp_min(tiny).log() + strong)
+    def given(self) -> dict[str, Tensor | Gated]:
+        """Return what is there, as keyword arguments of `Mowst.forward`."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def hard(out: Mixture, threshold: float = 0.5) -> Mixture:
-    """Round the confidence: each node goes to one expert, to the weak one from the threshold on."""
-    return Mixture(out.weak, out.strong, (out.confidence >= threshold).to(out.confidence.dtype))
+@runtime_checkable
+class InParts(Protocol):
+    """A model whose parts are trained by turns, like those of a `Mowst`."""
 
+    def known(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> Known:
+        """Return what cannot change while only the parts named in `trains` do: keyword arguments for a call."""
 
-def weigh(gate: nn.Module, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
-    """Ask the gate; one that says nothing of `needs_strong` sees the weak expert alone.
-
-    Raises:
-        InputError: it answers something else than `Gated`.
-    """
-    said = gate(weak, x, strong) if getattr(gate, "needs_strong", False) else gate(weak, x)
-    if not isinstance(said, Gated):
-        raise InputError(f"gate {type(gate).__name__}: must return mowst.models.gates.Gated, not {type(said).__name__}")
-    return said
+    def reach(self, known: Known) -> int | None:
+        """Return from how many edges away anything is read once this is known."""
 
 
 class Mowst(nn.Module):
     """A weak expert, a strong expert, and a gate that says how far to trust the weak one at each node.
 
     Args:
-        weak, strong: modules `(x, edge_index) -> logits [N, C]`.
+        weak, strong: modules `(x, edge_index) -> logits [N, C]`; what they read is kept in `experts_read`.
         gate: module `(weak_logits, x, strong_logits=None) -> Gated` (`mowst.models.gates`).
         router: a gate that sees the weak expert alone, asked where nodes are given to one expert and `gate` needs both.
 
     `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
-    (`mowst.evaluation.calibration`). Where each node is given to one expert, the weak one gets those whose confidence reaches
-    `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite, or not a number: it
-    gets none.
+    (`mowst.evaluation.calibration`). Where each node is given to one expert, the weak one gets those whose confidence
+    reaches `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite, or not a number:
+    it gets none.
     """
-
-    takes_adjacency = True
-    takes_sparse_features = True
 
     temperature: Tensor
     threshold: Tensor
@@ -90,13 +63,23 @@ class Mowst(nn.Module):
     def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module, router: nn.Module | None = None):
         super().__init__()
         self.weak, self.strong, self.gate, self.router = weak, strong, gate, router
+        self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
+        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True)
+        self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))
 
-    def expert(self, name: str, x: Tensor, edge_index: Tensor) -> Tensor:
+    def of(self, role: str) -> nn.Module:
+        """Return the `weak` or the `strong` expert."""
+        return {"weak": self.weak, "strong": self.strong}[role]
+
+    def expert(self, role: str, x: Tensor, edge_index: Tensor) -> Tensor:
         """Calibrated logits of the `weak` or the `strong` expert, [N, C]."""
-        logits: Tensor = run_module(getattr(self, name), x, edge_index)
-        return logits / self.temperature[EXPERTS.index(name)]
+        return self.calibrated(role, run_module(self.of(role), self.experts_read[role], x, edge_index))
+
+    def calibrated(self, role: str, logits: Tensor) -> Tensor:
+        """Divide an expert's logits [N, C] by its temperature."""
+        return logits / self.temperature[ROLES.index(role)]
 
     def forward(
         self,
@@ -113,25 +96,27 @@ class Mowst(nn.Module):
         if strong is None:
             strong = self.expert("strong", x, edge_index)
         if gated is None:
-            gated = weigh(self.gate, weak, x, strong)
+            gated = self.weighed(weak, x, strong)
         return Mixture(weak, strong, *gated)
 
-    def edgeless(self, given: Collection[str]) -> bool:
-        """Whether no edge is looked at once the experts named in `given` are handed in."""
-        return all(name in given or not getattr(getattr(self, name), "sees_edges", True) for name in EXPERTS)
+    def weighed(self, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
+        """Ask the gate, from calibrated logits [N, C]."""
+        return weigh(self.gate, self.asks, weak, x, strong)
+
+    def routed(self, weak: Tensor, x: Tensor) -> Gated | None:
+        """Ask the router, which sees the weak expert alone; none if there is none."""
+        return None if self.router is None else weigh(self.router, asks_of(self.router), weak, x, None)
+
+    def reach(self, known: Known) -> int | None:
+        """Return from how many edges away anything is read once this is known; 0: from none, none: not known."""
+        hops = [self.experts_read[role].hops for role in ROLES if role not in known.given()]
+        return None if None in hops else max((hop for hop in hops if hop is not None), default=0)
 
     @torch.no_grad()
-    def constants(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> dict[str, Tensor | Gated]:
-        """Return what cannot change while only the parts named in `trains` do: keyword arguments for `forward`."""
-        frozen: dict[str, Tensor | Gated] = {
-            name: self.expert(name, x, edge_index) for name in EXPERTS if name not in trains
-        }
-        sees = {"weak", "gate", "strong"} if getattr(self.gate, "needs_strong", False) else {"weak", "gate"}
-        if not sees & set(trains):
-            frozen["gated"] = weigh(self.gate, frozen["weak"], x, frozen.get("strong"))  # type: ignore[arg-type]
-        return frozen
-
-
-def run_module(module: nn.Module, x: Tensor, edge_index: Tensor, **options: Any) -> Any:
-    """Call a module with the features and the graph in the fastest form that it can take."""
-    return module(suited_features(module, x), suited(module, edge_index), **options)
+    def known(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> Known:
+        """Return what cannot change while only the parts named in `trains` do."""
+        weak, strong = (None if role in trains else self.expert(role, x, edge_index) for role in ROLES)
+        seen = {"weak", "gate", "strong"} if self.asks.strong else {"weak", "gate"}
+        if weak is None or seen & set(trains):
+            return Known(weak, strong)
+        return Known(weak, strong, self.weighed(weak, x, strong))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from mowst.data import catalogue
+from mowst.evaluation.diagnosis import sentences
 
 ROWS = {
     "weak": "weak expert alone",
@@ -41,6 +44,8 @@ def scores_table(result: dict[str, Any]) -> Table:
 
 def percent(mean: float, deviation: float, *, alone: bool) -> str:
     """Write a mean and its deviation, which a single run does not have."""
+    if math.isnan(mean):
+        return "no value"
     return f"{mean:.2f}" if alone else f"{mean:.2f} ± {deviation:.2f}"
 
 
@@ -68,6 +73,15 @@ def confidence_line(result: dict[str, Any]) -> str:
         mean, share = result["confidence"]["mean"], 100 * result["confidence"]["share_weak"]
         words = f"weight of the weak expert {mean:.2f}, above one half on {share:.1f} % of test nodes; {words}"
     return words
+
+
+def closing(result: dict[str, Any]) -> Iterator[Table | str]:
+    """Yield what is said below the scores: confidence and time, what has no value, whom to trust."""
+    yield confidence_line(result)
+    yield from result.get("notes", ())
+    if "diagnosis" in result:
+        yield benefit_table(result)
+        yield " ".join(sentences(result))
 
 
 def catalogue_table(root: str) -> Table:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -65,13 +63,6 @@ def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[
         keep_freed_memory()
     with draw_bits():
         yield
-
-
-def speak_plainly() -> None:
-    """Say a warning in a line of our own, and leave out what libraries say of themselves."""
-    warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    warnings.formatwarning = lambda message, *_, **__: f"note: {' '.join(str(message).split())}\n"
 
 
 @dataclass(frozen=True)

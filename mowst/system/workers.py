@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import torch
 
 from mowst.errors import InputError
-from mowst.system.process import Settings, speak_plainly
+from mowst.system.main import speak_plainly
+from mowst.system.process import Settings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -1,13 +1,11 @@
 """How the losses of `graphkd` become terms of the training loss.
 
 The student is the trainer's model, or one expert of its mixture. The teacher is the other expert, whose logits are
-constant or detached, or frozen signals that ride on the graph as node attributes, so that device moves treat them like
-any feature: `teacher_logits` [N, C], `teacher_hidden` (a tuple, [N, H] a layer), `teacher_reliability` [N].
+constant or detached, or frozen signals that the trainer was given: a batch carries their rows (`Batch.teacher`).
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,13 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import Linear, MessagePassing
+from torch_geometric.utils import index_to_mask
 
 import graphkd
-from graphkd import DistillationLoss, Signals, Weighted, on_rows
+from graphkd import DistillationLoss, Scope, Signals, Weighted, on_rows
 from mowst.errors import InputError
-from mowst.evaluation.metrics import Output
 from mowst.kernels.sparse_features import dense
-from mowst.models.mixture import Mixture, log_pool, run_module
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import Output, as_output
+from mowst.models.reads import reads_of, run_module
+from mowst.training.batches import Batch
 from mowst.training.phases import Term
 from mowst.training.trainer import Trainer
 
@@ -43,10 +44,9 @@ def wanted(losses: Sequence[Weighted]) -> frozenset[str]:
     return frozenset().union(*(weighted.loss.needs | weighted.loss.wants for weighted in losses))
 
 
-def no_labels(out: Output, batch: Data) -> Tensor:
+def no_labels(out: Output, batch: Batch) -> Tensor:
     """Learn nothing from labels, [N] zeros: the objective of a student that only listens to its teacher."""
-    assert not isinstance(out, Mixture), "a mixture needs its own objective"
-    return out.sum(-1) * 0
+    return out.of("").values.sum(-1) * 0
 
 
 class Hidden:
@@ -87,15 +87,15 @@ def layers_of(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class Distill(nn.Module):
-    """A distillation loss as a term's loss, `(output, batch) -> [N]`, or a scalar for a coupled one.
+    """A distillation loss as a term's loss, `(output, batch) -> [N]`, or a scalar for one of scope ALL.
 
     Labels outside the training mask are -100 in the batch; a loss that needs a target takes the teacher's argmax there.
 
     Args:
         loss: a loss of `graphkd`, or any module with its contract.
         student: the expert of a mixture that learns, "weak" or "strong"; "": the output is the student's logits.
-        teacher: the expert of the mixture that teaches; "": the signals that ride on the graph, if there are any.
-        on: the nodes that a coupled loss sees, "all" or "train"; of another one the term chooses the rows.
+        teacher: the expert of the mixture that teaches; "": the signals that the batch carries, if there are any.
+        on: the nodes that a loss of scope ALL sees, "all" or "train"; of another one the term chooses the rows.
         model: where the hidden layers are seen, for a loss that needs them.
     """
 
@@ -110,30 +110,36 @@ class Distill(nn.Module):
     ):
         super().__init__()
         self.loss, self.student, self.teacher, self.on = loss, student, teacher, on
+        self.scope = loss.scope
         uses = loss.needs | loss.wants
         self.hidden = Hidden(model.get_submodule(student)) if model is not None and "hidden" in uses else None
         seen = model is not None and teacher and "teacher_hidden" in uses
         self.teacher_hidden = Hidden(model.get_submodule(teacher)) if model is not None and seen else None
 
-    def signals(self, out: Output, batch: Data) -> tuple[Signals, Signals | None]:
+    def signals(self, out: Output, batch: Batch) -> tuple[Signals, Signals | None]:
         """Return what the loss may see of the student and of the teacher."""
-        student = Signals(logits_of(out, self.student), layers(self.hidden))
-        if self.teacher:
-            return student, Signals(logits_of(out, self.teacher), layers(self.teacher_hidden))
-        return student, frozen(batch)
+        student = Signals(out.of(self.student).values, layers(self.hidden))
+        if not self.teacher:
+            return student, batch.teacher
+        hidden = layers(self.teacher_hidden)
+        if batch.nodes is not None and batch.known.strong is not None:  # it is frozen: they are of the whole graph
+            hidden = tuple(layer[batch.nodes] for layer in hidden)
+        return student, Signals(out.of(self.teacher).values, hidden)
 
-    def prepare(self, out: Output, batch: Data) -> None:
+    def prepare(self, out: Output, batch: Batch) -> None:
         """Let the loss create its parameters on the student's device."""
         self.loss.prepare(*self.signals(out, batch))
         self.loss.to(batch.y.device)
 
-    def forward(self, out: Output, batch: Data) -> Tensor:
+    def forward(self, out: Output, batch: Batch) -> Tensor:
         """Compute the loss of every node, [N], or of all at once."""
         student, teacher = self.signals(out, batch)
-        if self.loss.coupled and self.on == "train":
-            rows = batch.train_mask
+        seen = batch.on[self.on] if self.scope is Scope.ALL else None
+        if seen is not None:
+            rows = index_to_mask(seen, len(batch.y))
             return on_rows(self.loss, rows, student, teacher, target=batch.y, edge_index=batch.edge_index)
-        return self.loss(student, teacher, target=batch.y, edge_index=batch.edge_index)
+        edges = None if self.scope is Scope.NODE else batch.edge_index
+        return self.loss(student, teacher, target=batch.y, edge_index=edges)
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -142,36 +148,9 @@ class Distill(nn.Module):
                 hidden.close()
 
 
-def logits_of(out: Output, part: str) -> Tensor:
-    """Return the logits [N, C] of an expert of a mixture, or of a model that has no parts."""
-    if isinstance(out, Mixture):
-        assert part, 'name the expert of the mixture: "weak" or "strong"'
-        return getattr(out, part)
-    return out
-
-
 def layers(hidden: Hidden | None) -> tuple[Tensor, ...]:
     """Return the hidden layers that were seen, if any were looked at."""
     return () if hidden is None else hidden.layers
-
-
-def frozen(batch: Data) -> Signals | None:
-    """Return the teacher that rides on a graph, if there is one."""
-    if "teacher_logits" not in batch:
-        return None
-    return Signals(batch.teacher_logits, batch.get("teacher_hidden") or (), batch.get("teacher_reliability"))
-
-
-def ride(data: Data, teacher: Signals) -> Data:
-    """Return a copy of a graph that carries a teacher, on the graph's device."""
-    data = copy.copy(data)
-    device = data.y.device
-    data.teacher_logits = teacher.logits.to(device)
-    if teacher.hidden:
-        data.teacher_hidden = tuple(h.to(device) for h in teacher.hidden)
-    if teacher.reliability is not None:
-        data.teacher_reliability = teacher.reliability.to(device)
-    return data
 
 
 @torch.no_grad()
@@ -182,20 +161,20 @@ def observe(model: nn.Module, data: Data, wants: frozenset[str] = frozenset()) -
     drawn from torch's generator.
     """
     model.eval()
-    seen = Hidden(getattr(model, "strong", model)) if "teacher_hidden" in wants else None
-    logits = pool_logits(run_module(model, data.x, data.adj_t))
+    reads = reads_of(model)
+    seen = Hidden(model.strong if isinstance(model, Mowst) else model) if "teacher_hidden" in wants else None
+
+    def said(x: Tensor) -> Tensor:
+        return as_output(run_module(model, reads, x, data.adj_t)).of("").values
+
+    logits = said(data.x)
     hidden, reliability = layers(seen), None
     if seen is not None:
         seen.close()
     if "reliability" in wants:
         noisy = dense(data.x) + torch.randn(data.x.shape).to(data.x.device)
-        reliability = graphkd.reliability(logits, pool_logits(run_module(model, noisy, data.adj_t)))
+        reliability = graphkd.reliability(logits, said(noisy))
     return Signals(logits, hidden, reliability)
-
-
-def pool_logits(out: Output) -> Tensor:
-    """Return logits [N, C] whose softmax is the prediction: the log of a mixture's pooled probabilities."""
-    return log_pool(out) if isinstance(out, Mixture) else out
 
 
 @contextmanager
@@ -214,9 +193,9 @@ def attached(
         out = trainer.output()
         for weighted, distill in zip(losses, distills, strict=True):
             try:
-                distill.prepare(out, trainer.batch)
+                distill.prepare(out, trainer.whole)
                 with torch.no_grad():
-                    distill(out, trainer.batch)
+                    distill(out, trainer.whole)
             except ValueError as error:
                 raise InputError(f"kd: {weighted.name}: {str(error).removeprefix(f'{weighted.name}: ')}") from None
         yield tuple(

@@ -1,4 +1,4 @@
-"""What is minimised: functions `(output, batch) -> [N]`, one number per node; the trainer alone masks and averages.
+"""What is minimised: values `(output, batch) -> [N]`, one number per node; the trainer alone masks and averages.
 
 Notation: p, q the experts' probabilities, y the label, c the confidence, all per node; losses in nats.
 
@@ -8,53 +8,74 @@ Notation: p, q the experts' probabilities, y the label, c the confidence, all pe
 | joint        | -log of the pool at y                    | Mowst*, same paper, equation 4           |
 | joint-logits | CE of softmax(c z_weak + (1 - c) z_strong) | the authors' code, training only       |
 
--log is convex, so the joint objective of a linear pool never exceeds the separate one at the same weights. Nodes whose
-label is -100 (not for this loss to see) give 0.
+-log is convex, so the joint objective of a linear pool never exceeds the separate one at the same weights. `separate`
+and `joint-logits` know no scale, so that a logarithmic pool goes with `joint` alone. Nodes whose label is -100 (not for
+this loss to see) give 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.data import Data
 
-from mowst.models.mixture import Mixture, log_pool, log_probs
-from mowst.names import Names
+from graphkd import Scope, scope_of
+from graphkd.contract import UNLABELLED
+from mowst.models.outputs import Logits, Mixture, Output
+from mowst.names import Names, callable_only
+from mowst.training.batches import Batch
 
-Loss = Callable[[Any, Data], Tensor]
-
-
-def cross_entropy(logits: Tensor, batch: Data) -> Tensor:
-    """-log softmax(logits) at the label, [N, C] -> [N]."""
-    return F.nll_loss(log_probs(logits), batch.y, reduction="none", ignore_index=-100)
+Loss = Callable[[Any, Batch], Tensor]
+"""`(output, batch) -> [M]`, or a scalar from a loss whose rows depend on each other (`graphkd.Scope`)."""
 
 
-cross_entropy.node_wise = True  # type: ignore[attr-defined]
+@dataclass(frozen=True)
+class Objective:
+    """A loss, and what is known of it."""
+
+    per_node: Loss
+    """`(output, batch) -> [M]`."""
+    scope: Scope = Scope.ALL
+    """Whose outputs and labels decide a node's number."""
+    any_pool: bool = True
+    """Whether it means the scale of a logarithmic pool."""
+
+    def __call__(self, out: Output, batch: Batch) -> Tensor:
+        """Return the loss of each node, [M]."""
+        return self.per_node(out, batch)
+
+    @classmethod
+    def of(cls, found: Any) -> Objective:
+        """Take a function of one's own as an objective."""
+        return found if isinstance(found, cls) else cls(callable_only(found), scope_of(found))
 
 
-def weak_alone(out: Mixture, batch: Data) -> Tensor:
-    """The weak expert's own loss, whatever the confidence, -> [N]."""
-    return cross_entropy(out.weak, batch)
+def minus_log_likelihood(out: Output, batch: Batch) -> Tensor:
+    """-log of the prediction at the label: the cross-entropy of an expert alone, Mowst* of a mixture, -> [M]."""
+    return F.nll_loss(out.log_probs(), batch.y, reduction="none", ignore_index=UNLABELLED)
 
 
-def separate(out: Mixture, batch: Data) -> Tensor:
-    """Mowst: each expert's own loss, weighted by the confidence, -> [N]."""
+def each_expert(out: Mixture, batch: Batch) -> Tensor:
+    """Mowst: each expert's own loss, weighted by the confidence, -> [M]."""
     c = out.confidence
-    return c * cross_entropy(out.weak, batch) + (1 - c) * cross_entropy(out.strong, batch)
+    return c * cross_entropy(out.of("weak"), batch) + (1 - c) * cross_entropy(out.of("strong"), batch)
 
 
-def joint(out: Mixture, batch: Data) -> Tensor:
-    """Mowst*: one loss on the pooled prediction, -> [N]."""
-    return F.nll_loss(log_pool(out), batch.y, reduction="none", ignore_index=-100)
-
-
-def joint_logits(out: Mixture, batch: Data) -> Tensor:
-    """One loss on the confidence-weighted sum of logits, -> [N]."""
+def pooled_logits(out: Mixture, batch: Batch) -> Tensor:
+    """One loss on the confidence-weighted sum of logits, -> [M]."""
     c = out.confidence.unsqueeze(-1)
-    return cross_entropy(c * out.weak.float() + (1 - c) * out.strong.float(), batch)
+    return cross_entropy(Logits(c * out.weak.float() + (1 - c) * out.strong.float()), batch)
 
 
-OBJECTIVES = Names("objective", {"separate": separate, "joint": joint, "joint-logits": joint_logits})
+cross_entropy = Objective(minus_log_likelihood, Scope.NODE)
+weak_alone = Objective(lambda out, batch: cross_entropy(out.of("weak"), batch), Scope.NODE)
+"""The weak expert's own loss, whatever the confidence."""
+separate = Objective(each_expert, Scope.NODE, any_pool=False)
+joint = cross_entropy
+joint_logits = Objective(pooled_logits, Scope.NODE, any_pool=False)
+OBJECTIVES: Names[Objective] = Names(
+    "objective", {"separate": separate, "joint": joint, "joint-logits": joint_logits}, adapt=Objective.of
+)

@@ -1,4 +1,4 @@
-"""What is trained in one go: the terms of a loss, the phase that has them, and the nodes that are run for it."""
+"""What is trained in one go: the terms of a loss, and the phase that has them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
-from mowst.evaluation.metrics import Output
+from graphkd import Scope, scope_of
+from graphkd.contract import mean
+from mowst.models.outputs import Output
+from mowst.training.batches import Batch
 from mowst.training.objectives import Loss
 
 
@@ -18,8 +20,8 @@ class Term(NamedTuple):
     """One summand of the training loss."""
 
     loss: Loss
-    """`(output, batch) -> [N]`; a scalar from a loss whose rows depend on each other. One with an attribute `node_wise`
-    needs of each node its output and label alone."""
+    """`(output, batch) -> [M]`; a scalar from a loss whose rows depend on each other. What it says of its `scope`
+    (`graphkd.Scope`) decides which nodes have to be run for it."""
     weight: float | Callable[[int], float] = 1.0
     """A number, or a function of the phase's epoch (from 0)."""
     on: str = "train"
@@ -30,6 +32,11 @@ class Term(NamedTuple):
     def weight_at(self, epoch: int) -> float:
         """Return the weight in an epoch of a phase, counted from 0."""
         return self.weight(epoch) if callable(self.weight) else self.weight
+
+    def value(self, out: Output, batch: Batch) -> Tensor:
+        """Average the loss over its nodes of a batch, without the weight."""
+        values, index = self.loss(out, batch), batch.on[self.on]
+        return values if values.dim() == 0 else mean(values if index is None else values[index])
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Phase:
     eval_every: int = 1
     ema_decay: float = 0.0
     """Decay of an exponential moving average of weights and buffers, which is what is validated and kept; 0: none.
-    It grows to this over the first epochs (`mowst.training.state.MovingAverage`)."""
+    It grows to this over the first epochs (`mowst.training.progress.MovingAverage`)."""
     last: bool = False
     """Keep the last weights, whatever the validation score: the number of epochs is known from elsewhere."""
 
@@ -64,16 +71,8 @@ class Phase:
         """Return the losses that are modules: they may have parameters of their own."""
         return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
 
-
-class Seen(NamedTuple):
-    """Nodes that are run in training."""
-
-    batch: Data
-    """Their features and labels, and whatever else the data has."""
-    on: Mapping[str, Tensor | None]
-    """Which of them a term is averaged over, by what it is `on`; none: all."""
-
-    def reduce(self, term: Term, out: Output) -> Tensor:
-        """Average a term of the loss over its nodes."""
-        values, index = term.loss(out, self.batch), self.on[term.on]
-        return values.mean() if index is None or values.dim() == 0 else values[index].mean()
+    @property
+    def scope(self) -> Scope:
+        """The widest scope of its losses."""
+        order = list(Scope)
+        return max((scope_of(term.loss) for term in self.terms), key=order.index, default=Scope.NODE)

@@ -1,108 +1,127 @@
-"""Regimes: functions that call `trainer.fit`. A regime is `(trainer, schedule, objective) -> None`.
+"""Regimes: how the parts of a model are trained, as functions that call `trainer.fit`.
 
-`pretrain` is the solo regime on a submodule; the other regimes start from whatever weights the trainer holds.
+A `Regime` is such a function, `(trainer, schedule, objective, extra) -> Outcome`, with what it needs and gives. It may
+be stopped after any phase and run again: what is in the trainer's journal is skipped (`mowst.training.progress`). A
+plain function of one's own is a regime, too, of which nothing else is known.
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-
-from mowst.errors import unknown
-from mowst.evaluation.metrics import rows
-from mowst.models.mixture import EXPERTS
-from mowst.names import Names
+from mowst.errors import InputError, unknown
+from mowst.evaluation.chance import surely
+from mowst.models.gates import Asks
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES
+from mowst.names import Names, callable_only
 from mowst.training import objectives
-from mowst.training.held_out import divide, fit_expert, rehearse, settle, surely
-from mowst.training.objectives import Loss
-from mowst.training.phases import Phase, Term
-from mowst.training.state import snapshot
+from mowst.training.held_out import Twins, divide, fit_expert, rehearse, settle
+from mowst.training.objectives import Loss, Objective
+from mowst.training.phases import Term
+from mowst.training.progress import snapshot
+from mowst.training.schedule import Schedule
 from mowst.training.trainer import Trainer
 
-Regime = Callable[..., None]
-OPTIMIZERS = Names(
-    "optimizer", {"adamw": partial(torch.optim.AdamW, fused=True), "adam": partial(torch.optim.Adam, fused=True)}
-)
+
+class Outcome(NamedTuple):
+    """What a regime leaves beside the trained model."""
+
+    twins: Twins | None = None
+    """What twins of the experts said of held-out training nodes."""
+    stale_threshold: bool = False
+    """Whether the mixture's threshold of routing is of other experts than it has now."""
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and how fast: what every phase of a regime shares."""
+class Regime:
+    """A way to train, and what is to be known of it before it begins."""
 
-    optimizer: str = "adamw"
-    lr: float = 0.01
-    gate_lr: float = 0.01
-    weight_decay: float = 5e-4
-    epochs: int = 500
-    patience: int = 100
-    rounds: int = 10
-    eval_every: int = 1
-    ema_decay: float = 0.0
-    pretrain: str = "strong"
-    folds: int = 5
-    rehearsals: int = 1
+    steps: Callable[..., Outcome | None]
+    """`(trainer, schedule, *, objective, extra) -> Outcome`; `extra` are further terms, where it takes them."""
+    objective: Objective | None = None
+    """What it minimises if nothing is asked for; none: it has one of its own."""
+    alone: str | None = None
+    """The expert that it trains without the other one; none: it trains the mixture."""
+    gate: str = "learned"
+    """The gate that it goes with."""
+    holds_out: bool = False
+    """Whether it fits a gate on training nodes held out, and a router where the gate looks at both experts."""
+    takes_extra: bool = True
+    """Whether it takes further terms."""
 
-    def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
-        """Return a phase with this schedule's pace."""
-        pace: dict[str, Any] = {
-            "optimizer": OPTIMIZERS.lookup(self.optimizer),
-            "lr": self.lr,
-            "lrs": {"gate": self.gate_lr},
-            "weight_decay": self.weight_decay,
-            "epochs": self.epochs,
-            "patience": self.patience,
-            "eval_every": self.eval_every,
-            "ema_decay": self.ema_decay,
-        }
-        return Phase(name, trains, terms, **pace)
+    def __call__(
+        self, trainer: Trainer, schedule: Schedule, objective: Loss | None = None, extra: Iterable[Term] = ()
+    ) -> Outcome:
+        """Train, by default with the regime's own objective."""
+        extra, chosen = tuple(extra), objective or self.objective
+        if isinstance(trainer.model, Mowst):
+            chosen = self.suited(chosen, trainer.model.asks, asked_for=objective is not None)
+        given: dict[str, Any] = {} if chosen is None else {"objective": chosen}
+        return self.steps(trainer, schedule, **given, **({"extra": extra} if extra else {})) or Outcome()
+
+    def suited(self, objective: Loss | None, asks: Asks, *, asked_for: bool) -> Loss | None:
+        """Return the objective, or `joint` for a logarithmic pool whose scale the regime's own one does not mean.
+
+        Raises:
+            InputError: an objective that was asked for does not mean it.
+        """
+        if not (asks.scale and isinstance(objective, Objective) and not objective.any_pool):
+            return objective
+        if asked_for:
+            raise InputError(
+                "objective: separate and joint-logits weigh two losses, and this gate gives a logarithmic pool, whose "
+                "scale they do not mean; give the objective joint, or the gate logistic, monotone, learned or power"
+            )
+        return objectives.joint
+
+    @classmethod
+    def of(cls, found: Any) -> Regime:
+        """Take a function of one's own as a regime; it takes further terms if it has a parameter `extra`."""
+        if isinstance(found, cls):
+            return found
+        return cls(callable_only(found), takes_extra="extra" in inspect.signature(found).parameters)
 
 
-def solo(
-    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.cross_entropy, extra: Iterable[Term] = ()
-) -> None:
+def pretrain(
+    trainer: Trainer, schedule: Schedule, parts: Iterable[str], extra: Sequence[Term] = ()
+) -> Mapping[str, int]:
+    """Train the named experts of a mixture, each alone; the mixture's best weights then hold them.
+
+    One that the trainer has from elsewhere (`trainer.alone`) is taken as it is. The weak one learns from extra terms,
+    too, if there are any: after the strong one.
+
+    Returns: after how many epochs each of them was best.
+    """
+    lengths = {}
+    for part in parts:
+        trained = None if part == "weak" and extra else trainer.alone(part)
+        if trained is None:
+            lengths[part] = fit_expert(trainer, schedule, f"pretrain {part}", part, extra).best.epoch
+        else:
+            trainer.sub(part).model.load_state_dict(trained.state)
+            lengths[part] = trained.epochs
+    trainer.restart()
+    return lengths
+
+
+def train_alone(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> None:
     """One expert alone: the trainer's model gives logits."""
     trainer.fit(schedule.phase("solo", ("",), Term(objective), *extra))
 
 
-solo.alone = "weak"  # type: ignore[attr-defined]
-
-
-def alone(regime: Regime) -> str | None:
-    """Return the expert that a regime trains without the other one (its attribute `alone`); none: the mixture."""
-    return getattr(regime, "alone", None)
-
-
-def pretrain(trainer: Trainer, schedule: Schedule, parts: Iterable[str], extra: Sequence[Term] = ()) -> None:
-    """Train the named experts of a mixture, each alone; the mixture's best weights then hold them.
-
-    An expert that was trained alone already (`trainer.trained`) is taken as it is. After how many epochs each of them
-    was best is in `trainer.lengths`. The weak one learns from extra terms too, if there are any: after the strong one.
-    """
-    for part in parts:
-        if part in trainer.trained and not (part == "weak" and extra):
-            trainer.sub(part).model.load_state_dict(trainer.trained[part].state)
-            trainer.taken.add(part)
-            trainer.lengths[part] = trainer.trained[part].epochs
-        else:
-            trainer.lengths[part] = fit_expert(trainer, schedule, f"pretrain {part}", part, extra).best_epoch
-    trainer.restart()
-
-
-def joint(trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()) -> None:
+def train_jointly(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> None:
     """Both experts and the gate together; with the joint objective this is Mowst*."""
     pretrain(trainer, schedule, pretrained_parts(schedule.pretrain))
     trainer.fit(schedule.phase("joint", ("weak", "strong", "gate"), Term(objective), *extra))
 
 
-def alternate(
-    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.separate, extra: Iterable[Term] = ()
-) -> None:
+def train_by_turns(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> None:
     """Turns: weak expert and gate until validation stops improving, then the strong one; until a round brings nothing.
 
     With the separate objective this is Mowst (arXiv 2311.05185, algorithm 2).
@@ -115,9 +134,7 @@ def alternate(
             return
 
 
-def held_out(
-    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()
-) -> None:
+def train_held_out(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> Outcome:
     """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
 
     1. Both experts are trained alone on all training nodes; with extra terms, the strong one may teach the weak.
@@ -132,54 +149,56 @@ def held_out(
     Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times; the strong one goes first, so that
     whoever watches knows early what to expect.
     """
-    folds = divide(trainer.on["train"], trainer.batch.y, schedule.folds)[: schedule.rehearsals]
-    extra = tuple(extra)
+    model = mixture_of(trainer)
+    nodes = trainer.whole.train_mask.nonzero().squeeze(-1)
+    folds = divide(nodes, trainer.whole.y, schedule.folds, schedule.seed)[: schedule.rehearsals]
     untouched = copy.deepcopy(extra)  # losses may have parameters, which would remember labels
-    pretrain(trainer, schedule, reversed(EXPERTS), extra)
-    trainer.twins = rehearse(trainer, schedule, folds, untouched)
-    settle(trainer, trainer.twins, objective)
+    lengths = pretrain(trainer, schedule, reversed(ROLES), extra)
+    twins = rehearse(trainer, schedule, folds, lengths, untouched)
+    settle(model, trainer, twins, objective)
+    return Outcome(twins)
 
 
-held_out.routes = True  # type: ignore[attr-defined]
-
-
-def fine_tuned(
-    trainer: Trainer, schedule: Schedule, objective: Loss = objectives.joint, extra: Iterable[Term] = ()
-) -> None:
-    """As `held_out`; then both experts train on, together, behind the fitted gate.
+def fine_tune(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> Outcome:
+    """As `held-out`; then both experts train on, together, behind the fitted gate.
 
     That is kept where it validates better by more than a standard error. The router stays the one of before, and is of
-    other experts then: the model's threshold is not a number until one is chosen on validation nodes.
+    other experts then: the threshold has to be chosen anew, on validation nodes.
     """
-    extra = tuple(extra)
-    held_out(trainer, schedule, objective, extra)
-    held: Any = rows(trainer.output(), trainer.val)
-    before = snapshot(trainer.model)
-    trainer.fit(schedule.phase("fine-tune", EXPERTS, Term(objective), *extra))
-    tuned: Any = rows(trainer.output(), trainer.val)
-    model: Any = trainer.model
-    if surely(trainer, tuned, held):
+    outcome, model = train_held_out(trainer, schedule, objective, extra), mixture_of(trainer)
+    held, before = trainer.output().rows(trainer.val), snapshot(model)
+    trainer.fit(schedule.phase("fine-tune", ROLES, Term(objective), *extra))
+    tuned = trainer.output().rows(trainer.val)
+    if surely(trainer.score, trainer.val_y, tuned, held):
         model.threshold.fill_(math.nan)
-        trainer.best_state = snapshot(model)
-    else:
-        model.load_state_dict(before)
-        trainer.consider()
+        trainer.best.weights = snapshot(model)
+        return outcome._replace(stale_threshold=True)
+    model.load_state_dict(before)
+    trainer.consider()
+    return outcome
 
 
-fine_tuned.routes = True  # type: ignore[attr-defined]
+def mixture_of(trainer: Trainer) -> Mowst:
+    """Return the trainer's model, which must be a mixture.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(trainer.model, Mowst):
+        raise InputError(f"regime held-out: trains a mixture, not a {type(trainer.model).__name__}")
+    return trainer.model
 
 
-def routes(regime: Regime) -> bool:
-    """Tell whether a regime fits a router (its attribute `routes`), for a gate that looks at both experts."""
-    return getattr(regime, "routes", False)
-
-
-REGIMES = Names(
+solo = Regime(train_alone, objectives.cross_entropy, alone="weak")
+joint = Regime(train_jointly, objectives.joint)
+alternate = Regime(train_by_turns, objectives.separate)
+held_out = Regime(train_held_out, objectives.joint, gate="fused", holds_out=True)
+fine_tuned = Regime(fine_tune, objectives.joint, gate="fused", holds_out=True)
+REGIMES: Names[Regime] = Names(
     "regime",
     {"held-out": held_out, "fine-tuned": fine_tuned, "joint": joint, "alternate": alternate, "solo": solo},
+    adapt=Regime.of,
 )
-OWN_GATE = {held_out: "fused", fine_tuned: "fused"}
-"""The gate of a regime for which `learned`, that of the published experiments, is not the one."""
 PRETRAIN = {"none": (), "weak": ("weak",), "strong": ("strong",), "both": ("weak", "strong")}
 
 

@@ -1,9 +1,9 @@
 """Training, one phase at a time.
 
-A `Phase` (`mowst.training.phases`) names the parts of the model that train and the terms of the loss. `Trainer.fit` runs it from
-the best weights so far: frozen parts are in evaluation mode without gradients, and what they say is computed once.
-Losses see a copy of the data in which every label outside the training mask is -100, or the training nodes alone; test
-labels never reach this file at all.
+A `Phase` (`mowst.training.phases`) names the parts of the model that train and the terms of the loss. `Trainer.fit`
+runs it from the best weights so far: frozen parts are in evaluation mode without gradients, and what they say is
+computed once. Which nodes are run for a step is the feed's business (`mowst.training.batches`). Losses see a graph in
+which every label outside the training mask is -100; test labels are the business of whoever made the trainer.
 """
 
 from __future__ import annotations
@@ -11,26 +11,29 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.utils import index_to_mask
 
+from graphkd import Signals
 from mowst.errors import InputError
-from mowst.evaluation.metrics import Output, rows
-from mowst.kernels.sparse_features import by_column, rows_of
-from mowst.models.gates import Gated
-from mowst.models.mixture import run_module
-from mowst.training.phases import Phase, Seen
-from mowst.training.state import MovingAverage, snapshot
+from mowst.evaluation.metrics import Score, Scores
+from mowst.kernels.sparse_features import by_column
+from mowst.models.mixture import InParts, Known
+from mowst.models.outputs import Output, as_output, joined
+from mowst.models.reads import reads_of, run_module
+from mowst.training.batches import Batch, Feed, Needs, Whole
+from mowst.training.phases import Phase
+from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, set_random_states, snapshot
 
-HIDDEN = -100
-"""The label of a node whose label is not to be seen."""
+Hook = Callable[[dict[str, Any]], None]
 
 
 class Trained(NamedTuple):
@@ -45,73 +48,80 @@ class Trainer:
     """Fits phases one after another and keeps the weights that are best on validation.
 
     Args:
-        model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. If it has a method
-            `constants(x, edge_index, trains)`, its answer is handed to every call of a phase as keyword arguments; if
-            `edgeless(constants)` then says so, or the model that it does not look at edges (`sees_edges`), validation
-            runs on the validation nodes alone, and training, where it can (`_seen`), on those with a label.
+        model: called as `model(x, edge_index)`; a `Mixture` or logits `[N, C]`. One that is `InParts` is not asked
+            again for what a phase cannot change.
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
         fabric: device and precision; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training. The model
             has the weights of the epoch then, not their average, and those that multiply sparse features lie by column.
-        trained: parts that were trained alone already, by name; `pretrain` takes them.
+        alone: returns a part that is trained alone, by name; `pretrain` takes it. None: it is trained in its place.
+        teacher: signals of all nodes, of a frozen teacher from outside the model.
+        feed: says which nodes are run.
+        journal: of finished phases, which are skipped; none: none are kept.
     """
 
     def __init__(
         self,
         model: nn.Module,
         data: Data,
-        score: Callable[[Output, Tensor], float],
+        score: Scores,
         *,
         fabric: Fabric | None = None,
-        hook: Callable[[dict[str, Any]], None] | None = None,
-        trained: Mapping[str, Trained] | None = None,
+        hook: Hook | None = None,
+        alone: Callable[[str], Trained | None] = lambda part: None,
+        teacher: Signals | None = None,
+        feed: Feed | None = None,
+        journal: Journal | None = None,
     ):
-        self.model, self.score, self.hook = model, score, hook
+        self.score, self.hook, self.alone, self.journal = Score.of(score), hook, alone, journal
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        self.batch = copy.copy(data)
-        self.batch.y = data.y.masked_fill(~data.train_mask, HIDDEN)
-        self.graph = data.adj_t if "adj_t" in data else data.edge_index
+        self.feed: Feed = feed or Whole()
+        self.whole = Batch.of(data, teacher)
         self.val = data.val_mask.nonzero().squeeze(-1)
         self.val_y = data.y[self.val]
-        self.on = {"train": data.train_mask.nonzero().squeeze(-1), "all": None}
-        self.fresh, self.trained, self.taken = snapshot(model), dict(trained or {}), set[str]()
-        self.restart()
+        self.fresh = snapshot(model)
         self.history: list[dict[str, Any]] = []
-        self.twins: Any = None
-        self.lengths: dict[str, int] = {}
+        self._hold(model)
+
+    def _hold(self, model: nn.Module) -> None:
+        """Train this model from now on."""
+        self.model, self.reads = model, reads_of(model)
+        self.parts = model if isinstance(model, InParts) else None
+        self.restart()
 
     def sub(self, part: str) -> Trainer:
         """Return a trainer of one part on its own, with the same data, score, history and hook."""
         trainer = copy.copy(self)
-        trainer.model = self.model.get_submodule(part)
+        trainer._hold(self.model.get_submodule(part))
+        return trainer
+
+    def judged_by(self, score: Scores) -> Trainer:
+        """Return a trainer of the same model that stops by another score."""
+        trainer = copy.copy(self)
+        trainer.score = Score.of(score)
         trainer.restart()
         return trainer
 
     def twin(self, part: str, nodes: Tensor) -> Trainer:
         """Return a trainer of a copy of a part ("": all), with its first weights, that sees the labels of `nodes`."""
         trainer = copy.copy(self)
-        trainer.model = copy.deepcopy(self.model.get_submodule(part))
+        model = copy.deepcopy(self.model.get_submodule(part))
         prefix = f"{part}." if part else ""
         fresh = {name: value for name, value in self.fresh.items() if name.startswith(prefix)}
-        trainer.model.load_state_dict({name.removeprefix(prefix): value for name, value in fresh.items()})
-        trainer.batch = copy.copy(self.batch)
-        trainer.batch.train_mask = index_to_mask(nodes, len(self.batch.y))
-        trainer.batch.y = self.batch.y.masked_fill(~trainer.batch.train_mask, HIDDEN)
-        trainer.on = {**self.on, "train": nodes}
-        trainer.restart()
+        model.load_state_dict({name.removeprefix(prefix): value for name, value in fresh.items()})
+        trainer.whole = self.whole.trained_on(nodes)
+        trainer._hold(model)
         return trainer
 
     def restart(self) -> None:
         """Take the model's present weights as the starting point, whatever was best before."""
-        self.average: MovingAverage | None = None
-        self.best_score, self.best_state, self.best_epoch = -math.inf, snapshot(self.model), 0
-        self.best_losses: dict[nn.Module, dict[str, Tensor]] = {}
+        self.best = Best(snapshot(self.model))
 
     def consider(self) -> None:
         """Take the model's present weights as the best so far, and score them."""
         self.restart()
-        self._keep(self._evaluate(self._validation({})), 0)
+        self._keep(self._evaluate(self._asked(Known())), 0)
 
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.
@@ -122,50 +132,70 @@ class Trainer:
             FloatingPointError: the loss or the score is not a number; the best weights so far are in place.
         """
         phase = phase.live()
+        losses = phase.losses()
+        if (entry := self.journal and self.journal.next(phase.name)) is not None:
+            return self._take(entry, losses)
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.model.load_state_dict(self.best_state)
-        self.best_losses = {loss: snapshot(loss) for loss in phase.losses()} | self.best_losses
-        self.average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
+        self.model.load_state_dict(self.best.weights)
+        self.best.losses = {loss: snapshot(loss) for loss in losses} | self.best.losses
         try:
-            with by_column(self.model, self.batch.x):
-                return self._run(phase, free)
+            with by_column(self.model, self.whole.x):
+                progress = self._run(phase, losses, free)
         finally:
-            self.average = None
-            self.model.load_state_dict(self.best_state)
-            self.model.eval()
+            self._settle()
             for parameter in free:
                 parameter.requires_grad_(True)
-            for module, state in self.best_losses.items():
-                module.load_state_dict(state)
+        if self.journal is not None:
+            self.journal.finish(progress.finished(phase.name))
+        return self.best.score > progress.before
 
-    def _run(self, phase: Phase, free: list[nn.Parameter]) -> bool:
+    def _take(self, entry: State, losses: list[nn.Module]) -> bool:
+        """Stand where a phase ended that was run before."""
+        self.best.load_state_dict(entry["best"], losses)
+        self.history += entry["history"]
+        self._settle()
+        set_random_states(entry["random"])
+        return bool(entry["improved"])
+
+    def _settle(self) -> None:
+        """Put the best weights in place, those of the losses too."""
+        self.model.load_state_dict(self.best.weights)
+        self.model.eval()
+        for loss, weights in self.best.losses.items():
+            loss.load_state_dict(weights)
+
+    def _run(self, phase: Phase, losses: list[nn.Module], free: list[nn.Parameter]) -> Progress:
         """Run the epochs of a phase."""
         parts = self._thaw(phase, free)
-        constants = self._constants(phase)
-        seen, validation = self._seen(phase, constants), self._validation(constants)
-        optimizer = self._optimizer(phase, parts)
-        if self.best_score == -math.inf and not phase.last:
-            self._keep(self._evaluate(validation), 0)
-        before, waited = self.best_score, 0
-        for epoch in range(1, phase.epochs + 1):
+        known = self._known(phase)
+        needs = Needs(self._reach(known), phase.scope, frozenset(term.on for term in phase.terms))
+        batches = self.feed.training(replace(self.whole, known=known), needs)
+        validation = self._asked(known)
+        average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
+        here = Progress(self.model, losses, self._optimizer(phase, parts), self.best, average)
+        if self.journal is not None and self.journal.begin(here):
+            self.history += here.history
+        else:
+            if self.best.score == -math.inf and not phase.last:
+                self._keep(self._evaluate(validation), 0)
+            here.before = self.best.score
+        while here.epoch < phase.epochs and here.waited < phase.patience:
+            here.epoch += 1
             start = time.perf_counter()
-            loss = self._step(phase, epoch, parts, optimizer, constants, seen)
-            if self.average is not None:
-                self.average.update()
-            if epoch % phase.eval_every and epoch < phase.epochs:
+            loss = self._epoch(phase, here, parts, batches(here.epoch))
+            if here.epoch % phase.eval_every and here.epoch < phase.epochs:
                 continue
-            score = self._evaluate(validation)
-            waited = 0 if self._keep(score, epoch, always=phase.last) else waited + phase.eval_every
-            self._record(phase, epoch=epoch, loss=float(loss), val=score, seconds=time.perf_counter() - start)
-            if waited >= phase.patience:
-                break
-        return self.best_score > before
+            score = self._evaluate(validation, average)
+            better = self._keep(score, here.epoch, average, always=phase.last)
+            here.waited = 0 if better else here.waited + phase.eval_every
+            self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
+        return here
 
     @torch.no_grad()
     def output(self) -> Output:
         """Run the model with its present weights on all nodes, in evaluation mode."""
         self.model.eval()
-        return self._call(self.model, {}, self.batch.x)
+        return self._said(self.feed.asked(self.whole, self.reads.hops, None))
 
     def _thaw(self, phase: Phase, free: list[nn.Parameter]) -> list[nn.Module]:
         """Return the parts that train; of all parameters only what is free in them has a gradient."""
@@ -176,12 +206,19 @@ class Trainer:
             parameter.requires_grad_(id(parameter) in inside)
         return parts
 
-    def _constants(self, phase: Phase) -> dict[str, Any]:
-        constants = getattr(self.model, "constants", None)
-        if constants is None or "" in phase.trains:
-            return {}
+    def _known(self, phase: Phase) -> Known:
+        """Return what the phase cannot change, for all nodes."""
+        if self.parts is None or "" in phase.trains:
+            return Known()
         with self.fabric.autocast():
-            return constants(self.batch.x, self.graph, phase.trains)
+            said = (
+                _of_seeds(self.parts.known(batch.x, batch.graph, phase.trains), batch)
+                for batch in self.feed.asked(self.whole, self.reads.hops, None)
+            )
+            return joined(said)
+
+    def _reach(self, known: Known) -> int | None:
+        return self.reads.hops if self.parts is None else self.parts.reach(known)
 
     def _optimizer(self, phase: Phase, parts: list[nn.Module]) -> torch.optim.Optimizer:
         groups = [
@@ -192,95 +229,69 @@ class Trainer:
         try:
             return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)
         except (TypeError, ValueError) as error:
-            made = getattr(phase.optimizer, "func", phase.optimizer)
-            name = getattr(made, "__name__", made)
-            raise InputError(f"optimizer {name}: {error}") from None
+            made = phase.optimizer.func if isinstance(phase.optimizer, partial) else phase.optimizer
+            raise InputError(f"optimizer {made.__name__}: {error}") from None
 
-    def _step(
-        self,
-        phase: Phase,
-        epoch: int,
-        parts: list[nn.Module],
-        optimizer: torch.optim.Optimizer,
-        constants: dict[str, Any],
-        seen: Seen,
-    ) -> Tensor:
+    def _epoch(self, phase: Phase, here: Progress, parts: list[nn.Module], batches: Iterable[Batch]) -> float:
+        """Take a step on each batch, and return their mean loss."""
         for part in parts:
             part.train()
-        optimizer.zero_grad(set_to_none=True)
-        out = self._call(self.model, constants, seen.batch.x)
-        loss = torch.stack([term.weight_at(epoch - 1) * seen.reduce(term, out) for term in phase.terms]).sum()
-        if not loss.isfinite():
-            raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
-        self.fabric.backward(loss)
-        optimizer.step()
-        return loss.detach()
+        losses = []
+        for batch in batches:
+            here.optimizer.zero_grad(set_to_none=True)
+            out = self._call(batch)
+            terms = [term.weight_at(here.epoch - 1) * term.value(out, batch) for term in phase.terms]
+            loss = torch.stack(terms).sum()
+            if not loss.isfinite():
+                raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
+            self.fabric.backward(loss)
+            here.optimizer.step()
+            losses.append(float(loss.detach()))
+        if here.average is not None:
+            here.average.update()
+        return sum(losses) / len(losses)
 
-    def _call(self, model: nn.Module, constants: dict[str, Any], x: Tensor) -> Output:
+    def _call(self, batch: Batch) -> Output:
         with self.fabric.autocast():
-            return run_module(model, x, self.graph, **constants)
+            return as_output(run_module(self.model, self.reads, batch.x, batch.graph, **batch.known.given()))
+
+    def _said(self, batches: Iterable[Batch]) -> Output:
+        """Return what the model says of the seeds of batches."""
+        return joined(_of_seeds(self._call(batch), batch) for batch in batches)
+
+    def _asked(self, known: Known) -> Iterable[Batch]:
+        """Return the batches that validation nodes are scored from."""
+        return self.feed.asked(replace(self.whole, known=known), self._reach(known), self.val)
 
     @torch.no_grad()
-    def _evaluate(self, validation: Callable[[], Output]) -> float:
+    def _evaluate(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> float:
         self.model.eval()
-        with nullcontext() if self.average is None else self.average.standing_in():
-            score = self.score(validation(), self.val_y)
+        with nullcontext() if average is None else average.standing_in():
+            score = self.score(self._said(batches), self.val_y)
         if math.isnan(score):
             raise FloatingPointError(
                 "the validation score is no number: a class has no validation node, or lr is large"
             )
         return score
 
-    def _validation(self, constants: dict[str, Any]) -> Callable[[], Output]:
-        """Return what runs the model for the validation nodes: alone, where what is left to run looks at no edge."""
-        if not self._edgeless(constants):
-            return lambda: rows(self._call(self.model, constants, self.batch.x), self.val)
-        given = {name: rows_of_constant(value, self.val) for name, value in constants.items()}
-        x = rows_of(self.batch.x, self.val)
-        return lambda: self._call(self.model, given, x)
-
-    def _edgeless(self, constants: dict[str, Any]) -> bool:
-        part: Any = self.model
-        return part.edgeless(constants) if hasattr(part, "edgeless") else not getattr(part, "sees_edges", True)
-
-    def _seen(self, phase: Phase, constants: dict[str, Any]) -> Seen:
-        """Return the nodes that a phase runs in training: those with a label, where no other changes the loss.
-
-        That is so for a model that looks at no edge, trained by losses that say so (`node_wise`). Batch norm then sees
-        the nodes with a label alone, which serves an MLP better where these are few.
-        """
-        train = self.on["train"]
-        node_wise = all(term.on == "train" and getattr(term.loss, "node_wise", False) for term in phase.terms)
-        if not node_wise or constants or len(train) < 2 or not self._edgeless(constants):
-            return Seen(self.batch, self.on)
-        return Seen(Data(x=rows_of(self.batch.x, train), y=self.batch.y[train]), {"train": None})
-
-    def _keep(self, score: float, epoch: int, *, always: bool = False) -> bool:
-        if not (always or score > self.best_score):
+    def _keep(self, score: float, epoch: int, average: MovingAverage | None = None, *, always: bool = False) -> bool:
+        """Take the model's present weights, or their average, as the best where they score better."""
+        if not (always or score > self.best.score):
             return False
-        now = self.model.state_dict() if self.average is None else self.average.state
-        self.best_score, self.best_epoch = score, epoch
-        self.best_state = {name: value.detach().clone() for name, value in now.items()}
-        self.best_losses = {loss: snapshot(loss) for loss in self.best_losses}
+        now = self.model.state_dict() if average is None else average.state
+        self.best.score, self.best.epoch = score, epoch
+        self.best.weights = {name: value.detach().clone() for name, value in now.items()}
+        self.best.losses = {loss: snapshot(loss) for loss in self.best.losses}
         return True
 
-    def _record(self, phase: Phase, **values: Any) -> None:
-        record = {"phase": phase.name, **values, "best": self.best_score}
+    def _record(self, phase: Phase, here: Progress, **values: Any) -> None:
+        record = {"phase": phase.name, "epoch": here.epoch, **values, "best": self.best.score}
         self.history.append(record)
+        here.history.append(record)
         if self.hook is not None:
             self.hook(record)
 
 
-def epochs_between(before: Mapping[str, Any] | None, line: Mapping[str, Any]) -> int:
-    """Return the epochs between a record of a history and the one before it, if there is one."""
-    same = before is not None and all(before.get(key) == line.get(key) for key in ("seed", "model", "phase"))
-    if before is None or not same or line["epoch"] <= before["epoch"]:
-        return line["epoch"]
-    return line["epoch"] - before["epoch"]
-
-
-def rows_of_constant(value: Any, index: Tensor) -> Any:
-    """Return some rows of what a model said before: logits [N, C], or what a gate answered."""
-    if isinstance(value, Tensor):
-        return value[index]
-    return Gated(value.confidence[index], None if value.scale is None else value.scale[index])
+def _of_seeds(said: Any, batch: Batch) -> Any:
+    """Return the rows of the nodes that a batch was asked for."""
+    return said if batch.seeds is None else said.rows(batch.seeds)

@@ -20,11 +20,12 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from mowst.errors import InputError
 from mowst.experiment.config import Config
-from mowst.experiment.fields import configured
-from mowst.experiment.record import dump, read_json, write_text
-from mowst.run import free_folder, run
+from mowst.experiment.folder import claim, dump, read_json
+from mowst.experiment.runs import run
+from mowst.system.files import write_text
 from mowst.system.process import Settings
 from mowst.system.workers import in_processes
+from mowst.tuning.fields import configured
 from mowst.tuning.goals import GOALS
 from mowst.tuning.space import Space
 from mowst.tuning.study import Plan
@@ -95,14 +96,14 @@ def finals(study: Study, space: Space, plan: Plan, seeds: int, count: int) -> li
     found = [{"trial": None, "value": None, "fresh": values[0], "params": default}]
     for trial, value in zip(trials, values[1:], strict=True):
         found.append({"trial": trial.number, "value": trial.values[0], "fresh": value, "params": trial.params})
-    sign = -1 if getattr(GOALS.lookup(goal), "direction", "maximize") == "maximize" else 1
+    sign = -1 if GOALS.lookup(goal).direction == "maximize" else 1
     return sorted(found, key=lambda row: (row["fresh"] is None, sign * (row["fresh"] or 0.0)))
 
 
 def retrain(config: Config, out: Path) -> dict[str, Any]:
     """Run a configuration, test nodes and all, and leave it as `OUT.yaml` and the run in `OUT`."""
-    with free_folder(str(out), config, overwrite=True) as place:
-        result = run(config, place)
+    with claim(str(out), config, overwrite=True) as claimed:
+        result = run(config, claimed.place, done=claimed.done)
     write_text(out.with_suffix(".yaml"), dump(config))
     return result
 

@@ -21,8 +21,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from mowst.errors import InputError, unknown
 from mowst.experiment.config import Config
-from mowst.experiment.fields import JUDGES, PARTS, taken
 from mowst.experiment.reading import config_of, parse, parser
+from mowst.tuning.fields import JUDGES, PARTS, taken
 
 
 def read_search(path: str | None, flags: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, distribution_to_json
 from optuna.trial import BaseTrial
@@ -20,24 +20,30 @@ from optuna.trial import BaseTrial
 import graphkd
 from mowst.errors import InputError
 from mowst.experiment.building import build
+from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config, has_mixture
-from mowst.experiment.fields import (
+from mowst.tuning.fields import (
     PARTS,
     configured,
     decides,
     effective,
     flat,
     losses_of,
-    metadata,
     order,
     placed,
     under,
-    used,
 )
 from mowst.tuning.ranges import asked_for, distribution, ends, inside
 
 WEIGHT = (0.1, 10.0, "log")
 """What a study may search of a distillation loss's weight."""
+
+
+@runtime_checkable
+class Searched(Protocol):
+    """An expert or a gate that brings ranges for its constructor's parameters."""
+
+    search: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +164,8 @@ def defaults(config: Config, ranges: Mapping[str, BaseDistribution]) -> Iterator
         if name in PARTS:
             yield from part_defaults(name, config, getattr(ranges.get(f"{name}.kind"), "choices", None))
         elif given is not None:
+            if name == "regime":
+                given = [regime for regime in given if allowed(config, name, regime)]
             yield Dimension(name, distribution(name, given))
     for loss in losses_of(config.kd):
         for option, given in {"weight": WEIGHT, **graphkd.find(loss["name"]).search}.items():
@@ -169,7 +177,8 @@ def part_defaults(part: str, config: Config, kinds: Sequence[str] | None) -> Ite
     """Yield the dimensions of an expert or a gate that may be of some kinds, by default of those beside the field."""
     holder = getattr(config, part)
     if kinds is None:
-        kinds = [*(metadata(holder, "kind").get("search") or []), PARTS[part].kind(config)]
+        named = [*(metadata(holder, "kind").get("search") or []), PARTS[part].kind(config)]
+        kinds = [kind for kind in named if allowed(config, f"{part}.kind", kind)]
     own = {kind: brought(part, kind) for kind in kinds}
     names = [entry.name for entry in dataclasses.fields(holder)]
     for name in names:
@@ -184,9 +193,19 @@ def part_defaults(part: str, config: Config, kinds: Sequence[str] | None) -> Ite
             yield Dimension(path, distribution(path, given), kind)
 
 
+def allowed(config: Config, path: str, value: Any) -> bool:
+    """Tell whether a configuration may have a value: an objective that was asked for does not go with every gate."""
+    try:
+        placed(config, path, value)
+    except InputError:
+        return False
+    return True
+
+
 def brought(part: str, kind: str) -> Mapping[str, Any]:
     """Return the ranges that an expert or a gate has for its own parameters."""
-    return getattr(PARTS[part].names.lookup(kind), "search", {})
+    factory = PARTS[part].names.lookup(kind)
+    return factory.search if isinstance(factory, Searched) else {}
 
 
 def ways(config: Config, dimensions: Sequence[Dimension]) -> Iterator[Config]:

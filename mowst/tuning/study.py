@@ -25,7 +25,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mowst.errors import InputError
-from mowst.experiment.config import Checked, setting
+from mowst.experiment.checks import Checked, setting
 from mowst.system.process import tune_process
 from mowst.system.workers import end_with_parent, gpus, take_share
 from mowst.tuning.sampling import make_pruner, make_sampler

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,12 +14,13 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from torch_geometric.data import Data
 
-from mowst.experiment.building import fabric_of
+from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.config import Config
-from mowst.experiment.seed import Fitted, Hook, fit, opened, own_teacher, planned
-from mowst.experiment.teachers import taught
-from mowst.training.regimes import REGIMES, alone
-from mowst.training.trainer import HIDDEN, epochs_between
+from mowst.experiment.opening import Opened
+from mowst.experiment.plan import judged_alone
+from mowst.training.batches import hide
+from mowst.training.progress import epochs_between
+from mowst.training.trainer import Hook
 from mowst.tuning.goals import GOALS
 from mowst.tuning.space import Space, make_space
 
@@ -28,8 +28,6 @@ REPORTS = 50
 """How often at most a phase asks the pruner."""
 UNJUDGED = ("pretrain weak", "rehearse weak", "rehearse strong")
 """Phases that say nothing of what the whole will reach, so that no trial is pruned for having them."""
-PARTIAL = ("pretrain strong",)
-"""Phases whose score is that of the strong expert alone, which says something only beside experts of its kind."""
 
 
 class Watch:
@@ -41,7 +39,7 @@ class Watch:
 
     def __init__(self, trial: BaseTrial, config: Config, every: int, asks: bool):
         self.trial, self.config, self.every, self.asks = trial, config, every, asks
-        self.judged = to_train(config)[-1]
+        self.judged = judged_alone(config).judged
         self.epochs, self.step, self.best = 0, 0, -float("inf")
         self.last: dict[str, Any] | None = None
         self.scored: list[tuple[int, str]] = []
@@ -50,10 +48,12 @@ class Watch:
         """Take the record of one validation."""
         self.epochs += epochs_between(self.last, line)
         self.last = line
-        other = line["model"] != self.judged or line["phase"] in UNJUDGED
+        part = self.judged == "mixture" and line["model"] == "strong"
+        other = not part and (line["model"] != self.judged or line["phase"] in UNJUDGED)
         if not self.asks or other or line["seed"] != self.config.first_seed:
             return
-        scored = self.config.strong.kind if line["phase"] in PARTIAL else ""
+        # The score of the strong expert alone says something only beside experts of its kind.
+        scored = self.config.strong.kind if part else ""
         if not self.scored or self.scored[-1][1] != scored:
             self.scored.append((self.step * self.config.eval_every, scored))
             self.trial.set_user_attr("scored", self.scored)  # for `mowst.tuning.sampling.Alike`
@@ -98,8 +98,9 @@ def judged(config: Config, goals: Sequence[str], watch: Watch) -> Iterator[list[
     """Train each seed and yield what it reaches, by goal; divergence and too little memory prune the trial."""
     measures = [GOALS.lookup(goal) for goal in goals]
     try:
+        opened = Opened(config, judged_alone(config))
         for seed in config.all_seeds:
-            fitted, data = trained(config, seed, watch)
+            fitted, data = trained(opened, seed, watch)
             yield [measure(fitted, data) for measure in measures]
     except FloatingPointError as error:
         raise TrialPruned(f"diverged: {error}") from None
@@ -110,31 +111,19 @@ def judged(config: Config, goals: Sequence[str], watch: Watch) -> Iterator[list[
         raise TrialPruned(f"out of memory: {' '.join(str(error).split())}") from None
 
 
-def trained(config: Config, seed: int, hook: Hook) -> tuple[Fitted, Data]:
+def trained(opened: Opened, seed: int, hook: Hook) -> tuple[Fitted, Data]:
     """Train what a configuration is about, without baselines, on a graph that has no test nodes; return both."""
-    fabric = fabric_of(config)
-    _, ready, _ = opened(config, seed, fabric)
-    ready = without_test(ready)
-    done: dict[str, Fitted] = {}
-    for name in to_train(config):
-        done[name] = fit(name, config, ready, seed, fabric, hook, done)
-        if name == own_teacher(config):
-            ready = taught(config, ready, done[name].model, seed, fabric)
-    ready.judged = name
-    return done[name], ready
-
-
-def to_train(config: Config) -> list[str]:
-    """Return what a trial trains, last what it is judged by: the mixture, the student, or the strong expert alone."""
-    if not config.mixture and alone(REGIMES.lookup(config.regime)) is None:
-        return ["strong"]
-    return planned(dataclasses.replace(config, mixture=True, baselines=False))
+    bench: Bench = opened.bench(seed, hook)
+    bench.ready = without_test(bench.ready)
+    for name in opened.plan.models:
+        fitted = bench.train(name)
+    return fitted, bench.ready
 
 
 def without_test(ready: Data) -> Data:
     """Return a graph without its test mask, and with labels on training and validation nodes only."""
     ready = copy.copy(ready)
-    ready.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
+    ready.y = hide(ready.y, ready.train_mask | ready.val_mask)
     del ready.test_mask
     return ready
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import graphkd
+from mowst.experiment.checks import used
 from mowst.experiment.config import Config
 from mowst.models.experts import EXPERTS
 from mowst.models.gates import GATES
@@ -31,17 +32,6 @@ PARTS = {
 }
 JUDGES = {"dataset", "data_root", "split", "signal", "seeds", "first_seed", "mixture", "baselines", "device"}
 """By what trials are judged, and where they run: the same for all of a study."""
-
-
-def metadata(holder: Any, name: str) -> Mapping[str, Any]:
-    """Return what stands beside a field."""
-    return type(holder).__dataclass_fields__[name].metadata
-
-
-def used(config: Config, holder: Any, name: str) -> bool:
-    """Tell whether a field of a configuration, or of a part that it holds, changes anything."""
-    when = metadata(holder, name).get("when")
-    return when is None or when(config)
 
 
 def order(path: str) -> int:

@@ -1,0 +1,15 @@
+from .classifier import MowstClassifier as MowstClassifier
+from .data import from_networkx as from_networkx
+from .data import load as load
+from .errors import InputError as InputError
+from .experiment import Config as Config
+from .experiment import ExpertConfig as ExpertConfig
+from .experiment import GateConfig as GateConfig
+from .models import FusedGate as FusedGate
+from .models import LearnedGate as LearnedGate
+from .models import LogisticGate as LogisticGate
+from .models import Mixture as Mixture
+from .models import MonotoneGate as MonotoneGate
+from .models import Mowst as Mowst
+from .models import PowerGate as PowerGate
+from .models import expert as expert

@@ -1,0 +1,11 @@
+from .built_in import digits as digits
+from .built_in import sbm as sbm
+from .cards import Card as Card
+from .cards import card as card
+from .cards import catalogue as catalogue
+from .cards import names as names
+from .loading import Graph as Graph
+from .loading import load as load
+from .loading import open_graph as open_graph
+from .networks import from_networkx as from_networkx
+from .validation import check as check

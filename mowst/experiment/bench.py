@@ -1,0 +1,157 @@
+"""The models of one seed, each trained once, when it is first asked for."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any, NamedTuple
+
+from lightning_fabric import Fabric
+from torch import nn
+from torch_geometric.data import Data
+
+from graphkd import Signals, Weighted
+from mowst.evaluation.metrics import METRICS, Metric, signal
+from mowst.evaluation.routing import best_threshold, routable
+from mowst.experiment.building import build_model, classes_of, seeded
+from mowst.experiment.config import Config, regime_of
+from mowst.experiment.plan import Plan
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES, Mixture, Output
+from mowst.training.batches import hide
+from mowst.training.distillation import attached, observe, parse, wanted
+from mowst.training.held_out import Twins
+from mowst.training.objectives import OBJECTIVES
+from mowst.training.progress import Journal
+from mowst.training.regimes import Outcome, solo
+from mowst.training.trainer import Hook, Trained, Trainer
+
+
+class Fitted(NamedTuple):
+    """One trained model, with its weights as validation chose them."""
+
+    name: str
+    """`weak`, `strong`, `mixture` or `student`."""
+    model: nn.Module
+    output: Output
+    """What it says of every node, in evaluation mode."""
+    history: list[dict[str, Any]]
+    seconds: float
+    """Of its training, that of experts it was made of included."""
+    twins: Twins | None = None
+    """What twins of the experts said of held-out training nodes, where the regime has some."""
+    losses: nn.Module = nn.ModuleList()
+    """The distillation losses it was trained with, which may have parameters."""
+    best_epoch: int = 0
+    """The epoch of its phase after which it validated best; 0: its first weights did."""
+    own_seconds: float = 0.0
+    """Of its training alone."""
+
+
+def metric_of(data: Data) -> Metric:
+    """Return the metric that a graph names; accuracy if it names none."""
+    return METRICS.lookup(data["metric"] if "metric" in data else "accuracy")
+
+
+class Bench:
+    """Trains the models of one seed on a prepared graph. Only training and validation labels are seen.
+
+    Args:
+        config: how.
+        plan: who teaches whom.
+        ready: the graph, prepared (`mowst.experiment.building.prepare`).
+        seed: of initial weights, dropout and folds.
+        fabric: device and precision.
+        teacher: signals of a teacher from outside the run.
+        hook: called with the record of every validation, with its seed and model.
+        journal: of finished phases, which are skipped.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        plan: Plan,
+        ready: Data,
+        seed: int,
+        fabric: Fabric,
+        *,
+        teacher: Signals | None = None,
+        hook: Hook | None = None,
+        journal: Journal | None = None,
+    ):
+        self.config, self.plan, self.ready, self.seed, self.fabric = config, plan, ready, seed, fabric
+        self.teacher, self.hook, self.journal = teacher, hook, journal
+        self.fitted: dict[str, Fitted] = {}
+
+    def train(self, name: str) -> Fitted:
+        """Return the `weak` or `strong` expert alone, the `mixture`, or the `student`: the same whatever else is asked.
+
+        A mixture that starts from an expert alone has it trained here, too.
+
+        Raises:
+            FloatingPointError: training diverged.
+        """
+        if name not in self.fitted:
+            self.fitted[name] = self._trained(name)
+            if name == self.plan.teacher:
+                self.teacher = self.signals_of(self.fitted[name].model)
+        return self.fitted[name]
+
+    def _trained(self, name: str) -> Fitted:
+        start, within, taken = time.perf_counter(), 0.0, list[Fitted]()
+
+        def alone(role: str) -> Trained:
+            nonlocal within
+            begun = time.perf_counter()
+            found = self.train(role)
+            within += time.perf_counter() - begun
+            taken.append(found)
+            return Trained(found.model.state_dict(), found.best_epoch)
+
+        with seeded(self.seed, self.fabric.device):
+            trainer = self.trainer(name)
+            trainer.alone = alone
+            losses: tuple[Weighted, ...] = ()
+            outcome = Outcome()
+            if name in ROLES:
+                outcome = solo(trainer, self.config.schedule(self.seed))
+            else:
+                outcome, losses = self._follow(trainer)
+        kept = nn.ModuleList(weighted.loss for weighted in losses)
+        own = time.perf_counter() - start - within
+        model, out = trainer.model, trainer.output()
+        if isinstance(model, Mowst) and isinstance(out, Mixture) and (model.router is None or outcome.stale_threshold):
+            val, y = self.ready.val_mask, self.ready.y
+            seen = routable(model, out, self.ready.x).rows(val)
+            model.threshold.fill_(best_threshold(seen, y[val], metric_of(self.ready)))
+        seconds = own + sum(each.seconds for each in taken)
+        best = trainer.best.epoch
+        return Fitted(name, model, out, trainer.history, seconds, outcome.twins, kept, best, own)
+
+    def trainer(self, name: str) -> Trainer:
+        """Return a trainer of a fresh model, with weights from torch's generator, on a graph without test labels."""
+        seen = copy.copy(self.ready)
+        seen.y = hide(self.ready.y, self.ready.train_mask | self.ready.val_mask)
+        hook = self.hook
+        return Trainer(
+            build_model(name, self.config, self.ready.num_features, classes_of(self.ready)).to(self.fabric.device),
+            seen,
+            signal(self.config.signal, metric_of(self.ready)),
+            fabric=self.fabric,
+            hook=None if hook is None else lambda line: hook({"seed": self.seed, "model": name, **line}),
+            teacher=self.teacher,
+            journal=self.journal,
+        )
+
+    def _follow(self, trainer: Trainer) -> tuple[Outcome, tuple[Weighted, ...]]:
+        """Follow the regime, and return the distillation losses that took part, too."""
+        config = self.config
+        objective = None if config.objective is None else OBJECTIVES.lookup(config.objective)
+        losses = parse(config.kd or ())
+        with attached(losses, trainer, self.plan.learns, self.plan.taught_by) as terms:
+            return regime_of(config)(trainer, config.schedule(self.seed), objective, terms), losses
+
+    def signals_of(self, model: nn.Module) -> Signals:
+        """Return what a model of this run has to say as a teacher."""
+        with seeded(self.seed, self.fabric.device):
+            return observe(model, self.ready, wanted(parse(self.config.kd or ())))

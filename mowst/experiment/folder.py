@@ -1,0 +1,226 @@
+"""The folder of a run: claimed before anything is trained, never shared, and read again.
+
+    OUT/config.yaml  result.json                      all seeds
+    OUT/seed-0/      metrics.jsonl  result.json  model.safetensors  predictions.npz  config.yaml
+
+Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that
+nothing else is ever replaced; another one is locked as long as a run writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch_geometric.data import Data
+
+from mowst.errors import InputError
+from mowst.experiment.config import Config
+from mowst.experiment.reading import config_of, parse, parser
+from mowst.system.files import write_text
+
+MARK, LOCK = ".mowst.json", ".mowst.lock"
+
+
+class Claimed(NamedTuple):
+    """A folder that is a run's own."""
+
+    folder: Path
+    place: Path
+    """Where to write: the folder, or one beside it that takes its place when the run is whole."""
+    done: Mapping[int, dict[str, Any]]
+    """Records of seeds that are there already, of the same run, which was stopped before its end."""
+
+
+@contextmanager
+def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterator[Claimed]:
+    """Give a run its folder, for itself alone.
+
+    What another run left there gives way, if it may, when the new one is whole; a run of the same configuration that was
+    stopped goes on. A folder that was made for nothing is taken away again.
+
+    Args:
+        out: the folder; none: a new one in runs/.
+        config: of the run.
+        overwrite: whether another run may be replaced.
+
+    Raises:
+        InputError: the folder cannot be written, is in use, or holds what is not this run's.
+    """
+    folder = new_folder(config) if out is None else Path(out)
+    with locked(folder, made=out is None):
+        ours = marked(folder)
+        wanted = {"config.yaml", "result.json", *(f"seed-{seed}" for seed in config.all_seeds)}
+        if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
+            raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
+        held = sorted(name for name in ours["files"] if (folder / name).exists())
+        if held and (ours["config"] != dump(config) or "result.json" in held):
+            if not overwrite:
+                hint = "give another folder, or --overwrite to replace it"
+                raise InputError(f"--out {folder}: holds a run already; {hint}")
+            with replacing(folder, held) as beside:
+                yield Claimed(folder, beside, {})
+            write_mark(folder, config, wanted)
+            return
+        write_mark(folder, config, wanted)
+        try:
+            yield Claimed(folder, folder, finished_seeds(folder, config))
+        finally:
+            if not any((folder / name).exists() for name in wanted):
+                (folder / MARK).unlink()
+
+
+def new_folder(config: Config) -> Path:
+    """Make a folder of its own in runs/, named by graph and time."""
+    name = f"runs/{Path(config.dataset).stem.lower()}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1, 10_000):
+        folder = Path(name if number == 1 else f"{name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        return folder
+    raise InputError(f"--out {name}: there are too many of this name; give a folder")
+
+
+@contextmanager
+def locked(folder: Path, *, made: bool) -> Iterator[None]:
+    """Make a folder if need be, and hold its lock; if it was made for nothing, take it away."""
+    if folder.is_file():
+        raise InputError(f"--out {folder}: is a file; give a folder")
+    made = made or not folder.exists()
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        tempfile.TemporaryFile(dir=folder).close()
+    except Timeout:
+        raise InputError(f"--out {folder}: another run is writing there; give another folder") from None
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+        if made:
+            with suppress(OSError):  # not empty: all is well
+                folder.rmdir()
+
+
+def unwritable(folder: Path, error: OSError) -> InputError:
+    """Return the error for a folder that cannot be written."""
+    return InputError(f"--out {folder}: cannot be written ({error.strerror}); give another folder")
+
+
+def marked(folder: Path) -> dict[str, Any]:
+    """Return the configuration of the run that is in a folder, and which entries it wrote."""
+    path = folder / MARK
+    if path.exists():
+        found = read_json(path)
+        return {"config": found["config"], "files": set(found["files"])}
+    try:  # a run of before there were marks
+        record = json.loads((folder / "result.json").read_text())
+        files = {"config.yaml", "result.json", *(f"seed-{seed}" for seed in record["seeds"])}
+        if {"dataset", "scores", "runs"} <= record.keys():
+            return {"config": (folder / "config.yaml").read_text(), "files": files}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"config": None, "files": set[str]()}
+
+
+def write_mark(folder: Path, config: Config, files: set[str]) -> None:
+    """Say which entries of a folder are a run's."""
+    write_text(folder / MARK, json.dumps({"config": dump(config), "files": sorted(files)}, indent=2) + "\n")
+
+
+@contextmanager
+def replacing(folder: Path, held: list[str]) -> Iterator[Path]:
+    """Give a folder beside, whose entries take the place of those that a run left when they are all there."""
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        yield Path(beside)
+        for name in held:
+            old = folder / name
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        for new in Path(beside).iterdir():
+            os.replace(new, folder / new.name)
+
+
+def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:
+    """Return the records of the seeds that a folder holds."""
+    paths = {seed: folder / f"seed-{seed}" / "result.json" for seed in config.all_seeds}
+    return {seed: read_json(path) for seed, path in paths.items() if path.exists()}
+
+
+def split_hash(data: Data) -> str:
+    """Return the SHA-256 of the three masks: runs that share it were trained on the same split."""
+    digest = hashlib.sha256()
+    for mask in (data.train_mask, data.val_mask, data.test_mask):
+        digest.update(np.packbits(mask.cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def as_json(record: Any) -> str:
+    """Write a record as JSON, where what is not a number, or infinite, is null."""
+    return json.dumps(_finite(record), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dump(config: Config) -> str:
+    """Return a configuration as YAML that `--config` takes."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a run wrote."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not the record of a run: {error}") from None
+
+
+def read_config(folder: Path) -> Config:
+    """Read the configuration that a run folder holds."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder}: not a run of one seed (no config.yaml); give OUT/seed-0")
+    return config_of(parse(parser("run", ""), ["--config", str(path)]))
+
+
+def read_weights(folder: Path, name: str, model: nn.Module) -> nn.Module:
+    """Load the weights of `weak`, `strong`, `student`, `mixture`, or `kd`'s losses, into a model built alike."""
+    path = folder / "model.safetensors"
+    try:
+        weights = {
+            key.split(".", 1)[1]: value for key, value in load_file(path).items() if key.split(".", 1)[0] == name
+        }
+        model.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be read as the weights of {name!r}: {error}") from None
+    return model

@@ -1,0 +1,115 @@
+"""A graph and a configuration that go together: loaded and prepared once for all seeds, and tried before any training."""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from mowst.data.loading import open_graph
+from mowst.data.splits import MASKS
+from mowst.errors import InputError
+from mowst.experiment.bench import Bench
+from mowst.experiment.building import fabric_of, prepare, reason_of, seeded
+from mowst.experiment.config import Config, regime_of
+from mowst.experiment.plan import Plan, planned
+from mowst.experiment.teachers import Teacher, read_teacher
+from mowst.models.outputs import Mixture, Output
+from mowst.training.batches import Batch
+from mowst.training.distillation import attached, parse
+from mowst.training.held_out import held_batch
+from mowst.training.objectives import OBJECTIVES
+from mowst.training.trainer import Hook, Trainer
+
+
+class OneSeed(NamedTuple):
+    """What one seed trains on."""
+
+    data: Data
+    """The graph with this seed's masks."""
+    ready: Data
+    """The same, prepared."""
+    teacher: Teacher | None
+    """From outside the run, if there is one."""
+
+
+class Opened:
+    """An experiment that can begin: what cannot work has been said.
+
+    Args:
+        config: the experiment.
+        plan: what of it is trained; by default what a run trains.
+
+    Raises:
+        InputError: the configuration and the graph do not go together.
+    """
+
+    def __init__(self, config: Config, plan: Plan | None = None):
+        self.config, self.plan = config, plan or planned(config)
+        self.fabric = fabric_of(config)
+        self.graph = open_graph(config.dataset, config.data_root, split=config.split)
+        self._seeds: dict[int, OneSeed] = {}
+        self._prepared: Data | None = None
+        self._try(self.seed(config.first_seed))
+
+    def seed(self, seed: int) -> OneSeed:
+        """Return what a seed trains on: everything but masks and teacher is shared with the other seeds."""
+        if seed not in self._seeds:
+            data = self.graph.of_seed(seed)
+            if self._prepared is None:
+                self._prepared = prepare(data, self.config, self.fabric.device)
+            ready = copy.copy(self._prepared)
+            for mask in MASKS:
+                ready[mask] = data[mask].to(self.fabric.device)
+            teacher = read_teacher(self.config, seed, data, self.fabric)
+            self._seeds[seed] = OneSeed(data, ready, teacher)
+        return self._seeds[seed]
+
+    def bench(self, seed: int, hook: Hook | None = None) -> Bench:
+        """Return what trains the models of a seed."""
+        one = self.seed(seed)
+        signals = None if one.teacher is None else one.teacher.signals
+        return Bench(self.config, self.plan, one.ready, seed, self.fabric, teacher=signals, hook=hook)
+
+    def _try(self, one: OneSeed) -> None:
+        """Build what is judged, and let it and its losses look at the graph once."""
+        config, bench = self.config, self.bench(self.config.first_seed)
+        with seeded(config.first_seed, self.fabric.device):
+            if self.plan.teacher is not None:
+                bench.teacher = bench.signals_of(bench.trainer(self.plan.teacher).model)
+            trainer = bench.trainer(self.plan.judged)
+            if config.kd is not None:
+                with attached(parse(config.kd), trainer, self.plan.learns, self.plan.taught_by):
+                    pass
+            if config.objective is not None and self.plan.judged not in ("weak", "strong"):
+                try_objective(config, trainer)
+
+
+def try_objective(config: Config, trainer: Trainer) -> None:
+    """Evaluate the objective once on what a model that is not trained yet says, on every kind of batch it will meet.
+
+    Raises:
+        InputError: it fails, or does not return a number per node.
+    """
+    out, whole = trainer.output(), trainer.whole
+    try_on(config, out, whole, "")
+    if regime_of(config).holds_out:
+        nodes = whole.train_mask.nonzero().squeeze(-1)[:2]
+        cpu = type(out)(*(None if part is None else part[nodes].cpu() for part in out))
+        try_on(config, cpu, held_batch(whole, nodes), " of held-out nodes alone, on which a gate is fitted")
+
+
+def try_on(config: Config, out: Output, batch: Batch, where: str) -> None:
+    """Evaluate the objective once on a batch."""
+    what = f"a {type(out).__name__}{where}" if isinstance(out, Mixture) else f"logits [N, C]{where}"
+    try:
+        with torch.no_grad():
+            values = OBJECTIVES.lookup(config.objective)(out, batch)
+    except Exception as error:  # of a third party's function: anything
+        raise InputError(f"objective {config.objective}: fails on {what}: {reason_of(error)}") from None
+    if not isinstance(values, Tensor) or values.shape not in (batch.y.shape, ()):
+        said = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise InputError(f"objective {config.objective}: must return a number per node, [N], and returned {said}")

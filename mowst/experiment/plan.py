@@ -1,0 +1,47 @@
+"""What is trained for a configuration, in which order, and who teaches whom: resolved once, for everybody who trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mowst.experiment.config import Config, regime_of
+from mowst.models.outputs import ROLES
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one seed trains."""
+
+    models: tuple[str, ...]
+    """`weak` and `strong` (each alone), and the `mixture`, or the `student`, in this order; the last is what is judged.
+    Experts that a mixture starts from are trained for it even where they are not among these."""
+    teacher: str | None = None
+    """The expert of this run that teaches the student, once it is trained alone."""
+    learns: str = ""
+    """The expert of a mixture that distillation losses teach; "": the whole model."""
+    taught_by: str = ""
+    """The expert of a mixture that teaches it; "": signals from outside the model, if there are any."""
+
+    @property
+    def judged(self) -> str:
+        """What the run is about."""
+        return self.models[-1]
+
+
+def planned(config: Config) -> Plan:
+    """Return what a run trains: the experts to compare with, and what it is about."""
+    student = regime_of(config).alone
+    if student is None:
+        models = (*ROLES * config.baselines, *("mixture",) * config.mixture)
+        return Plan(models, learns="weak", taught_by="strong" if config.teacher in ROLES else "")
+    without = (student,) * (config.baselines or config.kd is None)
+    teacher = config.teacher if config.teacher in ROLES else None
+    models = (*without, *((teacher,) if teacher else ()), *("student",) * (config.kd is not None))
+    return Plan(tuple(dict.fromkeys(models)), teacher)
+
+
+def judged_alone(config: Config) -> Plan:
+    """Return the same without anything to compare with: the mixture, the student, or the strong expert alone."""
+    if not config.mixture and regime_of(config).alone is None:
+        return Plan(("strong",))
+    return planned(replace(config, mixture=True, baselines=False))

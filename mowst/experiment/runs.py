@@ -1,0 +1,75 @@
+"""All seeds of an experiment: one after the other, or side by side in several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mowst.experiment.config import Config
+from mowst.experiment.folder import as_json, dump
+from mowst.experiment.opening import Opened
+from mowst.experiment.record import seed_record, summary, write_seed
+from mowst.experiment.seed import run_seed
+from mowst.system.files import write_text
+from mowst.system.process import Settings
+from mowst.system.workers import in_processes
+from mowst.training.trainer import Hook
+
+
+def run(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    hook: Hook | None = None,
+    workers: int = 1,
+    settings: Settings | None = None,
+    opened: Opened | None = None,
+    done: Mapping[int, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
+
+    Args:
+        config: the experiment.
+        out: folder to write; none: nothing is written.
+        hook: called with the record of every validation, with its seed and model.
+        workers: processes that share the seeds, each with its share of the cores and of the GPUs. They are spawned:
+            a script that asks for several must be guarded by `if __name__ == "__main__"`, and look for no GPU outside.
+        settings: process-wide settings of these processes.
+        opened: the same experiment, if it is open already.
+        done: records of seeds that need not be run again.
+
+    Raises:
+        InputError: the configuration or the data does not allow the run.
+        FloatingPointError: training diverged.
+    """
+    records = dict(done or {})
+    left = [seed for seed in config.all_seeds if seed not in records]
+    if min(workers, len(left)) > 1:
+        # What PyG keeps of a graph once it is processed is there before several processes look for it.
+        opened = opened or Opened(config)
+        one = partial(run_and_record, config=config, out=out)
+        found = in_processes(workers, one, left, settings=settings, told=hook)
+    else:
+        opened = opened or (Opened(config) if left else None)
+        found = [run_and_record(seed, hook, config=config, out=out, opened=opened) for seed in left]
+    records |= dict(zip(left, found, strict=True))
+    result = summary([records[seed] for seed in config.all_seeds])
+    if out:
+        write_text(Path(out) / "config.yaml", dump(config))
+        write_text(Path(out) / "result.json", as_json(result))
+    return result
+
+
+def run_and_record(
+    seed: int,
+    hook: Hook | None = None,
+    *,
+    config: Config,
+    out: str | Path | None = None,
+    opened: Opened | None = None,
+) -> dict[str, Any]:
+    """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
+    done = run_seed(config, seed, hook, opened=opened)
+    return write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done)

@@ -1,0 +1,87 @@
+"""Scores of what one seed has trained; here the test labels are looked at, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphkd import Signals
+from mowst.evaluation import fusion
+from mowst.evaluation.diagnosis import diagnose
+from mowst.evaluation.metrics import Metric, expected, pooled
+from mowst.evaluation.routing import routable
+from mowst.experiment.bench import Fitted, metric_of
+from mowst.kernels.sparse_features import take_rows
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES, Logits, Mixture, Output, hard
+from mowst.training.held_out import mixed
+
+How = Callable[[Output, Tensor, Metric], float]
+
+
+def scores_of(fitted: Mapping[str, Fitted], data: Data, teacher: Signals | None = None) -> dict[str, dict[str, float]]:
+    """Score each expert alone, the plain fusions of both, and the mixture pooled, routed and sampled.
+
+    Returns: percent, by predictor and split; not a number where the metric has no value.
+    """
+    metric = metric_of(data)
+    outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
+    if teacher is not None:
+        outputs["teacher"] = Logits(teacher.logits.to(data.y.device))
+    scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
+    if (found := mixture_in(fitted)) is not None:
+        model, out = found
+        by_node = routable(model, out, data.x)
+        scores["routed"] = score(hard(by_node, float(model.threshold)), data, metric, pooled)
+        scores["sampled"] = score(by_node, data, metric, expected)
+        if any(fitted["mixture"].losses.children()):
+            scores["taught"] = score(out.of("weak"), data, metric, pooled)
+    return scores
+
+
+def mixture_in(fitted: Mapping[str, Fitted]) -> tuple[Mowst, Mixture] | None:
+    """Return the mixture among the trained models and its output, if there is one."""
+    if "mixture" not in fitted:
+        return None
+    model, out = fitted["mixture"].model, fitted["mixture"].output
+    assert isinstance(model, Mowst)
+    assert isinstance(out, Mixture)
+    return model, out
+
+
+def fusions(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Output]:
+    """Put the experts trained alone together in the plain ways of `mowst.evaluation.fusion`."""
+    if not {"weak", "strong"} <= fitted.keys():
+        return {}
+    weak, strong = (fitted[role].output.of("").values for role in ROLES)
+    found: dict[str, Output] = {"average": fusion.average(weak, strong)}
+    found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
+    if (mixture := mixture_in(fitted)) is not None and bool((mixture[0].temperature != 1).any()):
+        model, out = mixture
+        weak, strong = model.calibrated("weak", weak), model.calibrated("strong", strong)
+        if any(fitted["mixture"].losses.children()):  # the weak expert was taught, and its temperature is another one's
+            weak = out.weak
+        found |= {"calibrated": fusion.average(weak, strong), "evidence": fusion.evidence(weak, strong)}
+    return found
+
+
+@torch.no_grad()
+def diagnosis_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any] | None:
+    """Diagnose a mixture by the confidence that routes its nodes; none if there is no mixture."""
+    if (found := mixture_in(fitted)) is None:
+        return None
+    (model, out), twins, held = found, fitted["mixture"].twins, None
+    if twins is not None:
+        held = mixed(model.router or model.gate, twins, take_rows(data.x, twins.nodes)).confidence
+    by_node = routable(model, out, data.x)
+    return diagnose(by_node, data.y, data.train_mask, data.val_mask, held, routes_from=float(model.threshold))
+
+
+def score(out: Output, data: Data, metric: Metric, how: How) -> dict[str, float]:
+    """Score an output on validation and test nodes, in percent."""
+    masks = {"val": data.val_mask, "test": data.test_mask}
+    return {split: 100 * how(out.rows(mask), data.y[mask], metric) for split, mask in masks.items()}

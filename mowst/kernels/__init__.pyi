@@ -1,0 +1,15 @@
+from .adjacency import Adjacency as Adjacency
+from .adjacency import normalized as normalized
+from .attention import GAT as GAT
+from .attention import AttentionConv as AttentionConv
+from .attention import attend as attend
+from .dropout import ReLUDropout as ReLUDropout
+from .dropout import byte_dropout as byte_dropout
+from .dropout import draw_bits as draw_bits
+from .dropout import relu_dropout as relu_dropout
+from .sparse import Rows as Rows
+from .sparse import SparseMatrix as SparseMatrix
+from .sparse_features import SparseFeatures as SparseFeatures
+from .sparse_features import dense as dense
+from .sparse_features import prepare_features as prepare_features
+from .sparse_features import rows_of as rows_of

@@ -1,0 +1,139 @@
+"""What a module reads of a graph, and in which form it can take it.
+
+It is found out once, when a model is put together, and kept beside the module. A module of one's own says it by an
+attribute `reads`; of PyG's models it follows from their layers; of anything else nothing is known, so that it is run on
+the whole graph, with plain edges and dense features.
+
+    class Backbone(nn.Module):
+        reads = Reads(hops=2, adjacency=True)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch_geometric.nn import (
+    BatchNorm,
+    GATConv,
+    GATv2Conv,
+    GCNConv,
+    GINConv,
+    LayerNorm,
+    Linear,
+    MessagePassing,
+    SAGEConv,
+)
+from torch_geometric.nn.aggr import Aggregation
+from torch_geometric.nn.models import MLP, JumpingKnowledge
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.utils._trim_to_layer import TrimToLayer
+
+from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.attention import AttentionConv
+from mowst.kernels.sparse_features import dense
+from mowst.models.layers import NarrowGCNConv
+
+PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
+"""Convolutions that take the features of sources and targets as a pair."""
+NODE_WISE = (
+    *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
+    *(nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
+    *(Aggregation, JumpingKnowledge, TrimToLayer),
+)
+"""Layers that look at one node at a time in evaluation mode."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """What a module `(x, edge_index) -> logits [N, C]` reads in evaluation mode."""
+
+    hops: int | None = None
+    """From how many edges away; 0: it looks at no edge; none: not known, it is run on the whole graph."""
+    adjacency: bool = False
+    """It takes a prepared `Adjacency` in place of `edge_index`, and uses it for products."""
+    sparse: bool = False
+    """It takes sparse features: its first act is a linear map of them, or an average over neighbours."""
+    normalised: bool = False
+    """What its layers multiply by is the GCN-normalised adjacency."""
+    by_layer: bool = False
+    """Its layers can be run one at a time: it has `convs`, `num_layers`, `hidden_channels` and `inference_per_layer`
+    as PyG's models have them."""
+
+
+@runtime_checkable
+class Reading(Protocol):
+    """A module that says what it reads."""
+
+    reads: Reads
+
+
+def reads_of(module: nn.Module) -> Reads:
+    """Return what a module reads: what it says itself, else what is known of PyG's models."""
+    if isinstance(module, Reading):
+        return module.reads
+    if isinstance(module, BasicGNN):
+        hops = reach(module)
+        return Reads(hops, all(map(only_multiplies, module.convs)), sparse=True, by_layer=hops is not None)
+    return Reads(sparse=isinstance(module, MLP))
+
+
+def reach(model: BasicGNN) -> int | None:
+    """Return how many hops one of PyG's models reaches, or none where that is not known for certain."""
+    plain = type(model).forward is BasicGNN.forward and type(model).inference_per_layer is BasicGNN.inference_per_layer
+    if not plain or model.jk_mode not in (None, "last"):
+        return None
+    return int(model.num_layers) if keeps_to_its_hops(model) else None
+
+
+def keeps_to_its_hops(model: nn.Module) -> bool:
+    """Tell whether no part of a model in evaluation mode looks further than one edge away."""
+    return all(_keeps_to_its_hop(part) for part in model.modules() if part is not model)
+
+
+def _keeps_to_its_hop(part: nn.Module) -> bool:
+    if isinstance(part, (nn.BatchNorm1d, BatchNorm, LayerNorm)):
+        return is_node_wise(part)
+    if type(part) in (*PAIRED, GCNConv, NarrowGCNConv):
+        normalizes = isinstance(part, GCNConv) and part.normalize
+        return part.flow == "source_to_target" and not normalizes
+    return isinstance(part, NODE_WISE)
+
+
+def is_node_wise(norm: nn.Module) -> bool:
+    """Tell whether a norm in evaluation mode looks at one node at a time."""
+    if isinstance(norm, LayerNorm):
+        return norm.mode == "node"
+    batch_norm = norm.module if isinstance(norm, BatchNorm) else norm
+    return isinstance(norm, nn.Identity) or (isinstance(batch_norm, _NormBase) and batch_norm.track_running_stats)
+
+
+def only_multiplies(conv: nn.Module) -> bool:
+    """Tell whether a convolution uses the graph for products and nothing else: it says so, or is one of PyG's that do.
+
+    One that adds self-loops or normalises by itself would rebuild the adjacency in every call.
+    """
+    if isinstance(conv, AttentionConv):
+        return True
+    if isinstance(conv, Reading):
+        return conv.reads.adjacency
+    own = vars(conv)
+    rebuilds = own.get("normalize", False) and "add_self_loops" in own
+    return isinstance(conv, MessagePassing) and conv.fuse and conv.flow == "source_to_target" and not rebuilds
+
+
+def suited(reads: Reads, graph: Tensor) -> Tensor:
+    """Return the graph in the form that a module can take: an `Adjacency` where it multiplies, else plain edges."""
+    return graph.edge_index if isinstance(graph, Adjacency) and not reads.adjacency else graph
+
+
+def suited_features(reads: Reads, x: Tensor) -> Tensor:
+    """Return the features as a module can take them: plain and dense where nothing is known of it."""
+    return x if reads.sparse else dense(x)
+
+
+def run_module(module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, **options: Any) -> Any:
+    """Call a module with the features and the graph in the fastest form that it can take."""
+    return module(suited_features(reads, x), suited(reads, graph), **options)

@@ -1,0 +1,12 @@
+from .files import in_place as in_place
+from .files import whole_file as whole_file
+from .files import write_arrays as write_arrays
+from .files import write_text as write_text
+from .main import main as main
+from .main import speak_plainly as speak_plainly
+from .native import guard_scatter as guard_scatter
+from .process import Settings as Settings
+from .process import float32_products as float32_products
+from .process import tune_process as tune_process
+from .resources import folder as folder
+from .workers import in_processes as in_processes

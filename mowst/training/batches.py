@@ -1,0 +1,159 @@
+"""Which nodes are run now: batches, and the feeds that cut them from a graph.
+
+A `Batch` is some nodes with everything that a model or a loss needs of them: features, the graph among them, labels,
+their ids in the whole, which of them a term of the loss is averaged over, and their rows of all that is frozen. The
+whole graph is one, too. A `Feed` says, epoch by epoch, which batches are run: `Whole` runs the whole graph, or the nodes
+with a label alone where no other node could change the loss. Neither trainer nor regimes nor losses know which.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.utils import index_to_mask
+
+from graphkd import Scope, Signals, take
+from graphkd.contract import UNLABELLED
+from mowst.kernels.sparse_features import rows_of
+from mowst.models.mixture import Known
+
+
+def hide(y: Tensor, seen: Tensor) -> Tensor:
+    """Return labels [N] that are -100 (not to be seen) outside the mask [N]."""
+    return y.masked_fill(~seen, UNLABELLED)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Nodes that are run together."""
+
+    data: Data
+    """Their `x, y, train_mask`, and whatever columns the graph brings along; `edge_index` where edges are looked at."""
+    graph: Tensor
+    """The edges among them: a prepared `Adjacency`, or a plain `edge_index` [2, E]."""
+    on: Mapping[str, Tensor | None]
+    """Places [n] in the batch of the nodes that a term is averaged over, by what it is `on`; none: all of them."""
+    nodes: Tensor | None = None
+    """Ids [M] in the whole; none: all nodes, in order."""
+    seeds: Tensor | None = None
+    """Places of the nodes that are asked for, where others are there for their sake; none: all are."""
+    known: Known = field(default_factory=Known)
+    """Rows of what frozen parts of the model say."""
+    teacher: Signals | None = None
+    """Rows of the signals of a frozen teacher from outside the model."""
+
+    @classmethod
+    def of(cls, data: Data, teacher: Signals | None = None) -> Batch:
+        """Return a whole graph as a batch, whose labels outside the training mask are hidden.
+
+        Args:
+            data: graph with `x, edge_index, y, train_mask`, and its adjacency `adj_t` if it was prepared.
+            teacher: signals of all nodes.
+        """
+        graph = data.adj_t if "adj_t" in data else data.edge_index
+        teacher = None if teacher is None else _on(teacher, data.y.device)
+        return cls(data, graph, {}, teacher=teacher).trained_on(data.train_mask.nonzero().squeeze(-1))
+
+    @property
+    def x(self) -> Tensor:
+        """Features [M, F]."""
+        return self.data.x
+
+    @property
+    def y(self) -> Tensor:
+        """Labels [M], -100 where a label is not to be seen."""
+        return self.data.y
+
+    @property
+    def train_mask(self) -> Tensor:
+        """Training nodes, [M] bool."""
+        return self.data.train_mask
+
+    @property
+    def edge_index(self) -> Tensor:
+        """Source and target of each edge, [2, E]."""
+        return self.data.edge_index
+
+    def trained_on(self, nodes: Tensor) -> Batch:
+        """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on."""
+        data = copy.copy(self.data)
+        data.train_mask = index_to_mask(nodes, len(self.y))
+        data.y = hide(self.y, data.train_mask)
+        return replace(self, data=data, on={"train": nodes, "all": None})
+
+    def alone(self, nodes: Tensor) -> Batch:
+        """Return some nodes [n] of a whole graph without its edges."""
+        columns = {key: self.data[key] for key in self.data.node_attrs() if key not in ("x", "adj_t")}
+        columns = {key: value[nodes] for key, value in columns.items() if isinstance(value, Tensor)}
+        return replace(
+            self,
+            data=Data(x=rows_of(self.x, nodes), **columns),
+            on={"train": None, "all": None},
+            nodes=nodes,
+            known=self.known.rows(nodes),
+            teacher=None if self.teacher is None else take(self.teacher, nodes),
+        )
+
+
+def _on(signals: Signals, device: torch.device) -> Signals:
+    reliability = None if signals.reliability is None else signals.reliability.to(device)
+    return Signals(signals.logits.to(device), tuple(layer.to(device) for layer in signals.hidden), reliability)
+
+
+class Needs(NamedTuple):
+    """What a phase of training needs of its batches."""
+
+    hops: int | None
+    """From how many edges away anything is read by what is run; none: not known."""
+    scope: Scope
+    """The widest scope of its losses."""
+    on: frozenset[str]
+    """The nodes that its losses are averaged over: "train", "all"."""
+
+    @property
+    def labelled_alone(self) -> bool:
+        """Whether no node without a label could change the loss."""
+        return self.hops == 0 and self.scope is Scope.NODE and self.on == {"train"}
+
+
+class Feed(Protocol):
+    """Says which batches of a whole graph are run; it keeps nothing of the graph."""
+
+    def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
+        """Return a function from an epoch of a phase (from 1) to its batches; each of them is one step.
+
+        Every node that a term is averaged over is in one batch of an epoch, with all that it needs around it.
+        """
+
+    def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
+        """Return batches whose seeds, one after the other, are the nodes [n] asked for (none: all in order).
+
+        They may be gone through again and again. `hops` says from how many edges away anything is read.
+        """
+
+
+class Whole:
+    """The whole graph in every step; nodes with a label alone, where no other could change the loss.
+
+    So it is for a model that looks at no edge. Batch norm then sees the nodes with a label alone, in every phase, which
+    serves an MLP better where these are few.
+    """
+
+    def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
+        """Return one batch an epoch."""
+        labelled = whole.on["train"]
+        rows = needs.labelled_alone and labelled is not None and len(labelled) > 1
+        batches = (whole.alone(labelled) if rows and labelled is not None else whole,)
+        return lambda epoch: batches
+
+    def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
+        """Return the whole graph, or the nodes alone where no edge is looked at."""
+        if nodes is None:
+            return (whole,)
+        return (whole.alone(nodes),) if hops == 0 else (replace(whole, seeds=nodes),)

@@ -1,0 +1,51 @@
+"""How long and how fast: what every phase of a regime shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from mowst.names import Names
+from mowst.training.phases import Phase, Term
+
+OPTIMIZERS: Names[Callable[..., torch.optim.Optimizer]] = Names(
+    "optimizer", {"adamw": partial(torch.optim.AdamW, fused=True), "adam": partial(torch.optim.Adam, fused=True)}
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The pace of a regime; the fields of a configuration of the same names say what they mean."""
+
+    optimizer: str = "adamw"
+    lr: float = 0.01
+    gate_lr: float = 0.01
+    weight_decay: float = 5e-4
+    epochs: int = 500
+    patience: int = 100
+    rounds: int = 10
+    eval_every: int = 1
+    ema_decay: float = 0.0
+    pretrain: str = "strong"
+    folds: int = 5
+    rehearsals: int = 1
+    seed: int = 0
+    """Of the folds."""
+
+    def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
+        """Return a phase with this schedule's pace."""
+        pace: dict[str, Any] = {
+            "optimizer": OPTIMIZERS.lookup(self.optimizer),
+            "lr": self.lr,
+            "lrs": {"gate": self.gate_lr},
+            "weight_decay": self.weight_decay,
+            "epochs": self.epochs,
+            "patience": self.patience,
+            "eval_every": self.eval_every,
+            "ema_decay": self.ema_decay,
+        }
+        return Phase(name, trains, terms, **pace)

@@ -1,0 +1,9 @@
+from .finals import best_trial as best_trial
+from .finals import finish as finish
+from .goals import GOALS as GOALS
+from .goals import Goal as Goal
+from .search import tune as tune
+from .space import Space as Space
+from .space import make_space as make_space
+from .study import Plan as Plan
+from .trial import objective as objective
