@@ -28,7 +28,6 @@ BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
 Entry = str | Mapping[str, Any]
 
 
-
 def loss_class(found: Any) -> type[DistillationLoss]:
     """Refuse what is no class of losses."""
     if not (isinstance(found, type) and issubclass(found, DistillationLoss)):

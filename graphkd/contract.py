@@ -43,8 +43,6 @@ def scope_of(loss: Any) -> Scope:
     return loss.scope if isinstance(loss, Scoped) else Scope.ALL
 
 
-
-
 class Signals(NamedTuple):
     """What a loss may see of one model: its logits, its hidden layers, and how far each node can be believed."""
 
@@ -56,9 +54,9 @@ class Signals(NamedTuple):
 class DistillationLoss(nn.Module):
     """A loss on the signals of a student and (unless it is teacher-free) a teacher.
 
-    Subclasses implement `compute`, and say the `scope` of the result. `needs` names what a call must provide, of "teacher", "target", "hidden" (the
-    student's), "teacher_hidden" and "edge_index"; `wants` what is used where it is given. `search` gives a range
-    for constructor parameters: (low, high), (low, high, "log") or a list of choices.
+    Subclasses implement `compute`, and say the `scope` of the result. `needs` names what a call must provide, of
+    "teacher", "target", "hidden" (the student's), "teacher_hidden" and "edge_index"; `wants` what is used where it is
+    given. `search` gives a range for constructor parameters: (low, high), (low, high, "log") or a list of choices.
     """
 
     scope: Scope = Scope.NODE  # ALL: rows depend on each other; the result is a scalar over the rows given
@@ -76,7 +74,7 @@ class DistillationLoss(nn.Module):
         """Create parameters whose sizes the signals decide; call it before the optimiser is built. Default: none."""
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return [N], or a scalar with scope ALL, from float32 or float64 signals; what is not in `needs` may be None."""
+        """Return [N], or a scalar of scope ALL, from float32 or float64 signals; what is not in `needs` may be None."""
         raise NotImplementedError
 
     def forward(
@@ -169,7 +167,7 @@ def on_rows(
     target: Tensor | None = None,
     edge_index: Tensor | None = None,
 ) -> Tensor:
-    """Reduce a loss to a scalar over some nodes: the mean of their rows, or what a loss of scope ALL says of them alone.
+    """Reduce a loss to a scalar over some nodes: the mean of their rows, or what one of scope ALL says of them alone.
 
     A loss of scope EDGES sees the whole neighbourhood of each of these nodes; one of scope ALL sees the subgraph
     between them.

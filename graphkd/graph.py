@@ -105,7 +105,8 @@ def certificate(first: Tensor, second: Tensor, feature: str = "mean") -> Certifi
 class GLD(DistillationLoss):
     """Graph-on-logits distillation (our reading of InfiGFusion, Wang et al., 2025, arXiv:2505.13893), see the module.
 
-    `form`: one graph of all rows ("global"), one for each class the teacher predicts, averaged ("class"), or one for each node and its in-neighbours ("neighbourhood", [N]). `k`: entries kept a row, by default
+    `form`: one graph of all rows ("global"), one for each class the teacher predicts, averaged ("class"), or one for
+    each node and its in-neighbours ("neighbourhood", [N]). `k`: entries kept a row, by default
     min(10, max(2, C // 2)). `support`: whose top k, each model's "own" or the "teacher"'s for both. `of`:
     "probabilities" or "standardized" logits.
     """

@@ -16,8 +16,8 @@ from mowst.data import check
 from mowst.errors import InputError, unknown
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import fabric_of, prepare
-from mowst.experiment.config import Config, regime_of
-from mowst.experiment.plan import judged_alone
+from mowst.experiment.config import Config
+from mowst.experiment.plan import judged_alone, regime_of
 from mowst.inference.modes import Kept, Nodes, predict
 from mowst.models.mixture import Mowst
 from mowst.models.outputs import ROLES
@@ -69,7 +69,8 @@ class MowstClassifier:
         fabric = fabric_of(self.config)
         ready = prepare(data, self.config, fabric.device)
         fitted = Bench(self.config, judged_alone(self.config), ready, self.seed, fabric).train("mixture")
-        self.model, self.history = fitted.model, fitted.history  # type: ignore[assignment]
+        assert isinstance(fitted.model, Mowst)
+        self.model, self.history = fitted.model, fitted.history
         return self
 
     def predict_proba(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:

@@ -47,8 +47,9 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     device = fabric_of(config).device
     ready = prepare(data, config, device)
-    model = read_weights(folder, "mixture", build(config, data.num_features, classes_of(data)))
-    return model.to(device).eval(), data, ready  # type: ignore[return-value]
+    model = build(config, data.num_features, classes_of(data))
+    read_weights(folder, "mixture", model)
+    return model.to(device).eval(), data, ready
 
 
 def ask(

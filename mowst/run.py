@@ -36,7 +36,9 @@ def flags() -> ArgumentParser:
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     reading.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
     reading.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.system.process).")
-    reading.add_switch(parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high.")
+    reading.add_switch(
+        parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high."
+    )
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."

@@ -1,8 +1,8 @@
 """What is reported and what training stops by: values with a `score`, higher is better.
 
-A `Metric` scores probabilities `(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1]; a `Signal` scores an output
-by a metric, `(output, y [n], metric) -> float`. Either may be the mean of one number per node, and then says so: what
-is a mean needs no sorting, and its standard error is a formula.
+A `Metric` scores probabilities `(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1]; a `Signal` scores an
+output by a metric, `(output, y [n], metric) -> float`. Either may be the mean of one number per node, and then says so:
+what is a mean needs no sorting, and its standard error is a formula.
 
 `expected` turns any metric into its value under the paper's random routing (weak with probability c), in closed form:
 the two experts' predictions are one sample of 2n rows, weighted c and 1 - c. For accuracy that is the mean of

@@ -1,5 +1,5 @@
-"""An experiment: its configuration and how it is read, the plan of what is trained, the graph opened once for all seeds,
-the models of a seed, their scores, and what is left of them on disk.
+"""An experiment: its configuration and how it is read, the plan of what is trained, the graph opened once for all
+seeds, the models of a seed, their scores, and what is left of them on disk.
 
 It imports everything below but `mowst.tuning`.
 

@@ -14,8 +14,8 @@ from graphkd import Signals, Weighted
 from mowst.evaluation.metrics import METRICS, Metric, signal
 from mowst.evaluation.routing import best_threshold, routable
 from mowst.experiment.building import build_model, classes_of, seeded
-from mowst.experiment.config import Config, regime_of
-from mowst.experiment.plan import Plan
+from mowst.experiment.config import Config
+from mowst.experiment.plan import Plan, regime_of, schedule_of
 from mowst.models.mixture import Mowst
 from mowst.models.outputs import ROLES, Mixture, Output
 from mowst.training.batches import hide
@@ -50,7 +50,7 @@ class Fitted(NamedTuple):
 
 def metric_of(data: Data) -> Metric:
     """Return the metric that a graph names; accuracy if it names none."""
-    return METRICS.lookup(data["metric"] if "metric" in data else "accuracy")
+    return METRICS.lookup(data.get("metric", "accuracy"))
 
 
 class Bench:
@@ -114,7 +114,7 @@ class Bench:
             losses: tuple[Weighted, ...] = ()
             outcome = Outcome()
             if name in ROLES:
-                outcome = solo(trainer, self.config.schedule(self.seed))
+                outcome = solo(trainer, schedule_of(self.config, self.seed))
             else:
                 outcome, losses = self._follow(trainer)
         kept = nn.ModuleList(weighted.loss for weighted in losses)
@@ -149,7 +149,7 @@ class Bench:
         objective = None if config.objective is None else OBJECTIVES.lookup(config.objective)
         losses = parse(config.kd or ())
         with attached(losses, trainer, self.plan.learns, self.plan.taught_by) as terms:
-            return regime_of(config)(trainer, config.schedule(self.seed), objective, terms), losses
+            return regime_of(config)(trainer, schedule_of(config, self.seed), objective, terms), losses
 
     def signals_of(self, model: nn.Module) -> Signals:
         """Return what a model of this run has to say as a teacher."""

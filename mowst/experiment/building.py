@@ -16,7 +16,8 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.errors import InputError
-from mowst.experiment.config import Config, regime_of
+from mowst.experiment.config import Config
+from mowst.experiment.plan import regime_of
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import dense, prepare_features
 from mowst.models.experts import expert

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mowst.errors import InputError
@@ -33,20 +32,15 @@ LIMITS: dict[str, tuple[Any, str]] = {
 }
 
 
-@cache
-def hints(kind: type) -> Mapping[str, Any]:
-    """Return the types of a configuration's fields."""
-    return get_type_hints(kind)
-
-
 @dataclass(frozen=True)
 class Checked:
     """Checks types and limits of every field when an instance is made."""
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
         for entry in fields(self):
             value = getattr(self, entry.name)
-            check_type_of(entry.name, value, hints(type(self))[entry.name])
+            check_type_of(entry.name, value, hints[entry.name])
             for limit, (holds, words) in LIMITS.items():
                 bound = entry.metadata.get(limit)
                 if bound is not None and not holds(value, bound):

@@ -7,52 +7,44 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 from mowst.errors import InputError, unknown
-from mowst.experiment.checks import Checked, setting
+from mowst.experiment.checks import Checked, Says, setting
 
-if TYPE_CHECKING:
-    from graphkd import Weighted
-    from mowst.training.regimes import Regime
-    from mowst.training.schedule import Schedule
-
-# What the names stand for is imported where they are looked up, so that --help need not wait for it.
-
-def regime_of(config: Config) -> Regime:
-    """Return the regime that a configuration names."""
-    from mowst.training.regimes import REGIMES
-
-    return REGIMES.lookup(config.regime)
+# What names stand for is imported where it is asked for: --help need not wait for it.
 
 
 def has_mixture(config: Config) -> bool:
     """Tell whether a mixture is trained, and not an expert alone."""
-    return config.mixture and regime_of(config).alone is None
+    return config.mixture and not trains_alone(config)
+
+
+def trains_alone(config: Config) -> bool:
+    """Tell whether the regime trains one expert without the other."""
+    from mowst.training.regimes import REGIMES
+
+    return REGIMES.lookup(config.regime).alone is not None
 
 
 def has_weak(config: Config) -> bool:
     """Tell whether what is judged has the weak expert in it: the mixture, or a student."""
-    return config.mixture or regime_of(config).alone is not None
-
-
-WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
+    return config.mixture or trains_alone(config)
 
 
 def has_strong(config: Config) -> bool:
     """Tell whether the strong expert is trained: in the mixture, alone, or as a teacher."""
-    return regime_of(config).alone is None or config.teacher == "strong"
+    return not trains_alone(config) or config.teacher == "strong"
 
 
-def unless(*regimes: str) -> Callable[[Config], bool]:
+def unless(*regimes: str) -> Says:
     """Return what tells whether a mixture is trained by any regime but these, to which a field means nothing."""
 
     def says(config: Config) -> bool:
         from mowst.training.regimes import REGIMES
 
-        return has_mixture(config) and regime_of(config) not in map(REGIMES.lookup, regimes)
+        return has_mixture(config) and REGIMES.lookup(config.regime) not in map(REGIMES.lookup, regimes)
 
     return says
 
@@ -71,7 +63,11 @@ def sees_features(config: Config) -> bool:
     return GATES.lookup(config.gate_kind) is LearnedGate
 
 
+WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
+
+
 PRECISIONS = ("32-true", "bf16-mixed")
+
 
 @dataclass(frozen=True)
 class ExpertConfig(Checked):
@@ -130,8 +126,8 @@ class Config(Checked):
     objective: str | None = setting(
         None, [None, "separate", "joint"], when=linear_pool, beside=lambda config: config.kd is not None
     )
-    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own. With a gate that gives
-    a logarithmic pool (fused) it is joint: the others do not mean its scale."""
+    """What is minimised: separate, joint, joint-logits, a dotted path; by default the regime's own. With a gate that
+    gives a logarithmic pool (fused) it is joint: the others do not mean its scale."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless("held-out", "fine-tuned"))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
     folds: int = setting(5, when=unless("joint", "alternate"), at_least=2)
@@ -184,82 +180,19 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_names()
+        from mowst.training import agreement
+
+        kinds = (self.weak.kind, self.strong.kind)
+        given = self.signal, self.optimizer, self.pretrain
+        agreement.check_names(kinds, self.gate_kind, self.gate.dispersions, *given)
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
-        self._check_objective()
-        self._check_distillation()
-
-    def _check_names(self) -> None:
-        from mowst.evaluation.metrics import SIGNALS
-        from mowst.models.dispersions import DISPERSIONS
-        from mowst.models.experts import EXPERTS
-        from mowst.models.gates import GATES
-        from mowst.training.regimes import pretrained_parts
-        from mowst.training.schedule import OPTIMIZERS
-
-        EXPERTS.lookup(self.weak.kind)
-        EXPERTS.lookup(self.strong.kind)
-        GATES.lookup(self.gate_kind)
-        for name in self.gate.dispersions:
-            DISPERSIONS.lookup(name)
-        SIGNALS.lookup(self.signal)
-        OPTIMIZERS.lookup(self.optimizer)
-        pretrained_parts(self.pretrain)
-
-    def _check_objective(self) -> None:
-        from mowst.models.gates import GATES, asks_of
-        from mowst.training.objectives import OBJECTIVES
-
-        if self.objective is None:
-            return
-        objective, regime = OBJECTIVES.lookup(self.objective), regime_of(self)
-        if regime.alone and OBJECTIVES.knows(self.objective):
-            raise InputError(f"objective {self.objective}: is a mixture's; regime {self.regime} trains one expert")
-        regime.suited(objective, asks_of(GATES.lookup(self.gate_kind)), asked_for=True)
-
-    def _check_distillation(self) -> None:
-        from mowst.training.distillation import TEACHES, parse, wanted
-
-        regime = regime_of(self)
-        if self.kd is None:
-            if self.teacher is not None:
-                raise InputError(
-                    f"teacher {self.teacher}: nothing is learned from it without losses; give --kd, e.g. nkd"
-                )
-            return
-        if not regime.takes_extra:
-            raise InputError(
-                f"kd: regime {self.regime} takes no further losses (it has no parameter `extra`); "
-                "choose from held-out, solo, joint, alternate"
-            )
-        losses = parse(self.kd)
-        if regime.holds_out:
-            self._check_twins(losses)
-        if not (regime.alone or self.mixture):
-            raise InputError("kd: without a mixture there is nothing to distil into; use regime solo")
-        if self.teacher is None and TEACHES & wanted(losses):
-            raise InputError(f"kd: {self.kd} needs a teacher; give a run's folder, a file of logits, or strong")
-        if self.teacher == "weak" and not regime.alone:
-            raise InputError("teacher weak: is the student itself here; only regime solo can train it twice")
-
-    def _check_twins(self, losses: Sequence[Weighted]) -> None:
-        from mowst.training.distillation import wanted
-
-        if self.teacher not in (None, "strong"):
-            raise InputError(
-                f"teacher {self.teacher}: has seen the labels that regime {self.regime} holds out; give strong, or "
-                "regime joint, alternate or solo"
-            )
-        if hidden := [each.name for each in losses if {"hidden", "teacher_hidden"} & wanted([each])]:
-            raise InputError(
-                f"kd: {', '.join(hidden)} looks at hidden layers, and regime {self.regime} teaches by logits only; "
-                "choose from joint, alternate, solo"
-            )
+        agreement.check_objective(self.objective, self.regime, self.gate_kind)
+        agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
 
     @property
     def all_seeds(self) -> range:
@@ -269,12 +202,6 @@ class Config(Checked):
     @property
     def gate_kind(self) -> str:
         """The gate's kind, where none is named the regime's own."""
-        return self.gate.kind or regime_of(self).gate
+        from mowst.training.regimes import REGIMES
 
-    def schedule(self, seed: int) -> Schedule:
-        """Return the pace that the phases of one seed share."""
-        from mowst.training.schedule import Schedule
-
-        own = {entry.name for entry in fields(self)}
-        pace = {entry.name: getattr(self, entry.name) for entry in fields(Schedule) if entry.name in own}
-        return Schedule(**pace, seed=seed)
+        return self.gate.kind or REGIMES.lookup(self.regime).gate

@@ -52,8 +52,8 @@ class Claimed(NamedTuple):
 def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterator[Claimed]:
     """Give a run its folder, for itself alone.
 
-    What another run left there gives way, if it may, when the new one is whole; a run of the same configuration that was
-    stopped goes on. A folder that was made for nothing is taken away again.
+    What another run left there gives way, if it may, when the new one is whole; a run of the same configuration that
+    was stopped goes on. A folder that was made for nothing is taken away again.
 
     Args:
         out: the folder; none: a new one in runs/.

@@ -1,4 +1,4 @@
-"""A graph and a configuration that go together: loaded and prepared once for all seeds, and tried before any training."""
+"""A graph and a configuration that go together: prepared once for all seeds, and tried before any training."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mowst.data.splits import MASKS
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import fabric_of, prepare, reason_of, seeded
-from mowst.experiment.config import Config, regime_of
-from mowst.experiment.plan import Plan, planned
+from mowst.experiment.config import Config
+from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
 from mowst.models.outputs import Mixture, Output
 from mowst.training.batches import Batch
@@ -98,8 +98,12 @@ def try_objective(config: Config, trainer: Trainer) -> None:
     try_on(config, out, whole, "")
     if regime_of(config).holds_out:
         nodes = whole.train_mask.nonzero().squeeze(-1)[:2]
-        cpu = type(out)(*(None if part is None else part[nodes].cpu() for part in out))
-        try_on(config, cpu, held_batch(whole, nodes), " of held-out nodes alone, on which a gate is fitted")
+        try_on(
+            config,
+            out.rows(nodes).cpu(),
+            held_batch(whole, nodes),
+            " of held-out nodes alone, on which a gate is fitted",
+        )
 
 
 def try_on(config: Config, out: Output, batch: Batch, where: str) -> None:

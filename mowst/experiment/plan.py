@@ -1,11 +1,13 @@
-"""What is trained for a configuration, in which order, and who teaches whom: resolved once, for everybody who trains."""
+"""What is trained for a configuration, in which order, and who teaches whom: resolved once for all who train."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from mowst.experiment.config import Config, regime_of
+from mowst.experiment.config import Config
 from mowst.models.outputs import ROLES
+from mowst.training.regimes import REGIMES, Regime
+from mowst.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,18 @@ class Plan:
     def judged(self) -> str:
         """What the run is about."""
         return self.models[-1]
+
+
+def regime_of(config: Config) -> Regime:
+    """Return the regime that a configuration names."""
+    return REGIMES.lookup(config.regime)
+
+
+def schedule_of(config: Config, seed: int) -> Schedule:
+    """Return the pace that the phases of one seed share."""
+    own = {entry.name for entry in fields(config)}
+    pace = {entry.name: getattr(config, entry.name) for entry in fields(Schedule) if entry.name in own}
+    return Schedule(**pace, seed=seed)
 
 
 def planned(config: Config) -> Plan:

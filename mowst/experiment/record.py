@@ -1,4 +1,4 @@
-"""What a run says of itself: the record of a seed, and of all seeds together (`mowst.experiment.folder` has the files)."""
+"""What a run says of itself: the record of a seed, and of all seeds together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""From a trained mixture to predictions: of all nodes or of some, by the pool, by one expert a node, or from logits kept.
+"""From a trained mixture to predictions: of all nodes or of some, by the pool, by one expert a node, or from kept
+logits.
 
 It imports `mowst.models`.
 

@@ -148,9 +148,7 @@ def matrix_of(reads: Reads, adjacency: Adjacency) -> Adjacency:
 
 
 @torch.no_grad()
-def at_nodes(
-    module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, nodes: Tensor | None
-) -> tuple[Tensor, Touched]:
+def at_nodes(module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, nodes: Tensor | None) -> tuple[Tensor, Touched]:
     """Run a module in evaluation mode for distinct nodes `[n]`: logits [n, C], and what was touched for them.
 
     The whole graph is run where the neighbourhood is most of it, or where the module cannot be cut.

@@ -7,9 +7,9 @@
 | routed  | the weak expert's where c >= threshold, else the strong one's                              |
 
 The weak expert speaks first. `sampled` and `routed` then ask the strong one only about the nodes left to it, and
-`mowst.inference.frontier` runs it on their neighbourhood where that is the cheaper. A gate that needs the strong expert has it
-run for every node that is asked for, unless the mixture has a `router`: a second gate, which sees the weak expert
-alone and chooses in its place.
+`mowst.inference.frontier` runs it on their neighbourhood where that is the cheaper. A gate that needs the strong expert
+has it run for every node that is asked for, unless the mixture has a `router`: a second gate, which sees the weak
+expert alone and chooses in its place.
 """
 
 from __future__ import annotations

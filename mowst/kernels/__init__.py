@@ -1,5 +1,5 @@
-"""Arithmetic on graphs that knows nothing of learning: constant sparse matrices that multiply fast in both directions, a
-graph as such a matrix, features that are mostly zeros, attention as a product, dropout from few random bits.
+"""Arithmetic on graphs that knows nothing of learning: constant sparse matrices that multiply fast in both directions,
+a graph as such a matrix, features that are mostly zeros, attention as a product, dropout from few random bits.
 
 It imports torch and PyG, and `mowst.errors`.
 

@@ -9,6 +9,7 @@ nodes is the product with the transpose, that with respect to the weights a prod
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,6 +90,10 @@ class _Weighted(torch.autograd.Function):
         return None, entries, nodes
 
 
+_softmax: Callable[..., tuple[Tensor, Tensor]] = _Softmax.apply
+_weighted: Callable[..., Tensor] = _Weighted.apply
+
+
 def spread(x: Tensor, rows: Rows) -> Tensor:
     """Repeat the number of each row, [..., N], for each of its entries, [..., E]."""
     return x.index_select(-1, rows.row)
@@ -128,10 +133,9 @@ def attend(
     """
     kept = torch.promote_types(x.dtype, torch.float32)
     source, target = (score.t().to(kept).contiguous() for score in (source, target))
-    weights, _ = _Softmax.apply(adjacency, source, target, slope)  # type: ignore[no-untyped-call]
+    weights, _ = _softmax(adjacency, source, target, slope)
     weights = F.dropout(weights, dropout, training=dropout > 0)
-    passed: Tensor = _Weighted.apply(adjacency, weights, x.transpose(0, 1).contiguous())  # type: ignore[no-untyped-call]
-    return passed.transpose(0, 1)
+    return _weighted(adjacency, weights, x.transpose(0, 1).contiguous()).transpose(0, 1)
 
 
 class AttentionConv(GATConv):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -58,7 +58,11 @@ def _masked(gradient: Tensor, kept: Tensor, scale: float) -> Tensor:
     """Mask a gradient; where it is to have one itself, so that it has."""
     if not torch.is_grad_enabled():
         return masked(gradient, kept, scale)
-    return Masked.apply(gradient, kept, scale)  # type: ignore[no-untyped-call]
+    return mask(gradient, kept, scale)
+
+
+mask: Callable[..., Tensor] = Masked.apply
+relu_mask: Callable[..., Tensor] = ReLUMasked.apply
 
 
 def masked(x: Tensor, kept: Tensor, scale: float, *, relu: bool = False) -> Tensor:
@@ -69,8 +73,8 @@ def masked(x: Tensor, kept: Tensor, scale: float, *, relu: bool = False) -> Tens
     out = torch.empty(x.shape, dtype=x.dtype)
     whole = (x, kept, out)
     pieces = (torch.split(each.contiguous().view(-1), PIECE) for each in whole) if x.numel() > PIECE else zip(whole)
-    for part, mask, place in zip(*pieces, strict=True):
-        torch.gt(mask, 0, out=place).mul_(part.relu() if relu else part).mul_(scale)
+    for part, seen, place in zip(*pieces, strict=True):
+        torch.gt(seen, 0, out=place).mul_(part.relu() if relu else part).mul_(scale)
     return out
 
 
@@ -82,7 +86,7 @@ def byte_dropout(x: Tensor, p: float = 0.5, *, relu: bool = False) -> Tensor:
     """
     heads = 256 - round(p * 256)
     kept = coins(x.numel(), heads).view(x.shape)
-    return (ReLUMasked if relu else Masked).apply(x, kept, 256 / heads)  # type: ignore[no-untyped-call]
+    return (relu_mask if relu else mask)(x, kept, 256 / heads)
 
 
 def coins(count: int, heads: int) -> Tensor:
@@ -109,7 +113,7 @@ def relu_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return byte_dropout(x, p, relu=True)
     if not training or not 0 < p < 1 or x.device.type != "cpu":
         return F.dropout(x.relu(), p, training)
-    return ReLUMasked.apply(x, None, 1 / (1 - p))  # type: ignore[no-untyped-call]
+    return relu_mask(x, None, 1 / (1 - p))
 
 
 class ReLUDropout(nn.Dropout):

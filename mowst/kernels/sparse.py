@@ -6,7 +6,7 @@ gradient of its product is as fast as the product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -129,6 +129,9 @@ class _Product(torch.autograd.Function):
         return None, ctx.matrix.columns.times(gradient)
 
 
+_product: Callable[..., Tensor] = _Product.apply
+
+
 class SparseMatrix(Tensor):
     """A constant sparse matrix [N, M] that multiplies dense ones, fast forward and backward.
 
@@ -139,7 +142,7 @@ class SparseMatrix(Tensor):
     rows: Rows
     _columns: Rows | None
     _turn: Tensor | None = None
-    _known: WeakTensorKeyDictionary
+    _known: MutableMapping[Tensor, Any]
 
     @staticmethod
     def __new__(cls, rows: Rows, width: int) -> Self:
@@ -174,11 +177,11 @@ class SparseMatrix(Tensor):
         if isinstance(x, SparseMatrix):
             return x.after(self)
         if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
-            return _Product.apply(self, x)  # type: ignore[no-untyped-call]
-        version, product, written = self._known.get(x, (None, None, None))  # type: ignore[no-untyped-call]
+            return _product(self, x)
+        version, product, written = self._known.get(x, (None, None, None))
         if product is not None and (version, written) == (x._version, product._version):
             return product
-        product = _Product.apply(self, x)  # type: ignore[no-untyped-call]
+        product = _product(self, x)
         self._known[x] = (x._version, product if version == x._version else None, product._version)
         return product
 

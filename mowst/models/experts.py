@@ -2,8 +2,8 @@
 
 PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
 normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
-once per layer; they multiply by it on their narrower side; GAT layers attend by products (`mowst.kernels.attention`); and ReLU
-with dropout behind it is one step.
+once per layer; they multiply by it on their narrower side; GAT layers attend by products (`mowst.kernels.attention`);
+and ReLU with dropout behind it is one step.
 
 | name     | model                                                                           |
 |----------|---------------------------------------------------------------------------------|

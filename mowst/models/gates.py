@@ -83,7 +83,7 @@ class DispersionGate(nn.Module):
 
     asks = Asks()
     search: ClassVar[dict[str, Any]] = {}
-    """What a study may search of the constructor's own parameters; ranges as beside the fields of `mowst.experiment.config`."""
+    """What a study may search of the constructor's own parameters; ranges as beside the fields of a configuration."""
 
     def __init__(self, dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"), *, detach: bool = False):
         super().__init__()

@@ -77,6 +77,10 @@ class Logits(NamedTuple):
         """Return the output for some nodes: ids [n] or a mask [N]."""
         return type(self)(self.values[index])
 
+    def cpu(self) -> Logits:
+        """Return the output on the CPU."""
+        return Logits(self.values.cpu())
+
     def of(self, role: str) -> Logits:
         """Return itself; there is no part to ask for."""
         assert not role, f"an expert on its own has no {role} part"
@@ -111,6 +115,11 @@ class Mixture(NamedTuple):
         """Return the output for some nodes: ids [n] or a mask [N]."""
         scale = None if self.scale is None else self.scale[index]
         return Mixture(self.weak[index], self.strong[index], self.confidence[index], scale)
+
+    def cpu(self) -> Mixture:
+        """Return the output on the CPU."""
+        scale = None if self.scale is None else self.scale.cpu()
+        return Mixture(self.weak.cpu(), self.strong.cpu(), self.confidence.cpu(), scale)
 
     def of(self, role: str) -> Logits:
         """Return what the `weak` or the `strong` expert says alone; with "", the logarithm of the pool."""

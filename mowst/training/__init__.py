@@ -1,5 +1,5 @@
-"""Training: a phase says which parts of a model learn from which losses, a feed which nodes are run for a step, the trainer
-runs a phase, a regime runs phases. What a phase needs to go on is one object; what it came to is in a journal.
+"""Training: a phase says which parts of a model learn from which losses, a feed which nodes are run for a step, the
+trainer runs a phase, a regime runs phases. What a phase needs to go on is one object; what it came to is in a journal.
 
 It imports `mowst.models`, `mowst.evaluation` and `graphkd`.
 

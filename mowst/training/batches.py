@@ -2,8 +2,8 @@
 
 A `Batch` is some nodes with everything that a model or a loss needs of them: features, the graph among them, labels,
 their ids in the whole, which of them a term of the loss is averaged over, and their rows of all that is frozen. The
-whole graph is one, too. A `Feed` says, epoch by epoch, which batches are run: `Whole` runs the whole graph, or the nodes
-with a label alone where no other node could change the loss. Neither trainer nor regimes nor losses know which.
+whole graph is one, too. A `Feed` says, epoch by epoch, which batches are run: `Whole` runs the whole graph, or the
+nodes with a label alone where no other node could change the loss. Neither trainer nor regimes nor losses know which.
 """
 
 from __future__ import annotations

@@ -114,9 +114,7 @@ def rehearse(
             logits[part].append(said[held])
             sharp[part].append(sharpness(said[outside]))
     nodes = torch.cat([held for _, held in folds])
-    return Twins(
-        nodes, {part: torch.cat(logits[part]) for part in ROLES}, {part: fmean(sharp[part]) for part in ROLES}
-    )
+    return Twins(nodes, {part: torch.cat(logits[part]) for part in ROLES}, {part: fmean(sharp[part]) for part in ROLES})
 
 
 @torch.no_grad()
@@ -167,7 +165,7 @@ def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> Non
 
 def settings(gate: nn.Module) -> list[dict[str, Tensor]]:
     """Return the states of a gate that are worth a try: as it is, and what it calls `plain`, if it can `weigh`."""
-    tried = copy.deepcopy(gate)
+    tried: Any = copy.deepcopy(gate)
     states = [snapshot(tried)]
     for weights in tried.plain if isinstance(tried, Weighable) else ():
         tried.weigh(*weights)
@@ -210,5 +208,5 @@ def fit_gate(gate: nn.Module, twins: Twins, whole: Batch, objective: Loss, pull:
         loss.backward()
         return float(loss)
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     gate.load_state_dict(fitted.state_dict())

@@ -1,8 +1,8 @@
 """All that a phase of training needs to go on, as tensors and plain values, and what finished phases have left.
 
 `Progress` is where a phase stands: weights, best weights, optimiser, moving average, counters, random states, and the
-parameters of losses. A `Journal` keeps what every finished phase came to, and, if asked, where the running one stands: a
-regime that is run again on fresh weights with the same seed skips what is in it, and ends bit for bit as if it had
+parameters of losses. A `Journal` keeps what every finished phase came to, and, if asked, where the running one stands:
+a regime that is run again on fresh weights with the same seed skips what is in it, and ends bit for bit as if it had
 never been stopped.
 """
 
@@ -202,7 +202,7 @@ class Journal:
 
 def random_states() -> State:
     """Return the states of torch's generators."""
-    cuda = [state.clone() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_initialized() else []
+    cuda = [state.clone() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 

@@ -133,7 +133,8 @@ class Trainer:
         """
         phase = phase.live()
         losses = phase.losses()
-        if (entry := self.journal and self.journal.next(phase.name)) is not None:
+        entry = None if self.journal is None else self.journal.next(phase.name)
+        if entry is not None:
             return self._take(entry, losses)
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.load_state_dict(self.best.weights)

@@ -21,7 +21,7 @@ from mowst.names import Names
 class Part(NamedTuple):
     """A part of the configuration that is of some kind."""
 
-    names: Names
+    names: Names[Any]
     kind: Callable[[Config], str]
 
 

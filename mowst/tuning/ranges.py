@@ -88,7 +88,10 @@ def distribution(path: str, given: Sequence[Any]) -> BaseDistribution:
 
 def ends(given: BaseDistribution) -> Sequence[Any]:
     """Return the choices, or the two ends of a range."""
-    return given.choices if isinstance(given, CategoricalDistribution) else (given.low, given.high)  # type: ignore[attr-defined]
+    if isinstance(given, CategoricalDistribution):
+        return given.choices
+    assert isinstance(given, IntDistribution | FloatDistribution)
+    return given.low, given.high
 
 
 def inside(value: Any, given: BaseDistribution) -> bool:

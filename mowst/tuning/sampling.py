@@ -22,7 +22,7 @@ from mowst.errors import InputError
 from mowst.names import Names
 from mowst.tuning.storage import experimental
 
-SAMPLERS = Names(
+SAMPLERS: Names[Callable[..., BaseSampler]] = Names(
     "sampler",
     {
         "tpe": samplers.TPESampler,
@@ -35,7 +35,7 @@ SAMPLERS = Names(
         "bruteforce": samplers.BruteForceSampler,
     },
 )
-PRUNERS = Names(
+PRUNERS: Names[Callable[..., BasePruner]] = Names(
     "pruner",
     {"percentile": PercentilePruner, "median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner},
 )

@@ -14,7 +14,13 @@ from functools import cache
 from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
 from optuna.trial import BaseTrial
 
 import graphkd
@@ -232,5 +238,6 @@ def suggest(trial: BaseTrial, dimension: Dimension) -> Any:
     given = dimension.distribution
     if isinstance(given, CategoricalDistribution):
         return trial.suggest_categorical(dimension.name, given.choices)
+    assert isinstance(given, IntDistribution | FloatDistribution)
     ask: Any = trial.suggest_int if isinstance(given, IntDistribution) else trial.suggest_float
-    return ask(dimension.name, *ends(given), log=given.log)  # type: ignore[attr-defined]
+    return ask(dimension.name, given.low, given.high, log=given.log)
