@@ -20,6 +20,7 @@ from torch_geometric.utils import index_to_mask
 
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
+from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import rows_of
 from mowst.models.mixture import Known
 
@@ -100,6 +101,19 @@ class Batch:
             teacher=None if self.teacher is None else take(self.teacher, nodes),
         )
 
+    def among(self, nodes: Tensor, seeds: int) -> Batch:
+        """Return some distinct nodes [n] of a whole prepared graph with the edges among them.
+
+        Degrees stay those of the whole graph (`Adjacency.within`). The first `seeds` of the nodes are asked for, and
+        what a term is averaged over is among these.
+        """
+        assert isinstance(self.graph, Adjacency), "the graph must be prepared"
+        part, graph = self.alone(nodes), self.graph.within(nodes)
+        part.data.edge_index = graph.edge_index
+        first = torch.arange(seeds, device=nodes.device)
+        on = {"train": part.train_mask[:seeds].nonzero().squeeze(-1), "all": first}
+        return replace(part, graph=graph, on=on, seeds=first)
+
 
 def _on(signals: Signals, device: torch.device) -> Signals:
     reliability = None if signals.reliability is None else signals.reliability.to(device)
@@ -117,9 +131,14 @@ class Needs(NamedTuple):
     """The nodes that its losses are averaged over: "train", "all"."""
 
     @property
+    def edges(self) -> bool:
+        """Whether the model or a loss looks at edges."""
+        return self.hops != 0 or self.scope is not Scope.NODE
+
+    @property
     def labelled_alone(self) -> bool:
         """Whether no node without a label could change the loss."""
-        return self.hops == 0 and self.scope is Scope.NODE and self.on == {"train"}
+        return not self.edges and self.on == {"train"}
 
 
 class Feed(Protocol):

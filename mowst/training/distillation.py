@@ -190,12 +190,12 @@ def attached(
     """
     distills = [Distill(each.loss, student, teacher, on=each.on, model=trainer.model) for each in losses]
     try:
-        out = trainer.output()
         for weighted, distill in zip(losses, distills, strict=True):
             try:
-                distill.prepare(out, trainer.whole)
+                out, batch = trainer.glimpse(distill.scope, [weighted.on])
+                distill.prepare(out, batch)
                 with torch.no_grad():
-                    distill(out, trainer.whole)
+                    distill(out, batch)
             except ValueError as error:
                 raise InputError(f"kd: {weighted.name}: {str(error).removeprefix(f'{weighted.name}: ')}") from None
         yield tuple(

@@ -206,7 +206,7 @@ def fit_gate(gate: nn.Module, twins: Twins, whole: Batch, objective: Loss, pull:
         pulled = sum(((now - then) ** 2).sum() for now, then in zip(free, start, strict=True))
         loss: Any = (objective(mixed(fitted, seen, batch.x), batch).sum() + pull * pulled) / len(twins.nodes)
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     gate.load_state_dict(fitted.state_dict())

@@ -185,10 +185,14 @@ class Journal:
             progress.load_state_dict(underway)
         return underway is not None
 
+    def leave(self) -> None:
+        """Follow it no longer: it has ended, or somebody has ended it."""
+        self._running = None
+
     def finish(self, entry: State) -> None:
         """Take in what a phase came to."""
         self.finished.append(entry)
-        self._running, self._place = None, len(self.finished)
+        self._place = len(self.finished)
         self.told(self)
 
     def state_dict(self) -> State:

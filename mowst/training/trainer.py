@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphkd import Signals
+from graphkd import Scope, Signals
 from mowst.errors import InputError
 from mowst.evaluation.metrics import Score, Scores
 from mowst.kernels.sparse_features import by_column
@@ -143,6 +143,8 @@ class Trainer:
             with by_column(self.model, self.whole.x):
                 progress = self._run(phase, losses, free)
         finally:
+            if self.journal is not None:
+                self.journal.leave()
             self._settle()
             for parameter in free:
                 parameter.requires_grad_(True)
@@ -197,6 +199,14 @@ class Trainer:
         """Run the model with its present weights on all nodes, in evaluation mode."""
         self.model.eval()
         return self._said(self.feed.asked(self.whole, self.reads.hops, None))
+
+    @torch.no_grad()
+    def glimpse(self, scope: Scope, on: Collection[str]) -> tuple[Output, Batch]:
+        """Run the model in evaluation mode on the first batch that it would be trained on with such losses."""
+        self.model.eval()
+        needs = Needs(self.reads.hops, scope, frozenset(on))
+        batch = next(iter(self.feed.training(self.whole, needs)(1)))
+        return self._call(batch), batch
 
     def _thaw(self, phase: Phase, free: list[nn.Parameter]) -> list[nn.Module]:
         """Return the parts that train; of all parameters only what is free in them has a gradient."""
