@@ -170,9 +170,7 @@ def defaults(config: Config, ranges: Mapping[str, BaseDistribution]) -> Iterator
         if name in PARTS:
             yield from part_defaults(name, config, getattr(ranges.get(f"{name}.kind"), "choices", None))
         elif given is not None:
-            if name == "regime":
-                given = [regime for regime in given if allowed(config, name, regime)]
-            yield Dimension(name, distribution(name, given))
+            yield Dimension(name, distribution(name, offered(config, name, given)))
     for loss in losses_of(config.kd):
         for option, given in {"weight": WEIGHT, **graphkd.find(loss["name"]).search}.items():
             if option not in loss:
@@ -184,11 +182,12 @@ def part_defaults(part: str, config: Config, kinds: Sequence[str] | None) -> Ite
     holder = getattr(config, part)
     if kinds is None:
         named = [*(metadata(holder, "kind").get("search") or []), PARTS[part].kind(config)]
-        kinds = [kind for kind in named if allowed(config, f"{part}.kind", kind)]
+        kinds = offered(config, f"{part}.kind", named)
     own = {kind: brought(part, kind) for kind in kinds}
     names = [entry.name for entry in dataclasses.fields(holder)]
     for name in names:
-        path, given = f"{part}.{name}", metadata(holder, name).get("search")
+        path = f"{part}.{name}"
+        given = offered(config, path, metadata(holder, name).get("search"))
         if given is not None and any(name in ranges for ranges in own.values()):
             yield from (Dimension(path, distribution(path, given), kind) for kind in own if name not in own[kind])
         elif given is not None:
@@ -199,8 +198,15 @@ def part_defaults(part: str, config: Config, kinds: Sequence[str] | None) -> Ite
             yield Dimension(path, distribution(path, given), kind)
 
 
+def offered(config: Config, path: str, given: Any) -> Any:
+    """Return the range of a field without what the rest of the configuration refuses: not every gate goes with an
+    objective that was asked for.
+    """
+    return [value for value in given if allowed(config, path, value)] if given and decides(path) else given
+
+
 def allowed(config: Config, path: str, value: Any) -> bool:
-    """Tell whether a configuration may have a value: an objective that was asked for does not go with every gate."""
+    """Tell whether a configuration may have a value."""
     try:
         placed(config, path, value)
     except InputError:
