@@ -14,13 +14,9 @@ from torch_geometric.data import Data
 
 from mowst.data import check
 from mowst.errors import InputError, unknown
-from mowst.experiment.bench import Bench
-from mowst.experiment.building import fabric_of, prepare
-from mowst.experiment.config import Config
-from mowst.experiment.plan import judged_alone, regime_of
-from mowst.inference.modes import Kept, Nodes, predict
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES
+from mowst.experiment import Bench, Config, fabric_of, judged_alone, prepare, regime_of
+from mowst.inference import Kept, Nodes, predict
+from mowst.models import ROLES, Mowst
 
 
 class MowstClassifier:

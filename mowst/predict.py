@@ -17,14 +17,21 @@ from torch_geometric.data import Data
 
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import reading
-from mowst.experiment.building import build, classes_of, fabric_of, prepare
-from mowst.experiment.config import Config
-from mowst.experiment.folder import read_config, read_json, read_weights, split_hash
-from mowst.inference.frontier import Touched
-from mowst.inference.modes import INFERENCE, answer
-from mowst.models.mixture import Mowst
-from mowst.system.files import write_arrays
+from mowst.experiment import (
+    Config,
+    build,
+    classes_of,
+    fabric_of,
+    prepare,
+    read_config,
+    read_json,
+    read_weights,
+    reading,
+    split_hash,
+)
+from mowst.inference import INFERENCE, Touched, answer
+from mowst.models import Mowst
+from mowst.system import write_arrays
 from mowst.system.main import main
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."

@@ -20,7 +20,7 @@ leave a folder with scores, predictions and weights."""
 def __getattr__(name: str) -> Any:
     """Import what takes long when it is asked for: `run`, for a library's user."""
     if name == "run":
-        from mowst.experiment.runs import run
+        from mowst.experiment import run
 
         return run
     raise AttributeError(name)
@@ -57,13 +57,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment.building import fabric_of
-    from mowst.experiment.folder import claim
-    from mowst.experiment.opening import Opened
-    from mowst.experiment.runs import run
-    from mowst.reporting.progress import Display
-    from mowst.reporting.table import catalogue_table, closing, scores_table
-    from mowst.system.process import Settings, float32_products, tune_process
+    from mowst.experiment import Opened, claim, fabric_of, run
+    from mowst.reporting import Display, catalogue_table, closing, scores_table
+    from mowst.system import Settings, float32_products, tune_process
 
     console = Console()
     console = console if console.is_terminal else Console(width=160)

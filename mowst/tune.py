@@ -29,11 +29,11 @@ The study goes on where it stands; its best trials are then judged again on fres
 def __getattr__(name: str) -> Any:
     """Import what takes long when it is asked for: `tune` and `objective`, for a library's user."""
     if name == "tune":
-        from mowst.tuning.search import tune
+        from mowst.tuning import tune
 
         return tune
     if name == "objective":
-        from mowst.tuning.trial import objective
+        from mowst.tuning import objective
 
         return objective
     raise AttributeError(name)
@@ -56,14 +56,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from mowst.experiment import reading
-    from mowst.reporting.study_page import finalists_table, front_table, params_table, write_page
-    from mowst.reporting.table import confidence_line, scores_table
-    from mowst.system.process import tune_process
-    from mowst.tuning.finals import best_trial, finish
-    from mowst.tuning.ranges import read_search
-    from mowst.tuning.search import tune
-    from mowst.tuning.space import make_space
-    from mowst.tuning.study import Plan, be_quiet
+    from mowst.reporting import confidence_line, finalists_table, front_table, params_table, scores_table, write_page
+    from mowst.system import tune_process
+    from mowst.tuning import Plan, be_quiet, best_trial, finish, make_space, read_search, tune
 
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = reading.parser("tune", PURPOSE)

@@ -8,4 +8,6 @@ from .loading import Graph as Graph
 from .loading import load as load
 from .loading import open_graph as open_graph
 from .networks import from_networkx as from_networkx
+from .splits import MASKS as MASKS
+from .splits import mismatch_of as mismatch_of
 from .validation import check as check

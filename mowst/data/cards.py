@@ -14,7 +14,7 @@ from mowst.data.fetch import IndexFile, stored
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError, unknown
 from mowst.names import resolve
-from mowst.system.resources import folder
+from mowst.system import folder
 
 METRICS = ("accuracy", "rocauc")
 COUNTS = ("nodes", "edges", "features", "classes")

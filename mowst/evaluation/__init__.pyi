@@ -5,6 +5,7 @@ from .chance import better_than as better_than
 from .chance import surely as surely
 from .diagnosis import diagnose as diagnose
 from .diagnosis import sentences as sentences
+from .diagnosis import together as together
 from .fusion import average as average
 from .fusion import evidence as evidence
 from .fusion import stacked as stacked
@@ -12,6 +13,7 @@ from .metrics import METRICS as METRICS
 from .metrics import SIGNALS as SIGNALS
 from .metrics import Metric as Metric
 from .metrics import Score as Score
+from .metrics import Scores as Scores
 from .metrics import Signal as Signal
 from .metrics import accuracy as accuracy
 from .metrics import expected as expected

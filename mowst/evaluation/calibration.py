@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
-from mowst.models.dispersions import negentropy
-from mowst.models.outputs import probabilities
+from mowst.models import negentropy, probabilities
 
 BOUNDS = math.log(0.02), math.log(50.0)
 """Of log T."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mowst.evaluation.metrics import Score
-from mowst.models.outputs import Output
+from mowst.models import Output
 
 MOST = 10_000
 """So many nodes say how far a score is left to chance."""

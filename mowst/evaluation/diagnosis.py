@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mowst.evaluation.metrics import hit
 from mowst.evaluation.routing import threshold
-from mowst.models.outputs import ROLES, Mixture
+from mowst.models import ROLES, Mixture
 
 COMPARED = {
     "weak": "the weak expert",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mowst.models.outputs import Logits, Mixture, log_probs
+from mowst.models import Logits, Mixture, log_probs
 
 
 def average(weak: Tensor, strong: Tensor) -> Mixture:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mowst.models.outputs import Mixture, Output, probabilities
+from mowst.models import Mixture, Output, probabilities
 from mowst.names import Names, callable_only
 
 Scores = Callable[[Output, Tensor], float]

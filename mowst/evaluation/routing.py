@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mowst.evaluation.metrics import Metric, hit, pooled
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import Mixture, hard
+from mowst.models import Mixture, Mowst, hard
 
 
 @torch.no_grad()

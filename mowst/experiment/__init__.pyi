@@ -8,9 +8,14 @@ from .building import classes_of as classes_of
 from .building import fabric_of as fabric_of
 from .building import prepare as prepare
 from .building import seeded as seeded
+from .checks import Checked as Checked
+from .checks import metadata as metadata
+from .checks import setting as setting
+from .checks import used as used
 from .config import Config as Config
 from .config import ExpertConfig as ExpertConfig
 from .config import GateConfig as GateConfig
+from .config import has_mixture as has_mixture
 from .folder import claim as claim
 from .folder import dump as dump
 from .folder import read_config as read_config
@@ -21,6 +26,10 @@ from .opening import Opened as Opened
 from .plan import Plan as Plan
 from .plan import judged_alone as judged_alone
 from .plan import planned as planned
+from .plan import regime_of as regime_of
+from .reading import config_of as config_of
+from .reading import parse as parse
+from .reading import parser as parser
 from .record import parameters as parameters
 from .record import seed_record as seed_record
 from .record import summary as summary

@@ -11,20 +11,26 @@ from torch import nn
 from torch_geometric.data import Data
 
 from graphkd import Signals, Weighted
-from mowst.evaluation.metrics import METRICS, Metric, signal
-from mowst.evaluation.routing import best_threshold, routable
+from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, regime_of, schedule_of
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES, Mixture, Output
-from mowst.training.batches import hide
-from mowst.training.distillation import attached, observe, parse, wanted
-from mowst.training.held_out import Twins
-from mowst.training.objectives import OBJECTIVES
-from mowst.training.progress import Journal
-from mowst.training.regimes import Outcome, solo
-from mowst.training.trainer import Hook, Trained, Trainer
+from mowst.models import ROLES, Mixture, Mowst, Output
+from mowst.training import (
+    OBJECTIVES,
+    Hook,
+    Journal,
+    Outcome,
+    Trained,
+    Trainer,
+    Twins,
+    attached,
+    hide,
+    observe,
+    parse,
+    solo,
+    wanted,
+)
 
 
 class Fitted(NamedTuple):

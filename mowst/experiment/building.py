@@ -18,13 +18,9 @@ from torch_geometric.transforms import NormalizeFeatures
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.plan import regime_of
-from mowst.kernels.adjacency import Adjacency
-from mowst.kernels.sparse_features import dense, prepare_features
-from mowst.models.experts import expert
-from mowst.models.gates import GATES, LearnedGate, LogisticGate, asks_of
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES
-from mowst.system.native import guard_scatter
+from mowst.kernels import Adjacency, dense, prepare_features
+from mowst.models import GATES, ROLES, LearnedGate, LogisticGate, Mowst, asks_of, expert
+from mowst.system import guard_scatter
 
 
 def fabric_of(config: Config) -> Fabric:

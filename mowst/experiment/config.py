@@ -23,7 +23,7 @@ def has_mixture(config: Config) -> bool:
 
 def trains_alone(config: Config) -> bool:
     """Tell whether the regime trains one expert without the other."""
-    from mowst.training.regimes import REGIMES
+    from mowst.training import REGIMES
 
     return REGIMES.lookup(config.regime).alone is not None
 
@@ -42,7 +42,7 @@ def unless(*regimes: str) -> Says:
     """Return what tells whether a mixture is trained by any regime but these, to which a field means nothing."""
 
     def says(config: Config) -> bool:
-        from mowst.training.regimes import REGIMES
+        from mowst.training import REGIMES
 
         return has_mixture(config) and REGIMES.lookup(config.regime) not in map(REGIMES.lookup, regimes)
 
@@ -51,14 +51,14 @@ def unless(*regimes: str) -> Says:
 
 def linear_pool(config: Config) -> bool:
     """Tell whether a mixture's pool is linear, so that its objective may be another one than joint."""
-    from mowst.models.gates import GATES, asks_of
+    from mowst.models import GATES, asks_of
 
     return has_mixture(config) and not asks_of(GATES.lookup(config.gate_kind)).scale
 
 
 def sees_features(config: Config) -> bool:
     """Tell whether the gate may see the node features."""
-    from mowst.models.gates import GATES, LearnedGate
+    from mowst.models import GATES, LearnedGate
 
     return GATES.lookup(config.gate_kind) is LearnedGate
 
@@ -202,6 +202,6 @@ class Config(Checked):
     @property
     def gate_kind(self) -> str:
         """The gate's kind, where none is named the regime's own."""
-        from mowst.training.regimes import REGIMES
+        from mowst.training import REGIMES
 
         return self.gate.kind or REGIMES.lookup(self.regime).gate

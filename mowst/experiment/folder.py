@@ -33,7 +33,7 @@ from torch_geometric.data import Data
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.system.files import write_text
+from mowst.system import write_text
 
 MARK, LOCK = ".mowst.json", ".mowst.lock"
 

@@ -9,20 +9,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data.loading import open_graph
-from mowst.data.splits import MASKS
+from mowst.data import MASKS, open_graph
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import fabric_of, prepare, reason_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
-from mowst.models.outputs import Mixture, Output
-from mowst.training.batches import Batch
-from mowst.training.distillation import attached, parse
-from mowst.training.held_out import held_batch
-from mowst.training.objectives import OBJECTIVES
-from mowst.training.trainer import Hook, Trainer
+from mowst.models import Mixture, Output
+from mowst.training import OBJECTIVES, Batch, Hook, Trainer, attached, held_batch, parse
 
 
 class OneSeed(NamedTuple):

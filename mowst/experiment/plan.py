@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 from mowst.experiment.config import Config
-from mowst.models.outputs import ROLES
-from mowst.training.regimes import REGIMES, Regime
-from mowst.training.schedule import Schedule
+from mowst.models import ROLES
+from mowst.training import REGIMES, Regime, Schedule
 
 
 @dataclass(frozen=True)

@@ -18,15 +18,15 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_geometric.data import Data
 
-from mowst.data.splits import mismatch_of
-from mowst.evaluation.diagnosis import together
+from mowst.data import mismatch_of
+from mowst.evaluation import together
 from mowst.experiment.config import Config
 from mowst.experiment.folder import as_json, dump, split_hash
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
-from mowst.models.outputs import Mixture
-from mowst.system.files import in_place, write_arrays
-from mowst.training.progress import epochs_between
+from mowst.models import Mixture
+from mowst.system import in_place, write_arrays
+from mowst.training import epochs_between
 
 
 def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:

@@ -12,10 +12,8 @@ from mowst.experiment.folder import as_json, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.seed import run_seed
-from mowst.system.files import write_text
-from mowst.system.process import Settings
-from mowst.system.workers import in_processes
-from mowst.training.trainer import Hook
+from mowst.system import Settings, in_processes, write_text
+from mowst.training import Hook
 
 
 def run(

@@ -10,15 +10,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import Signals
-from mowst.evaluation import fusion
-from mowst.evaluation.diagnosis import diagnose
-from mowst.evaluation.metrics import Metric, expected, pooled
-from mowst.evaluation.routing import routable
+from mowst.evaluation import Metric, diagnose, expected, fusion, pooled, routable
 from mowst.experiment.bench import Fitted, metric_of
-from mowst.kernels.sparse_features import take_rows
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES, Logits, Mixture, Output, hard
-from mowst.training.held_out import mixed
+from mowst.kernels import take_rows
+from mowst.models import ROLES, Logits, Mixture, Mowst, Output, hard
+from mowst.training import mixed
 
 How = Callable[[Output, Tensor, Metric], float]
 

@@ -16,7 +16,7 @@ from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
 from mowst.experiment.scoring import diagnosis_of, scores_of
 from mowst.experiment.teachers import Teacher
-from mowst.training.trainer import Hook
+from mowst.training import Hook
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,8 @@ from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_config, read_json, read_weights, split_hash
-from mowst.models.outputs import ROLES, Mixture, log_pool
-from mowst.training.distillation import observe, parse, wanted
+from mowst.models import ROLES, Mixture, log_pool
+from mowst.training import observe, parse, wanted
 
 NAMES = ("mixture", "strong", "student", "weak")
 """The models of a run, the best teacher first."""

@@ -19,11 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GINConv
 
-from mowst.kernels.adjacency import Adjacency
-from mowst.kernels.sparse import Rows
-from mowst.kernels.sparse_features import SparseFeatures, dense, rows_of
-from mowst.models.layers import NarrowGCNConv
-from mowst.models.reads import PAIRED, Reads, run_module, suited, suited_features
+from mowst.kernels import Adjacency, Rows, SparseFeatures, dense, rows_of
+from mowst.models import PAIRED, NarrowGCNConv, Reads, run_module, suited, suited_features
 
 
 class Touched(NamedTuple):

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from mowst.errors import InputError
 from mowst.inference.frontier import Touched, at_nodes, untouched
-from mowst.kernels.sparse_features import rows_of
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import Gated, Mixture, probabilities
+from mowst.kernels import rows_of
+from mowst.models import Gated, Mixture, Mowst, probabilities
 from mowst.names import Names
 
 Nodes = Tensor | Sequence[int]

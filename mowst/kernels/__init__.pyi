@@ -10,6 +10,8 @@ from .dropout import relu_dropout as relu_dropout
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
 from .sparse_features import SparseFeatures as SparseFeatures
+from .sparse_features import by_column as by_column
 from .sparse_features import dense as dense
 from .sparse_features import prepare_features as prepare_features
 from .sparse_features import rows_of as rows_of
+from .sparse_features import take_rows as take_rows

@@ -1,5 +1,6 @@
 from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion
+from .dispersions import negentropy as negentropy
 from .experts import EXPERTS as EXPERTS
 from .experts import EdgelessMLP as EdgelessMLP
 from .experts import Residual as Residual
@@ -12,6 +13,10 @@ from .gates import LearnedGate as LearnedGate
 from .gates import LogisticGate as LogisticGate
 from .gates import MonotoneGate as MonotoneGate
 from .gates import PowerGate as PowerGate
+from .gates import Weighable as Weighable
+from .gates import asks_of as asks_of
+from .gates import weigh as weigh
+from .layers import NarrowGCNConv as NarrowGCNConv
 from .mixture import InParts as InParts
 from .mixture import Known as Known
 from .mixture import Mowst as Mowst
@@ -20,10 +25,15 @@ from .outputs import Gated as Gated
 from .outputs import Logits as Logits
 from .outputs import Mixture as Mixture
 from .outputs import Output as Output
+from .outputs import as_output as as_output
 from .outputs import hard as hard
+from .outputs import joined as joined
 from .outputs import log_pool as log_pool
 from .outputs import log_probs as log_probs
 from .outputs import probabilities as probabilities
+from .reads import PAIRED as PAIRED
 from .reads import Reads as Reads
 from .reads import reads_of as reads_of
 from .reads import run_module as run_module
+from .reads import suited as suited
+from .reads import suited_features as suited_features

@@ -30,9 +30,7 @@ from torch_geometric.nn.models import GIN, MLP, GraphSAGE
 from torch_geometric.nn.resolver import normalization_resolver
 
 from mowst.errors import InputError
-from mowst.kernels.adjacency import normalized
-from mowst.kernels.attention import GAT
-from mowst.kernels.dropout import ReLUDropout, relu_dropout
+from mowst.kernels import GAT, ReLUDropout, normalized, relu_dropout
 from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
 from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies
 from mowst.names import Names

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.models import MLP
 
 from mowst.errors import InputError
-from mowst.kernels.sparse_features import dense
+from mowst.kernels import dense
 from mowst.models.dispersions import DISPERSIONS, Dispersion
 from mowst.models.outputs import Gated, probabilities
 from mowst.names import Names

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.nn import GCNConv, GINConv
 from torch_geometric.nn.models import MLP
 
-from mowst.kernels.attention import AttentionConv
+from mowst.kernels import AttentionConv
 
 
 class NarrowGCNConv(GCNConv):

@@ -31,9 +31,7 @@ from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
-from mowst.kernels.adjacency import Adjacency
-from mowst.kernels.attention import AttentionConv
-from mowst.kernels.sparse_features import dense
+from mowst.kernels import Adjacency, AttentionConv, dense
 from mowst.models.layers import NarrowGCNConv
 
 PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)

@@ -1,5 +1,9 @@
 from .progress import Display as Display
+from .study_page import finalists_table as finalists_table
+from .study_page import front_table as front_table
+from .study_page import params_table as params_table
 from .study_page import write_page as write_page
 from .table import catalogue_table as catalogue_table
 from .table import closing as closing
+from .table import confidence_line as confidence_line
 from .table import scores_table as scores_table

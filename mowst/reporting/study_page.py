@@ -14,7 +14,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from mowst.system.files import write_text
+from mowst.system import write_text
 
 STYLE = "body{font-family:sans-serif;max-width:75em;margin:auto}td,th{padding:.2em 1em;text-align:left}"
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from mowst.data import catalogue
-from mowst.evaluation.diagnosis import sentences
+from mowst.evaluation import sentences
 
 ROWS = {
     "weak": "weak expert alone",

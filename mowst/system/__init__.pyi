@@ -9,4 +9,7 @@ from .process import Settings as Settings
 from .process import float32_products as float32_products
 from .process import tune_process as tune_process
 from .resources import folder as folder
+from .workers import end_with_parent as end_with_parent
+from .workers import gpus as gpus
 from .workers import in_processes as in_processes
+from .workers import take_share as take_share

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from mowst.errors import InputError
-from mowst.kernels.dropout import draw_bits
+from mowst.kernels import draw_bits
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
 NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.

@@ -6,7 +6,11 @@ from .batches import hide as hide
 from .distillation import Distill as Distill
 from .distillation import attached as attached
 from .distillation import observe as observe
+from .distillation import parse as parse
+from .distillation import wanted as wanted
 from .held_out import Twins as Twins
+from .held_out import held_batch as held_batch
+from .held_out import mixed as mixed
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Loss as Loss
 from .objectives import Objective as Objective
@@ -18,6 +22,7 @@ from .phases import Term as Term
 from .progress import Journal as Journal
 from .progress import MovingAverage as MovingAverage
 from .progress import Progress as Progress
+from .progress import epochs_between as epochs_between
 from .progress import snapshot as snapshot
 from .regimes import REGIMES as REGIMES
 from .regimes import Outcome as Outcome
@@ -26,5 +31,6 @@ from .regimes import pretrain as pretrain
 from .regimes import solo as solo
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
+from .trainer import Hook as Hook
 from .trainer import Trained as Trained
 from .trainer import Trainer as Trainer

@@ -7,10 +7,8 @@ from typing import Any
 
 from graphkd import Weighted
 from mowst.errors import InputError
-from mowst.evaluation.metrics import SIGNALS
-from mowst.models.dispersions import DISPERSIONS
-from mowst.models.experts import EXPERTS
-from mowst.models.gates import GATES, asks_of
+from mowst.evaluation import SIGNALS
+from mowst.models import DISPERSIONS, EXPERTS, GATES, asks_of
 from mowst.training.distillation import TEACHES, parse, wanted
 from mowst.training.objectives import OBJECTIVES
 from mowst.training.regimes import REGIMES, pretrained_parts

@@ -20,9 +20,8 @@ from torch_geometric.utils import index_to_mask
 
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
-from mowst.kernels.adjacency import Adjacency
-from mowst.kernels.sparse_features import rows_of
-from mowst.models.mixture import Known
+from mowst.kernels import Adjacency, rows_of
+from mowst.models import Known
 
 
 def hide(y: Tensor, seen: Tensor) -> Tensor:

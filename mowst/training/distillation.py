@@ -19,10 +19,8 @@ from torch_geometric.utils import index_to_mask
 import graphkd
 from graphkd import DistillationLoss, Scope, Signals, Weighted, on_rows
 from mowst.errors import InputError
-from mowst.kernels.sparse_features import dense
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import Output, as_output
-from mowst.models.reads import reads_of, run_module
+from mowst.kernels import dense
+from mowst.models import Mowst, Output, as_output, reads_of, run_module
 from mowst.training.batches import Batch
 from mowst.training.phases import Term
 from mowst.training.trainer import Trainer

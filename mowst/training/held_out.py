@@ -20,12 +20,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.errors import InputError
-from mowst.evaluation.calibration import like, sharpness, temperature
-from mowst.evaluation.chance import better_than
-from mowst.kernels.sparse_features import dense, rows_of
-from mowst.models.gates import Weighable, asks_of, weigh
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES, Mixture, Output, hard
+from mowst.evaluation import better_than, like, sharpness, temperature
+from mowst.kernels import dense, rows_of
+from mowst.models import ROLES, Mixture, Mowst, Output, Weighable, asks_of, hard, weigh
 from mowst.training import objectives
 from mowst.training.batches import Batch
 from mowst.training.objectives import Loss

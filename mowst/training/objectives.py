@@ -24,7 +24,7 @@ from torch import Tensor
 
 from graphkd import Scope, scope_of
 from graphkd.contract import UNLABELLED
-from mowst.models.outputs import Logits, Mixture, Output
+from mowst.models import Logits, Mixture, Output
 from mowst.names import Names, callable_only
 from mowst.training.batches import Batch
 

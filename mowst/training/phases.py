@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphkd import Scope, scope_of
 from graphkd.contract import mean
-from mowst.models.outputs import Output
+from mowst.models import Output
 from mowst.training.batches import Batch
 from mowst.training.objectives import Loss
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mowst.errors import InputError, unknown
-from mowst.evaluation.chance import surely
-from mowst.models.gates import Asks
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import ROLES
+from mowst.evaluation import surely
+from mowst.models import ROLES, Asks, Mowst
 from mowst.names import Names, callable_only
 from mowst.training import objectives
 from mowst.training.held_out import Twins, divide, fit_expert, rehearse, settle

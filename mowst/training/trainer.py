@@ -24,11 +24,9 @@ from torch_geometric.data import Data
 
 from graphkd import Scope, Signals
 from mowst.errors import InputError
-from mowst.evaluation.metrics import Score, Scores
-from mowst.kernels.sparse_features import by_column
-from mowst.models.mixture import InParts, Known
-from mowst.models.outputs import Output, as_output, joined
-from mowst.models.reads import reads_of, run_module
+from mowst.evaluation import Score, Scores
+from mowst.kernels import by_column
+from mowst.models import InParts, Known, Output, as_output, joined, reads_of, run_module
 from mowst.training.batches import Batch, Feed, Needs, Whole
 from mowst.training.phases import Phase
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, set_random_states, snapshot

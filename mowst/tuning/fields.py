@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import graphkd
-from mowst.experiment.checks import used
-from mowst.experiment.config import Config
-from mowst.models.experts import EXPERTS
-from mowst.models.gates import GATES
+from mowst.experiment import Config, used
+from mowst.models import EXPERTS, GATES
 from mowst.names import Names
 
 

@@ -19,12 +19,8 @@ from optuna.study import Study
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
 
 from mowst.errors import InputError
-from mowst.experiment.config import Config
-from mowst.experiment.folder import claim, dump, read_json
-from mowst.experiment.runs import run
-from mowst.system.files import write_text
-from mowst.system.process import Settings
-from mowst.system.workers import in_processes
+from mowst.experiment import Config, claim, dump, read_json, run
+from mowst.system import Settings, in_processes, write_text
 from mowst.tuning.fields import configured
 from mowst.tuning.goals import GOALS
 from mowst.tuning.space import Space

@@ -8,12 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch_geometric.data import Data
 
-from mowst.evaluation.metrics import pooled
-from mowst.evaluation.routing import routable
-from mowst.experiment.bench import Fitted, metric_of
-from mowst.experiment.record import parameters
-from mowst.models.mixture import Mowst
-from mowst.models.outputs import Mixture
+from mowst.evaluation import pooled, routable
+from mowst.experiment import Fitted, metric_of, parameters
+from mowst.models import Mixture, Mowst
 from mowst.names import Names, callable_only
 
 

@@ -20,8 +20,7 @@ from jsonargparse import ArgumentParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from mowst.errors import InputError, unknown
-from mowst.experiment.config import Config
-from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment import Config, config_of, parse, parser
 from mowst.tuning.fields import JUDGES, PARTS, taken
 
 

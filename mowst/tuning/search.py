@@ -10,11 +10,8 @@ from typing import Any
 
 from optuna.study import Study
 
-from mowst.experiment.config import Config
-from mowst.experiment.opening import Opened
-from mowst.experiment.plan import judged_alone
-from mowst.experiment.reading import config_of, parse, parser
-from mowst.system.resources import folder
+from mowst.experiment import Config, Opened, config_of, judged_alone, parse, parser
+from mowst.system import folder
 from mowst.tuning.goals import GOALS
 from mowst.tuning.sampling import make_sampler, rehearse
 from mowst.tuning.space import Space, make_space

@@ -25,9 +25,7 @@ from optuna.trial import BaseTrial
 
 import graphkd
 from mowst.errors import InputError
-from mowst.experiment.building import build
-from mowst.experiment.checks import metadata, used
-from mowst.experiment.config import Config, has_mixture
+from mowst.experiment import Config, build, has_mixture, metadata, used
 from mowst.tuning.fields import (
     PARTS,
     configured,

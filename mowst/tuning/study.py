@@ -25,9 +25,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mowst.errors import InputError
-from mowst.experiment.checks import Checked, setting
-from mowst.system.process import tune_process
-from mowst.system.workers import end_with_parent, gpus, take_share
+from mowst.experiment import Checked, setting
+from mowst.system import end_with_parent, gpus, take_share, tune_process
 from mowst.tuning.sampling import make_pruner, make_sampler
 from mowst.tuning.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
 

@@ -14,13 +14,8 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from torch_geometric.data import Data
 
-from mowst.experiment.bench import Bench, Fitted
-from mowst.experiment.config import Config
-from mowst.experiment.opening import Opened
-from mowst.experiment.plan import judged_alone
-from mowst.training.batches import hide
-from mowst.training.progress import epochs_between
-from mowst.training.trainer import Hook
+from mowst.experiment import Bench, Config, Fitted, Opened, judged_alone
+from mowst.training import Hook, epochs_between, hide
 from mowst.tuning.goals import GOALS
 from mowst.tuning.space import Space, make_space
 
