@@ -16,12 +16,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from graphkd import feature, graph, logit, relation
 from graphkd.contract import DistillationLoss, choose
-from graphkd.feature import OFA, USKD, DualHead
-from graphkd.graph import GLD
-from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.names import Names
-from graphkd.relation import KRD, LSP, RKD
 
 COLON = re.compile(r"(?<=\w):(?=[A-Za-z_])")
 BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
@@ -35,7 +32,7 @@ def loss_class(found: Any) -> type[DistillationLoss]:
     return found
 
 
-_CLASSES = (KD, GLNN, DKD, NKD, USKD, Standardized, OFA, DualHead, GLD, LSP, RKD, KRD)
+_CLASSES = (*logit.LOSSES, *feature.LOSSES, *graph.LOSSES, *relation.LOSSES)
 LOSSES: Names[type[DistillationLoss]] = Names(
     "loss",
     {name: cls for cls in _CLASSES for name in (cls.__name__.lower(), *sorted(cls.synonyms))},

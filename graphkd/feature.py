@@ -218,3 +218,7 @@ class USKD(HeadedLoss):
         weak = self.exits(student)[-1]
         weights = {"alpha": self.alpha, "beta": self.beta, "mu": self.mu}
         return uskd(student.logits, weak, target, **weights, author_code=self.author_code)
+
+
+LOSSES = (OFA, DualHead, USKD)
+"""The losses of this family; a new one is found by its name from here on."""

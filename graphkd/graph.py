@@ -185,3 +185,7 @@ class GLD(DistillationLoss):
             f"GLD: with all {C} classes kept the graph is the classes' marginals and nothing more; take k < {C}"
         )
         return C
+
+
+LOSSES = (GLD,)
+"""The losses of this family; a new one is found by its name from here on."""

@@ -183,3 +183,7 @@ class Standardized(DistillationLoss):
             raise ValueError("standardized: with 2 classes only the sign of each row survives and no gradient is left")
         student = Signals(standardize(student.logits, self.min_std))
         return self.inner(student, Signals(standardize(teacher.logits, self.min_std)), target=target)
+
+
+LOSSES = (KD, GLNN, DKD, NKD, Standardized)
+"""The losses of this family; a new one is found by its name from here on."""

@@ -205,3 +205,7 @@ class KRD(DistillationLoss):
         """Return nats per node, [N]."""
         weight = certainty(teacher.logits) if teacher.reliability is None else teacher.reliability
         return krd(student.logits, teacher.logits, edge_index, weight, self.temperature)
+
+
+LOSSES = (LSP, RKD, KRD)
+"""The losses of this family; a new one is found by its name from here on."""
