@@ -5,81 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from rich.console import Console
-from torch_geometric.data import Data
-
-from mowst.data import load
 from mowst.errors import InputError
-from mowst.experiment import (
-    Config,
-    build,
-    classes_of,
-    fabric_of,
-    prepare,
-    read_config,
-    read_json,
-    read_weights,
-    reading,
-    split_hash,
-)
-from mowst.inference import INFERENCE, Touched, answer
-from mowst.models import Mowst
-from mowst.system import write_arrays
 from mowst.system.main import main
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
-
-
-def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
-    """Return the trained mixture of one seed's folder, its graph, and the graph as the mixture takes it.
-
-    Raises:
-        InputError: the folder is not a run's, holds no mixture, or its graph has another split now.
-    """
-    record = read_json(folder / "result.json")
-    if "seed" not in record:
-        raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
-    if "mixture" not in record["scores"]:
-        there = ", ".join(record["parameters"])
-        raise InputError(f"{folder}: holds no mixture but {there}; the README shows how to load one of these")
-    data = load(config.dataset, config.data_root, split=config.split, seed=record["seed"])
-    if split_hash(data) != record["split"]["sha256"]:
-        raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
-    device = fabric_of(config).device
-    ready = prepare(data, config, device)
-    model = build(config, data.num_features, classes_of(data))
-    read_weights(folder, "mixture", model)
-    return model.to(device).eval(), data, ready
-
-
-def ask(
-    folder: Path, config: Config, *, nodes: list[int] | None, how: str, threshold: float | None, seed: int
-) -> tuple[NDArray[np.float32], Touched]:
-    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took."""
-    model, _, ready = reload(folder, config)
-    with torch.no_grad(), fabric_of(config).autocast():
-        generator = torch.Generator().manual_seed(seed)
-        found = answer(model, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
-    return found.probabilities.cpu().numpy(), found.touched
-
-
-def fitting(config: Config) -> Config:
-    """Return the run's configuration, in float32 with a warning line where this device lacks the run's precision."""
-    try:
-        fabric_of(config)
-    except InputError as error:
-        plain = dataclasses.replace(config, precision="32-true")
-        fabric_of(plain)
-        print(f"warning: {error}, which is taken", file=sys.stderr)
-        return plain
-    return config
 
 
 def ids_of(words: str | None) -> list[int] | None:
@@ -106,20 +38,10 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.replace(",", " ").split()]
 
 
-def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
-    """Say how near a pooled prediction is to what the run wrote."""
-    if not (folder / "predictions.npz").exists():
-        return "with nothing to compare them with: predictions.npz is not there"
-    written = np.load(folder / "predictions.npz", allow_pickle=False)["mixture"]
-    written = written if nodes is None else written[nodes]
-    if np.array_equal(found, written):
-        return "bit for bit as the run wrote them"
-    difference = f"they differ by {np.abs(found - written).max():.1e} at most"
-    return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
-
-
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
+    from mowst.experiment import reading
+
     parser = reading.parser("predict", PURPOSE, config=False)
     parser.add_argument("folder", type=str, help="Folder of one seed, OUT/seed-0.")
     parser.add_argument(
@@ -142,6 +64,15 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
     parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")
     parsed = reading.parse(parser, arguments)
+
+    import numpy as np
+    from rich.console import Console
+
+    from mowst.experiment.folder import read_config
+    from mowst.experiment.reload import ask, compared, fitting
+    from mowst.inference import INFERENCE
+    from mowst.system.files import write_arrays
+
     folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
     if save is not None and save.suffix != ".npz":
         raise InputError(f"--save {save}: must end with .npz")
