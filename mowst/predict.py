@@ -43,6 +43,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import reading
 
     parser = reading.parser("predict", PURPOSE, config=False)
+    reading.add_trust(parser)
     parser.add_argument("folder", type=str, help="Folder of one seed, OUT/seed-0.")
     parser.add_argument(
         "--data_root", type=str | None, default=None, help="Folder of the graphs; the run's by default."

@@ -43,6 +43,7 @@ def flags() -> ArgumentParser:
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
+    reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     return parser
@@ -58,6 +59,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from mowst.experiment import Opened, claim, fabric_of, run
+    from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, tune_process
 
@@ -67,7 +69,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
-    settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul)
+    settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted())
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
     with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
         opened = Opened(config)

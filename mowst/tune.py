@@ -74,6 +74,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         "--finalists", type=PositiveInt, default=3, help="Best trials judged again on them beside the default."
     )
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
+    reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
     parsed = reading.parse(parser, arguments)
     config, plan = reading.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}

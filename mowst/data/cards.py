@@ -8,13 +8,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from mowst.data.fetch import IndexFile, stored
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError, unknown
-from mowst.names import resolve
-from mowst.system import folder
+from mowst.names import is_path, resolve, vet
+from mowst.system.documents import read_yaml
+from mowst.system.resources import folder
 
 METRICS = ("accuracy", "rocauc")
 COUNTS = ("nodes", "edges", "features", "classes")
@@ -84,13 +83,7 @@ def card(name: str) -> Card:
 
 def read_card(path: Path) -> Card:
     """Read one card, refusing what it must not hold."""
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"dataset: cannot read card {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"card {path}: not YAML: {' '.join(str(error).split())}") from error
-    what = f"card {path.name}"
+    entries, what = read_yaml("card", path), f"card {path.name}"
     if not isinstance(entries, dict):
         raise InputError(f"{what}: must be a mapping of keys, is {type(entries).__name__}")
     known = {entry.name: entry for entry in fields(Card) if entry.name != "name"}
@@ -106,7 +99,9 @@ def read_card(path: Path) -> Card:
     entries["counts"] = tuple(entries.get("counts", ()))
     for counts in entries["counts"]:
         _refuse_unknown(f"{what}: count", counts, COUNTS)
-    return Card(name=path.stem, **entries)
+    made = Card(name=path.stem, **entries)
+    _check_safe(what, made)
+    return made
 
 
 def catalogue(root: str | Path = "data") -> list[Row]:
@@ -119,6 +114,21 @@ def on_disk(entry: Card, root: Path) -> bool:
     if entry.raw:
         return any((root / place / entry.raw).exists() for place in (entry.folder, "."))
     return stored(resolve("loader", entry.loader), root / entry.folder, entry.arguments)
+
+
+def _check_safe(what: str, entry: Card) -> None:
+    """Refuse a card that names code of others, or files outside of the data root."""
+    vet(f"{what}: loader", "loader", entry.loader)
+    for name in (*entry.features, *entry.transforms):
+        vet(f"{what}: transform", "transform", name if is_path(name) else f"torch_geometric.transforms:{name}")
+    for split in ("", *entry.splits):
+        given = entry.splits[split].arguments if split else entry.arguments
+        if taken := sorted({"root", "download", "force_reload"} & set(given)):
+            raise InputError(f"{what}: arguments: {taken[0]} is for the data root and the command line to say")
+    files = [each.file.path for each in entry.splits.values() if each.file]
+    for place in (entry.folder, entry.raw, *files):
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise InputError(f"{what}: {place!r} leads out of the data root; give a path within it")
 
 
 def _row(entry: Card, root: Path) -> Row:

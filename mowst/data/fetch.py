@@ -130,6 +130,8 @@ def unreachable(missing: str) -> Iterator[None]:
 def index_file(file: IndexFile, root: Path, download: bool) -> Path:
     """Return where a split's file is, downloaded and checked if need be."""
     path = root / file.path
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(f"split: {path} leads out of the data root {root}, by a link; put the file itself there")
     source = f"{file.repository} at {file.commit}, {file.origin}"
     missing = f"split: {path} is missing (from {source}); run with --split random, or put it there"
     if not path.exists():

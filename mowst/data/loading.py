@@ -13,7 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data, Dataset
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
-from mowst.data import fetch
+from mowst.data import fetch, unpickling
 from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.splits import MASKS, SPLITS, label
 from mowst.data.validation import check
@@ -102,10 +102,10 @@ def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Dat
     arguments |= {**entry.arguments, **protocol.arguments}
     if is_dataset:
         loader = fetch.sheltered(loader, entry.name, bool(download))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unpickling.plain_files():
         warnings.simplefilter("ignore")
         try:
-            loaded = loader(**arguments)
+            loaded = unpickling.loaded(loader, arguments)
         except OSError as error:
             raise InputError(
                 f"{entry.name}: cannot read or write {error.filename or given['root']} ({error.strerror}); PyG keeps a "

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
@@ -14,6 +15,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_set
 from mowst.errors import InputError, meant
 from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config
+from mowst.system.documents import read_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -35,10 +37,67 @@ def add_switch(made: ArgumentParser, flag: str, default: bool, about: str) -> No
 def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     """Parse a command line; raise `InputError` with one line where it is wrong."""
     words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        name, _, joined = flag.partition("=")
+        if name == "--trust":
+            from mowst.names import trust
+
+            trust(joined or value)
+    for word in words:
+        if (path := word.rpartition("=")[2]).endswith((".yaml", ".yml", ".json")) and Path(path).is_file():
+            check_file(Path(path))
     try:
         return made.instantiate(made.parse_args(short_kinds(words)))
     except (ArgumentError, TypeError) as error:
         raise InputError(said_plainly(str(error), made, words)) from None
+
+
+CODE = {
+    "weak.kind": "expert",
+    "strong.kind": "expert",
+    "gate.kind": "gate",
+    "gate.dispersions": "dispersion",
+    "dataset": "loader",
+    "regime": "regime",
+    "objective": "objective",
+    "optimizer": "optimizer",
+    "signal": "signal",
+}
+"""Fields that name code, and the kind that it is of."""
+
+
+def check_file(path: Path) -> None:
+    """Refuse a configuration's file that is no plain YAML, or names code of others (`mowst.names.vet`)."""
+    from mowst.names import vet  # which --help need not wait for
+
+    found = read_yaml("configuration", path)
+    for field, kind in CODE.items() if isinstance(found, dict) else ():
+        part, _, name = field.partition(".")
+        held = found.get(part)
+        if name:
+            if isinstance(held, str):
+                raise InputError(f"{path}: {part}: must have a kind and its options, is {held!r}")
+            held = held.get(name) if isinstance(held, dict) else None
+        for each in held if isinstance(held, list) else [held]:
+            if field != "dataset" or not str(each).endswith((".yaml", ".yml")):
+                vet(f"{path}: {field}", kind, each)
+    for name in loss_names(found.get("kd")) if isinstance(found, dict) else ():
+        vet(f"{path}: kd", "loss", name)
+
+
+def loss_names(kd: Any) -> list[str]:
+    """Return every name in a specification of losses, those of inner losses too."""
+    if isinstance(kd, str):
+        return re.findall(r"[A-Za-z_][\w.:]*", kd)
+    if isinstance(kd, dict):
+        return [*loss_names(kd.get("name")), *loss_names(kd.get("inner"))]
+    return [name for each in kd for name in loss_names(each)] if isinstance(kd, list) else []
+
+
+def add_trust(made: ArgumentParser) -> None:
+    """Add the option that lets files name code of others."""
+    about = "Package or module of yours that a card, a configuration or a run may name; may be repeated."
+    made.add_argument("--trust", action="append", default=[], help=about)
 
 
 def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ import torch
 
 from mowst.errors import InputError
 from mowst.kernels import draw_bits
+from mowst.names import trust
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
 NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.
@@ -72,9 +73,12 @@ class Settings:
     fast: bool = True
     keep_memory: bool = True
     matmul: str = "highest"
+    trusted: tuple[str, ...] = ()
+    """Packages that files may name (`mowst.names.trust`)."""
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Run with them."""
+        trust(*self.trusted)
         with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul):
             yield
