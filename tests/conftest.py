@@ -5,7 +5,9 @@ import torch
 from torch_geometric.data import Data
 
 from mowst.data import load
+from mowst.names import trust
 
+trust("tests")  # cards and run folders of tests name graphs and parts of tests
 torch.set_num_threads(1)  # the graphs are tiny: threads would only wait for one another
 
 
