@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mowst.data import card
-from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment import Config, ExpertConfig, run
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.experiment.record import write_text
-from mowst.models.mixture import EXPERTS
-from mowst.run import run
-from mowst.system.process import Settings, tune_process
-from mowst.system.resources import folder
+from mowst.models import ROLES
+from mowst.system import Settings, folder, tune_process, write_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy"
@@ -104,7 +101,7 @@ def lines() -> list[str]:
     table += ["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for name, found in tuned_results():
         graph, config = name.partition("/")[0], found["config"]
-        weak, strong = (f"{e['kind']} {e['num_layers']} x {e['hidden_channels']}" for e in map(config.get, EXPERTS))
+        weak, strong = (f"{e['kind']} {e['num_layers']} x {e['hidden_channels']}" for e in map(config.get, ROLES))
         strong += "".join(f", {config[key]}" for key in ("precision", "regime") if config[key] != getattr(PLAIN, key))
         strong += f", ema_decay {decay}" if (decay := config.get("ema_decay")) else ""
         strong += "" if found["device"] in ("auto", "cpu") else f", {found['device']}"

@@ -16,13 +16,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.accuracy import HERE, put
-from mowst.data.built_in import sbm
-from mowst.evaluation.metrics import accuracy, predicted
-from mowst.experiment.building import fabric_of, prepare
-from mowst.experiment.config import Config, ExpertConfig
-from mowst.experiment.seed import fit, routable
-from mowst.models.mixture import EXPERTS
-from mowst.system.process import tune_process
+from mowst.data import sbm
+from mowst.evaluation import accuracy, routable
+from mowst.experiment import Bench, Config, ExpertConfig, fabric_of, planned, prepare
+from mowst.models import ROLES
+from mowst.system import tune_process
 
 WIDTH: dict[str, Any] = {"hidden_channels": 32, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
 CONFIG = Config(epochs=100, patience=50, weak=ExpertConfig("mlp", **WIDTH), strong=ExpertConfig("gcn", **WIDTH))
@@ -44,15 +42,15 @@ def measure(settings: dict[str, float], seed: int) -> dict[str, float]:
     """Train both experts and the mixture on one draw of a block model; test scores and AUC, in percent."""
     data, fabric = sbm(seed, **settings), fabric_of(CONFIG)
     ready, test = prepare(data, CONFIG, fabric.device), data.test_mask
-    alone = {part: fit(part, CONFIG, ready, seed, fabric) for part in EXPERTS}
-    mixture = fit("mixture", CONFIG, ready, seed, fabric, alone=alone)
+    bench = Bench(CONFIG, planned(CONFIG), ready, seed, fabric)
+    alone, mixture = {part: bench.train(part) for part in ROLES}, bench.train("mixture")
     for_weak = data.edges_useless if settings["useless_edges"] else ~data.feature_useless
-    right = {part: (alone[part].output.argmax(-1) == data.y).float() for part in EXPERTS}  # type: ignore[union-attr]
-    router = routable(mixture.model, mixture.output, ready).confidence  # type: ignore[arg-type]
+    right = {part: (alone[part].output.scores().argmax(-1) == data.y).float() for part in ROLES}
+    router = routable(mixture.model, mixture.output, ready.x).confidence  # type: ignore[arg-type]
     pool = mixture.output.confidence  # type: ignore[union-attr]
     return {
-        **{part: 100 * float(right[part][test].mean()) for part in EXPERTS},
-        "mixture": 100 * accuracy(predicted(mixture.output)[test], data.y[test]),
+        **{part: 100 * float(right[part][test].mean()) for part in ROLES},
+        "mixture": 100 * accuracy(mixture.output.probs()[test], data.y[test]),
         "oracle": 100 * float(torch.where(for_weak, right["weak"], right["strong"])[test].mean()),
         "AUC, router": 100 * roc_auc_score(for_weak[test], router[test]),
         "AUC, fused": 100 * roc_auc_score(for_weak[test], pool[test]),

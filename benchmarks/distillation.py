@@ -28,11 +28,11 @@ from accuracy import put
 import graphkd
 from mowst import Config, ExpertConfig
 from mowst.errors import InputError
-from mowst.evaluation.metrics import pooled, rows
-from mowst.experiment.record import spread, write_text
-from mowst.experiment.seed import metric_of, run_seed
-from mowst.models.mixture import Mixture, hard
-from mowst.run import run
+from mowst.evaluation import pooled
+from mowst.experiment import metric_of, run, run_seed
+from mowst.experiment.record import spread
+from mowst.models import Mixture, hard
+from mowst.system import write_text
 from mowst.training.distillation import TEACHES, parse, wanted
 
 HERE = Path(__file__).parent
@@ -144,7 +144,7 @@ def routing(config: Config) -> dict[str, Any]:
         )
         out = plain.fitted["mixture"].output
         data, metric = plain.data, metric_of(plain.data)
-        routed = (rows(share_routed(out, data, share)[0], data.val_mask) for share in SHARES)
+        routed = (share_routed(out, data, share)[0].rows(data.val_mask) for share in SHARES)
         least = max(pooled(each, data.y[data.val_mask], metric) for each in routed)
         sides = {"without": out, "with": taught.fitted["mixture"].output}
         lines.append({name: saved(side, data, metric, least) for name, side in sides.items()})
@@ -164,12 +164,12 @@ def saved(out: Mixture, data: Any, metric: Any, least: float) -> dict[str, float
     best = {"share": 0.0, "val": float("nan"), "test": float("nan")}
     for share in SHARES:
         routed, of_test = share_routed(out, data, share)
-        val, test = (pooled(rows(routed, mask), data.y[mask], metric) for mask in (data.val_mask, data.test_mask))
+        val, test = (pooled(routed.rows(mask), data.y[mask], metric) for mask in (data.val_mask, data.test_mask))
         if val >= least - 1e-9 or share == 0:
             best = {"share": 100 * of_test, "val": 100 * val, "test": 100 * test}
     masks = {"pool": out, "weak": hard(out, -1.0)}
     whole = {
-        name: 100 * pooled(rows(side, data.test_mask), data.y[data.test_mask], metric) for name, side in masks.items()
+        name: 100 * pooled(side.rows(data.test_mask), data.y[data.test_mask], metric) for name, side in masks.items()
     }
     return {**best, **whole, "confidence": float(out.confidence[data.test_mask].mean()), "least": 100 * least}
 

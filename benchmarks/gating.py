@@ -15,7 +15,7 @@ import dataclasses
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
@@ -24,26 +24,31 @@ from unittest import mock
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from benchmarks.accuracy import EXPERT, HERE, PLAIN, put
 from mowst.data import load
-from mowst.evaluation import fusion
-from mowst.evaluation.calibration import sharpness
-from mowst.evaluation.metrics import Output, pooled, signal
-from mowst.experiment.building import build, classes_of, fabric_of, prepare
-from mowst.experiment.config import Config, ExpertConfig, GateConfig
-from mowst.experiment.record import dump, write_arrays, write_text
-from mowst.experiment.seed import SeedRun, fit, metric_of, routable, run_seed, score
-from mowst.models.gates import FusedGate, LogisticGate, MonotoneGate
-from mowst.models.mixture import EXPERTS, Mixture, Mowst, hard
-from mowst.system.process import tune_process
-from mowst.training.held_out import Twins, calibrate, divide, fit_gate, rehearse, settle
-from mowst.training.objectives import Loss, joint
-from mowst.training.regimes import Schedule, held_out
-from mowst.training.trainer import HIDDEN, Trainer
+from mowst.evaluation import fusion, pooled, routable, sharpness, signal
+from mowst.experiment import (
+    Bench,
+    Config,
+    ExpertConfig,
+    SeedRun,
+    dump,
+    fabric_of,
+    metric_of,
+    planned,
+    prepare,
+    run_seed,
+)
+from mowst.experiment.plan import schedule_of
+from mowst.experiment.scoring import score
+from mowst.models import ROLES, FusedGate, LogisticGate, Logits, Mixture, MonotoneGate, Mowst, Output, hard
+from mowst.system import tune_process, write_arrays, write_text
+from mowst.training import Loss, Outcome, Schedule, Term, Trainer, Twins, hide, joint
+from mowst.training.held_out import calibrate, divide, fit_gate, rehearse, settle
+from mowst.training.regimes import held_out, train_held_out
 
 RESULTS = HERE / "results" / "gating"
 CHOSEN_ON = ["photo", "amherst41", "blogcatalog", "tolokers", "pubmed", "actor"]
@@ -83,39 +88,40 @@ def train(config: Config, seed: int) -> Experts:
     fabric = fabric_of(config)
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
     ready = prepare(data, config, fabric.device)
-    done = {part: fit(part, config, ready, seed, fabric) for part in EXPERTS}
+    bench = Bench(config, planned(config), ready, seed, fabric)
+    done = {part: bench.train(part) for part in ROLES}
     start = time.perf_counter()
     torch.manual_seed(seed)
-    trainer = trainer_of(build(config, data.num_features, classes_of(data)), ready, fabric)
-    nodes = trainer.on["train"]
-    trainer.lengths = {part: done[part].best_epoch for part in EXPERTS}
-    twins = rehearse(trainer, config.schedule, divide(nodes, trainer.batch.y, config.folds)[: config.rehearsals])
-    seconds = {part: done[part].seconds for part in EXPERTS} | {"twins": time.perf_counter() - start}
-    return Experts(data, {part: done[part].output for part in EXPERTS}, twins, seconds)  # type: ignore[misc]
+    trainer, schedule = bench.trainer("mixture"), schedule_of(config, seed)
+    nodes = trainer.whole.train_mask.nonzero().squeeze(-1)
+    folds = divide(nodes, trainer.whole.y, schedule.folds, schedule.seed)[: schedule.rehearsals]
+    twins = rehearse(trainer, schedule, folds, {part: done[part].best_epoch for part in ROLES})
+    seconds = {part: done[part].seconds for part in ROLES} | {"twins": time.perf_counter() - start}
+    return Experts(data, {part: done[part].output.of("").values for part in ROLES}, twins, seconds)
 
 
-def trainer_of(model: nn.Module, ready: Data, fabric: Fabric | None = None) -> Trainer:
+def trainer_of(model: nn.Module, data: Data) -> Trainer:
     """Return a trainer that sees no test label."""
-    seen = copy.copy(ready)
-    seen.y = ready.y.masked_fill(~(ready.train_mask | ready.val_mask), HIDDEN)
-    return Trainer(model, seen, signal("metric", metric_of(ready)), fabric=fabric)
+    seen = copy.copy(data)
+    seen.y = hide(data.y, data.train_mask | data.val_mask)
+    return Trainer(model, seen, signal("metric", metric_of(data)))
 
 
 def kept(config: Config, seed: int, path: Path) -> Experts:
     """Return the experts of a seed from `path`, trained and written there if they are not there yet."""
     if not path.exists():
         found = train(config, seed)
-        logits = {f"alone_{part}": found.alone[part] for part in EXPERTS}
-        logits |= {f"held_{part}": found.twins.logits[part] for part in EXPERTS}
-        seconds = np.array([found.seconds[name] for name in (*EXPERTS, "twins")])
+        logits = {f"alone_{part}": found.alone[part] for part in ROLES}
+        logits |= {f"held_{part}": found.twins.logits[part] for part in ROLES}
+        seconds = np.array([found.seconds[name] for name in (*ROLES, "twins")])
         arrays = {name: value.float().numpy() for name, value in logits.items()}
-        sharpness = np.array([found.twins.sharpness[part] for part in EXPERTS])
+        sharpness = np.array([found.twins.sharpness[part] for part in ROLES])
         write_arrays(path, **arrays, nodes=found.twins.nodes.numpy(), sharpness=sharpness, seconds=seconds)
     read = np.load(path, allow_pickle=False)
-    alone, held = ({part: torch.from_numpy(read[f"{kind}_{part}"]) for part in EXPERTS} for kind in ("alone", "held"))
+    alone, held = ({part: torch.from_numpy(read[f"{kind}_{part}"]) for part in ROLES} for kind in ("alone", "held"))
     data = load(config.dataset, config.data_root, split=config.split, seed=seed)
-    twins = Twins(torch.from_numpy(read["nodes"]), held, dict(zip(EXPERTS, read["sharpness"].tolist(), strict=True)))
-    return Experts(data, alone, twins, dict(zip((*EXPERTS, "twins"), read["seconds"].tolist(), strict=True)))
+    twins = Twins(torch.from_numpy(read["nodes"]), held, dict(zip(ROLES, read["sharpness"].tolist(), strict=True)))
+    return Experts(data, alone, twins, dict(zip((*ROLES, "twins"), read["seconds"].tolist(), strict=True)))
 
 
 class Settled(NamedTuple):
@@ -129,28 +135,28 @@ class Settled(NamedTuple):
 
 def gated(gate: Callable[[], nn.Module], experts: Experts) -> Settled:
     """Put a gate between trained experts as the regime held-out does."""
-    known = (Known(experts.alone[part]) for part in EXPERTS)
+    known = (Known(experts.alone[part]) for part in ROLES)
     model = Mowst(*known, gate(), LogisticGate())
     trainer = trainer_of(model, experts.data)
     start = time.perf_counter()
-    settle(trainer, experts.twins, joint)
+    settle(model, trainer, experts.twins, joint)
     return Settled(model, trainer.output(), time.perf_counter() - start)  # type: ignore[arg-type]
 
 
 def unchecked(gate: Callable[[], nn.Module], experts: Experts) -> Mixture:
     """Put a gate between trained experts and keep its fit, whatever it does on validation nodes."""
-    model = Mowst(*(Known(experts.alone[part]) for part in EXPERTS), gate())
+    model = Mowst(*(Known(experts.alone[part]) for part in ROLES), gate())
     trainer = trainer_of(model, experts.data)
     calibrate(model, trainer, experts.twins)
-    fit_gate(model.gate, experts.twins, trainer, joint)
+    fit_gate(model.gate, experts.twins, trainer.whole, joint)
     return trainer.output()  # type: ignore[return-value]
 
 
 def seen_before(experts: Experts) -> Experts:
     """Let the experts themselves be the twins, at the training nodes whose labels they were fitted on."""
     train = experts.data.train_mask
-    there = {part: experts.alone[part][train] for part in EXPERTS}
-    sharp = {part: sharpness(experts.alone[part][~train]) for part in EXPERTS}
+    there = {part: experts.alone[part][train] for part in ROLES}
+    sharp = {part: sharpness(experts.alone[part][~train]) for part in ROLES}
     return experts._replace(twins=Twins(train.nonzero().squeeze(-1), there, sharp))
 
 
@@ -172,19 +178,19 @@ GATES: dict[str, Callable[[], nn.Module]] = {
 
 def outputs(experts: Experts) -> tuple[dict[str, Output], float]:
     """Predict with every variant, and return how many seconds the default gate took."""
-    data, (weak, strong) = experts.data, (experts.alone[part] for part in EXPERTS)
-    found: dict[str, Output] = {"weak": weak, "strong": strong, "average": fusion.average(weak, strong)}
+    data, (weak, strong) = experts.data, (experts.alone[part] for part in ROLES)
+    found: dict[str, Output] = {"weak": Logits(weak), "strong": Logits(strong), "average": fusion.average(weak, strong)}
     found["stacked on val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
     for name, gate in GATES.items():
         settled = gated(gate, experts)
         model, found[name] = settled.model, settled.output
         if name == "fused":
-            found["routed"] = hard(routable(model, settled.output, data), float(model.threshold))
+            found["routed"] = hard(routable(model, settled.output, data.x), float(model.threshold))
             seconds = settled.seconds
     found["fused, no choice on validation"] = unchecked(FusedGate, experts)
     found["fused, fitted on seen nodes, no choice"] = unchecked(FusedGate, seen_before(experts))
     found["linear, fitted on seen nodes, no choice"] = unchecked(LogisticGate, seen_before(experts))
-    calibrated = weak / model.temperature[0], strong / model.temperature[1]
+    calibrated = model.calibrated("weak", weak), model.calibrated("strong", strong)
     found |= {"calibrated": fusion.average(*calibrated), "evidence": fusion.evidence(*calibrated)}
     return found, seconds
 
@@ -202,21 +208,21 @@ def cell(config: Config, seeds: int, work: Path) -> dict[str, Any]:
     return {"graph": config.dataset, "strong": config.strong.kind, "metric": experts.data.metric, "runs": runs}
 
 
-def uncalibrated(trainer: Trainer, schedule: Schedule, objective: Loss = joint) -> None:
-    """Leave every temperature at 1."""
+def without_temperatures(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> Outcome:
+    """Train as `held-out` does, and leave every temperature at 1."""
     with (
         mock.patch("mowst.training.held_out.temperature", return_value=1.0),
         mock.patch("mowst.training.held_out.like", return_value=1.0),
     ):
-        held_out(trainer, schedule, objective)
+        return train_held_out(trainer, schedule, objective, extra)
 
 
-uncalibrated.routes = True  # type: ignore[attr-defined]
+uncalibrated = dataclasses.replace(held_out, steps=without_temperatures)
 
 
 WHOLE = {
     "held-out": {},
-    "no temperatures": {"regime": "benchmarks.gating:uncalibrated", "gate": GateConfig("fused")},
+    "no temperatures": {"regime": "benchmarks.gating:uncalibrated"},
     "cross-fitting, 5 folds": {"rehearsals": 5},
     "MLP distilled from the GNN": {"kd": "kd(temperature=1)", "teacher": "strong"},
     "then fine-tuned": {"regime": "fine-tuned"},
@@ -245,8 +251,8 @@ def whole(config: Config, seeds: int, found: dict[str, Any]) -> dict[str, Any]:
 
 def routed_to_weak(run: SeedRun) -> float:
     """Return the share of test nodes that routing sends to the weak expert."""
-    model, out, _ = run.fitted["mixture"][:3]
-    confidence = routable(model, out, run.data).confidence  # type: ignore[arg-type]
+    model, out = run.fitted["mixture"].model, run.fitted["mixture"].output
+    confidence = routable(model, out, run.data.x).confidence  # type: ignore[arg-type]
     return float((confidence[run.data.test_mask] >= model.threshold).float().mean())  # type: ignore[operator]
 
 
@@ -321,7 +327,7 @@ def mean(result: dict[str, Any], name: str, split: str = "test") -> float:
 
 def better(result: dict[str, Any]) -> str:
     """Return the expert that is better on test nodes: the bar, chosen with hindsight."""
-    return max(EXPERTS, key=lambda name: mean(result, name))
+    return max(ROLES, key=lambda name: mean(result, name))
 
 
 def gain(result: dict[str, Any], name: str = "fused") -> tuple[float, float]:

@@ -2,10 +2,10 @@
 
     python benchmarks/speed.py [--only step product] [--threads 1] [--turns 5]
 
-Every row runs in two processes of its own, one with the settings of the command line programs (`mowst.system.process`) and one
-without, and all variants of a row take turns, so that a noisy neighbour disturbs all alike. Printed per variant and
-setting: the median time, and the median over the turns of its ratio to the row's first variant, without the settings
-(`faster`) and with the same ones (`faster_same_setting`).
+Every row runs in two processes of its own, one with the settings of the command line programs
+(`mowst.system.process`) and one without, and all variants of a row take turns, so that a noisy neighbour disturbs all
+alike. Printed per variant and setting: the median time, and the median over the turns of its ratio to the row's first
+variant, without the settings (`faster`) and with the same ones (`faster_same_setting`).
 With one thread it is processor time that is measured, which a busy machine hardly changes; with more, the clock on the
 wall. One JSON file per row goes to `benchmarks/results/speed/`.
 
@@ -34,9 +34,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks import speed_mixture, speed_steps
-from mowst.experiment.config import PRECISIONS, Config
-from mowst.run import run
-from mowst.system.process import tune_process
+from mowst.experiment import Config, run
+from mowst.experiment.config import PRECISIONS
+from mowst.system import tune_process
 
 RESULTS = Path(__file__).parent / "results" / "speed"
 SETTINGS = {"plain": {"enabled": False}, "tuned": {}, "lean": {"keep_memory": False}}

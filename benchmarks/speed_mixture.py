@@ -17,17 +17,11 @@ from torch_geometric.data import Data
 from benchmarks.citation_like import ARXIV_NODES, CLASSES, citation_like
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.evaluation.metrics import accuracy, expected, pooled
-from mowst.experiment.building import classes_of, prepare
-from mowst.experiment.config import Config
-from mowst.inference.modes import Kept, predict
-from mowst.models.experts import expert
-from mowst.models.gates import LearnedGate
-from mowst.models.mixture import Mixture, Mowst, run_module
-from mowst.training.objectives import cross_entropy, joint, separate
-from mowst.training.phases import Term
-from mowst.training.regimes import Schedule
-from mowst.training.trainer import HIDDEN, Trainer
+from mowst.evaluation import accuracy, expected, signal
+from mowst.experiment import Config, classes_of, prepare
+from mowst.inference import Kept, predict
+from mowst.models import LearnedGate, Mixture, Mowst, expert, run_module
+from mowst.training import Schedule, Term, Trainer, cross_entropy, hide, joint, separate
 
 Step = Callable[[], object]
 SIZES = (1, 16, 256, 4096)
@@ -60,7 +54,7 @@ def mixture(data: Data, width: int = 64, num_layers: int = 2, weak_width: int | 
 
 
 def trainer_of(model: torch.nn.Module, data: Data) -> Trainer:
-    return Trainer(model, data, partial(pooled, metric=accuracy))
+    return Trainer(model, data, signal("metric", accuracy))
 
 
 def turn_row(name: str, trains: tuple[str, ...], epochs: int = 10) -> dict[str, Step]:
@@ -87,17 +81,17 @@ def turn_row(name: str, trains: tuple[str, ...], epochs: int = 10) -> dict[str, 
             model.get_submodule(part).requires_grad_(part in trains)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
         batch = data.clone()
-        batch.y = data.y.masked_fill(~data.train_mask, HIDDEN)
+        batch.y = hide(data.y, data.train_mask)
         best = [-1.0]
 
         def turn() -> None:
             for _ in range(epochs):
                 optimizer.zero_grad()
-                loss = separate(run_module(model.train(), data.x, edges), batch)[data.train_mask].mean()
+                loss = separate(run_module(model.train(), model.reads, data.x, edges), batch)[data.train_mask].mean()
                 loss.backward()
                 optimizer.step()
                 with torch.no_grad():
-                    out = run_module(model.eval(), data.x, edges)
+                    out = run_module(model.eval(), model.reads, data.x, edges)
                 right = predictions(out)[data.val_mask] == data.y[data.val_mask]
                 if (score := float(right.float().mean())) > best[0]:
                     best[0], _state = score, {k: v.clone() for k, v in model.state_dict().items()}

@@ -14,12 +14,11 @@ from torch_geometric.nn.models import GCN, GraphSAGE
 from torch_geometric.utils import to_torch_csr_tensor
 
 from benchmarks.citation_like import ARXIV_NODES, citation_like
-from mowst.evaluation.metrics import accuracy, pooled
-from mowst.kernels.adjacency import Adjacency, suited
-from mowst.kernels.sparse_features import prepare_features
-from mowst.models.experts import expert
-from mowst.training.regimes import Schedule, solo
-from mowst.training.trainer import Trainer
+from mowst.evaluation import accuracy, signal
+from mowst.kernels import Adjacency, prepare_features
+from mowst.models import expert, reads_of
+from mowst.models.reads import suited
+from mowst.training import Schedule, Trainer, solo
 
 Step = Callable[[], object]
 PYG_GCN = "torch_geometric.nn.models.GCN"
@@ -33,12 +32,13 @@ def training_step(
     options = {"hidden_channels": 256, "num_layers": 3, "dropout": 0.5, "norm": "batch_norm", **options}
     model = expert(kind, x.size(1), 40, **options).to(x.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    graph = suited(reads_of(model), graph)
 
     def step() -> None:
         torch.set_float32_matmul_precision("medium" if precision == "32-medium" else "highest")
         optimizer.zero_grad()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            out = model(x, suited(model, graph))
+            out = model(x, graph)
         F.cross_entropy(out.float(), y).backward()
         optimizer.step()
         torch.set_float32_matmul_precision("highest")
@@ -91,7 +91,7 @@ def trainer_row(num_nodes: int = 10_000, epochs: int = 10) -> dict[str, Step]:
 
     def trained() -> None:
         model = expert("gcn", data.x.size(1), 40, hidden_channels=64, num_layers=2, **options)
-        solo(Trainer(model, data, partial(pooled, metric=accuracy)), Schedule(epochs=epochs))
+        solo(Trainer(model, data, signal("metric", accuracy)), Schedule(epochs=epochs))
 
     return {"by hand, torch CSR": by_hand(csr), "by hand, our adjacency": by_hand(data.adj_t.gcn()), "trainer": trained}
 

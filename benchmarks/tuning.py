@@ -28,17 +28,15 @@ from optuna import create_study, load_study
 from optuna.study import Study
 from optuna.trial import TrialState
 
-import mowst.tune
 import mowst.tuning.trial
-from mowst.experiment.config import Config, ExpertConfig
-from mowst.experiment.record import write_text
-from mowst.system.process import tune_process
-from mowst.tune import first_points, objective, tune
-from mowst.tuning.finals import finals, finish
+from mowst.experiment import Config, ExpertConfig
+from mowst.system import tune_process, write_text
+from mowst.tuning import Plan, finish, make_space, objective, tune
+from mowst.tuning.finals import finals
 from mowst.tuning.sampling import make_pruner
-from mowst.tuning.space import make_space
+from mowst.tuning.search import first_points
 from mowst.tuning.storage import open_storage
-from mowst.tuning.study import Plan, be_quiet, open_study, worker
+from mowst.tuning.study import be_quiet, open_study, worker
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "tuning"
@@ -145,10 +143,11 @@ def replayed(study: Study, pruner: str) -> dict[str, float]:
 def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     """Time what a study adds to its trials: drawing, reporting, pruning, writing, counting; one worker."""
     spent = {"trials": 0.0, "study": 0.0}
-    fit, opened, watch = mowst.tuning.trial.fit, mowst.tuning.trial.opened, mowst.tuning.trial.Watch.__call__
-    mowst.tuning.trial.fit = timed(fit, spent, "trials")  # type: ignore[assignment]
-    mowst.tuning.trial.opened = timed(opened, spent, "trials")
-    mowst.tuning.trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
+    trial = mowst.tuning.trial
+    trained, opened, watch = trial.trained, trial.Opened, trial.Watch.__call__
+    trial.trained = timed(trained, spent, "trials")
+    trial.Opened = timed(opened, spent, "trials")  # type: ignore[assignment, misc]
+    trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
     place = Path(given.work) / f"overhead-{graph}.log"
     place.unlink(missing_ok=True)
@@ -158,10 +157,10 @@ def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), trials=given.trials)
     whole = time.perf_counter() - start
-    mowst.tuning.trial.fit, mowst.tuning.trial.opened = fit, opened
-    mowst.tuning.trial.Watch.__call__ = watch  # type: ignore[method-assign]
-    trained = spent["trials"] - spent["study"]
-    return {**counted(study), "seconds": whole, "training": trained, "percent": 100 * (whole - trained) / trained}
+    trial.trained, trial.Opened = trained, opened  # type: ignore[misc]
+    trial.Watch.__call__ = watch  # type: ignore[method-assign]
+    training = spent["trials"] - spent["study"]
+    return {**counted(study), "seconds": whole, "training": training, "percent": 100 * (whole - training) / training}
 
 
 def timed(function: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
@@ -186,7 +185,7 @@ def kills(given: argparse.Namespace) -> dict[str, Any]:
     plan = Plan(study=str(place), trials=trials, silence=5.0, workers=2)
     open_study(plan, ["maximize"], space.described(), first_points(space))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mowst.tune"])  # a worker is then there at once after every kill
+    context.set_forkserver_preload(["mowst.tuning.search"])  # a worker is then there at once after every kill
 
     def begin() -> Any:
         run_trial = partial(objective, config=config, space=space)

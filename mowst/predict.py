@@ -72,8 +72,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment.folder import read_config
     from mowst.experiment.reload import ask, compared, fitting
     from mowst.inference import INFERENCE
-    from mowst.system.files import write_arrays
+    from mowst.system import hush_libraries, write_arrays
 
+    hush_libraries()
     folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
     if save is not None and save.suffix != ".npz":
         raise InputError(f"--save {save}: must end with .npz")

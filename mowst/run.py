@@ -61,8 +61,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import Opened, claim, fabric_of, run
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
-    from mowst.system import Settings, float32_products, tune_process
+    from mowst.system import Settings, float32_products, hush_libraries, tune_process
 
+    hush_libraries()
     console = Console()
     console = console if console.is_terminal else Console(width=160)
     if parsed.list:

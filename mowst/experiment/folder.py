@@ -105,11 +105,11 @@ def new_folder(config: Config) -> Path:
 @contextmanager
 def locked(folder: Path, *, made: bool) -> Iterator[None]:
     """Make a folder if need be, and hold its lock; if it was made for nothing, take it away."""
-    if folder.is_file():
-        raise InputError(f"--out {folder}: is a file; give a folder")
-    made = made or not folder.exists()
     lock = FileLock(folder / LOCK, timeout=0)
     try:
+        if folder.is_file():
+            raise InputError(f"--out {folder}: is a file; give a folder")
+        made = made or not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
         tempfile.TemporaryFile(dir=folder).close()

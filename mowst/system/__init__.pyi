@@ -7,6 +7,7 @@ from .main import speak_plainly as speak_plainly
 from .native import guard_scatter as guard_scatter
 from .process import Settings as Settings
 from .process import float32_products as float32_products
+from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
 from .resources import folder as folder
 from .workers import end_with_parent as end_with_parent

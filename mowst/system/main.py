@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -30,7 +29,6 @@ def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str
 
 
 def speak_plainly() -> None:
-    """Say a warning in a line of our own, and leave out what libraries say of themselves."""
+    """Say a warning in a line of our own, and leave out what a library says of torch."""
     warnings.filterwarnings("ignore", message=".*torch.jit.*is deprecated", category=DeprecationWarning)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.formatwarning = lambda message, *_, **__: f"note: {' '.join(str(message).split())}\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ def _products_in(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def hush_libraries() -> None:
+    """Leave out what Lightning says of itself; it sets its own level when it is imported, so it is imported here."""
+    import lightning_fabric
+
+    logging.getLogger(lightning_fabric.__name__).setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import torch
 
 from mowst.errors import InputError
 from mowst.system.main import speak_plainly
-from mowst.system.process import Settings
+from mowst.system.process import Settings, hush_libraries
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -101,6 +101,7 @@ def begin(count: int, gpu_names: Sequence[str], started: Any, settings: Settings
         place, started.value = started.value, started.value + 1
     take_share(count, place, gpu_names)
     speak_plainly()
+    hush_libraries()
     _lines = lines
     if settings is not None:
         _settings.enter_context(settings.applied())

@@ -8,7 +8,6 @@ signed with the time again and again.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import multiprocessing
 import threading
@@ -26,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mowst.errors import InputError
 from mowst.experiment import Checked, setting
-from mowst.system import end_with_parent, gpus, take_share, tune_process
+from mowst.system import end_with_parent, gpus, hush_libraries, take_share, tune_process
 from mowst.tuning.sampling import make_pruner, make_sampler
 from mowst.tuning.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
 
@@ -280,5 +279,5 @@ def worker(
 def be_quiet() -> None:
     """Leave it to our own lines to say what happens, in this process."""
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    hush_libraries()
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
