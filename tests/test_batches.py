@@ -111,6 +111,18 @@ def test_a_batch_carries_the_rows_of_everything(ready):
     assert part.on["train"].tolist() == [place for place in (0, 1) if ready.train_mask[nodes[place]]]
 
 
+def test_degrees_of_a_part_are_those_of_the_whole_graph(ready):
+    nodes, identity = torch.tensor([7, 3, 40, 12, 0, 59]), torch.eye(60)
+    part = ready.adj_t.within(nodes)
+    pairs = (ready.adj_t, part), (ready.adj_t.gcn(), part.gcn()), (ready.adj_t.averaging(), part.averaging())
+    for whole, own in pairs:
+        assert torch.equal(own.times(torch.eye(6)), whole.times(identity)[nodes][:, nodes])
+    weighted = Adjacency.from_edge_index(ready.edge_index, 60, torch.rand(ready.edge_index.size(1)))
+    inside = weighted.within(nodes)
+    assert torch.equal(inside.times(torch.eye(6)), weighted.times(identity)[nodes][:, nodes])
+    assert torch.equal(inside.gcn().times(torch.eye(6)), weighted.gcn().times(identity)[nodes][:, nodes])
+
+
 def test_labels_outside_the_training_mask_are_in_no_batch(ready):
     whole = Batch.of(ready)
     assert (whole.y[~ready.train_mask] == -100).all()

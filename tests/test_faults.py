@@ -332,6 +332,14 @@ def test_a_mixture_does_not_depend_on_what_it_is_compared_with(regime, kd):
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_an_expert_that_is_trained_alone_is_the_one_that_a_mixture_starts_from():
+    fitted = run_seed(changed(epochs=8), 3).fitted
+    for role in ("weak", "strong"):
+        alone, within = fitted[role].model.state_dict(), fitted["mixture"].model.of(role).state_dict()
+        assert all(torch.equal(value, within[name]) for name, value in alone.items())
+    assert not any("pretrain" in line["phase"] for line in fitted["mixture"].history)
+
+
 def test_a_classifier_trains_the_same_mixture():
     data, config = load("sbm", seed=3), changed(epochs=8)
     model = MowstClassifier(config, seed=3).fit(data).model
