@@ -5,10 +5,10 @@ import torch
 from torch_geometric.nn import GATConv
 from torch_geometric.nn.models import GAT
 
-from mowst.kernels.adjacency import Adjacency, suited
+from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.attention import AttentionConv, attend
 from mowst.models.experts import expert
-from mowst.models.mixture import run_module
+from mowst.models.reads import reads_of, run_module, suited
 from tests.test_propagation import GRAPHS, N, edges, relative_error, run
 
 LAYERS = {
@@ -96,8 +96,8 @@ def test_the_experts_write_no_message_down(kind, tiny, monkeypatch):
     for conv in model.convs:
         monkeypatch.setattr(conv, "message", lambda *args, **kwargs: pytest.fail("a message was written down"))
     adjacency = Adjacency.from_edge_index(tiny.edge_index, 60)
-    assert suited(model, adjacency) is adjacency
-    run_module(model, tiny.x, adjacency).sum().backward()
+    assert suited(reads_of(model), adjacency) is adjacency
+    run_module(model, reads_of(model), tiny.x, adjacency).sum().backward()
 
 
 def test_gat_is_pygs_gat(tiny):
@@ -106,14 +106,14 @@ def test_gat_is_pygs_gat(tiny):
     assert isinstance(ours, GAT)
     ours.load_state_dict(theirs.state_dict())
     for graph in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
-        torch.testing.assert_close(run_module(ours, tiny.x, graph), theirs(tiny.x, tiny.edge_index))
+        torch.testing.assert_close(run_module(ours, reads_of(ours), tiny.x, graph), theirs(tiny.x, tiny.edge_index))
 
 
 def test_what_is_no_product_takes_pygs_way(tiny):
     """The second version, both directions, features by edge, and two kinds of nodes are PyG's own."""
     adjacency = Adjacency.from_edge_index(tiny.edge_index, 60)
     second = expert("gat", 8, 3, hidden_channels=8, num_layers=2, v2=True)
-    assert torch.equal(suited(second, adjacency), tiny.edge_index)
+    assert torch.equal(suited(reads_of(second), adjacency), tiny.edge_index)
     backwards = AttentionConv(8, 3, flow="target_to_source")
     torch.testing.assert_close(backwards(tiny.x, adjacency), backwards(tiny.x, tiny.edge_index))
     two = AttentionConv((8, 8), 3, add_self_loops=False)

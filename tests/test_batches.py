@@ -1,5 +1,7 @@
 """Which nodes are run: a feed of one's own needs one file, and no trainer, regime or loss knows of it."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -66,11 +68,13 @@ def test_every_regime_trains_in_halves(ready, name, strong):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("spec", ["nkd", "krd", "gld(k=2)", "gld(k=2,on=train)", "ofa", "lsp", "nkd(on=train)"])
+@pytest.mark.parametrize(
+    "spec", ["nkd", "krd", "gld(k=2)", "gld(k=2,on=train)", "ofa", "lsp", "nkd(on=train)", "rkd(of=hidden)"]
+)
 @pytest.mark.parametrize("name", ["held-out", "joint", "alternate"])
 def test_the_strong_expert_teaches_in_halves(ready, spec, name):
     regime, losses = REGIMES.lookup(name), graphkd.build(spec)
-    if regime.holds_out and spec == "ofa":
+    if regime.holds_out and spec in ("ofa", "rkd(of=hidden)"):
         pytest.skip("hidden layers are not taught to twins, which a configuration says")
     model = mixture("sage", FusedGate if regime.holds_out else LearnedGate)
     trainer = Trainer(model, ready, SCORE, feed=Halves())
@@ -78,6 +82,20 @@ def test_the_strong_expert_teaches_in_halves(ready, spec, name):
         regime(trainer, Schedule(epochs=4, rounds=1), extra=terms)
     assert trainer.best.score > 0.3
     assert all(value.isfinite().all() for value in trainer.best.weights.values())
+
+
+def test_hidden_layers_of_a_frozen_expert_are_those_of_the_nodes_of_a_batch(ready):
+    model, seen = mixture("sage"), {}
+    for feed in (Halves(), Whole()):
+        trainer = Trainer(model, ready, SCORE, feed=feed)
+        with attached(graphkd.build("rkd(of=hidden)"), trainer, "weak", "strong") as terms:
+            phase = Schedule(epochs=1).phase("weak", ("weak", "gate"), Term(cross_entropy), *terms)
+            seen[type(feed)] = trainer._known(phase)
+    (ours,), (theirs,) = seen[Halves].layers, seen[Whole].layers
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    nodes = torch.tensor([9, 4, 33])
+    part = dataclasses.replace(Batch.of(ready), known=seen[Whole]).alone(nodes)
+    assert torch.equal(part.known.layers[0], theirs[nodes])
 
 
 @pytest.mark.parametrize("spec", ["nkd", "krd", "gld(k=2)", "ofa", "kd(on=train)", "uskd"])

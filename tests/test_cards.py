@@ -7,9 +7,9 @@ import yaml
 
 from mowst.data import Card, card, catalogue, names
 from mowst.data.cards import METRICS, read_card
-from mowst.data.fetch import resolve
 from mowst.data.splits import SPLITS
 from mowst.errors import InputError
+from mowst.names import resolve
 from mowst.system.resources import folder
 
 WANTED = """cora citeseer pubmed computers photo cs physics cora-ml dblp citeseer-full wiki-cs actor cornell texas
@@ -40,7 +40,7 @@ def test_all_promised_names_have_a_card():
 def test_card_is_complete_and_its_loader_imports(name):
     entry = card(name.upper())
     assert entry.name == name
-    assert callable(resolve(entry.loader))
+    assert callable(resolve("loader", entry.loader))
     assert entry.metric in METRICS
     assert entry.licence
     assert entry.homepage.startswith("http")

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from mowst.errors import InputError
-from mowst.models.gates import DISPERSIONS, GATES, LearnedGate, MonotoneGate, PowerGate, margin, probabilities
-from mowst.models.mixture import weigh
+from mowst.models.dispersions import DISPERSIONS, margin
+from mowst.models.gates import GATES, LearnedGate, MonotoneGate, PowerGate, asks_of, weigh
+from mowst.models.outputs import probabilities
 
 PRECISIONS = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 EXTREMES = torch.tensor(
@@ -23,7 +24,7 @@ def moved(gate):
 
 def ask(gate, weak):
     """Ask a gate of the weak expert's logits; one that looks at the strong expert too sees the other nodes' order."""
-    return weigh(gate, weak, torch.zeros(len(weak), 2), weak.flip(0))
+    return weigh(gate, asks_of(gate), weak, torch.zeros(len(weak), 2), weak.flip(0))
 
 
 @pytest.fixture(params=GATES.names)

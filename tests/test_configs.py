@@ -8,8 +8,8 @@ import torch
 from mowst.data import card
 from mowst.errors import InputError
 from mowst.experiment.building import build
+from mowst.experiment.folder import dump, read_config
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.experiment.record import dump, read_config
 from mowst.system.resources import folder
 
 PATHS = sorted(folder("configs").glob("*.yaml"))

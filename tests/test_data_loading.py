@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch_geometric.data import Data
 
+import mowst.names
 from mowst.data import load, names
 from mowst.data.cards import card
 from mowst.errors import InputError
@@ -31,7 +32,7 @@ def offline(monkeypatch):
 
 @pytest.fixture
 def outside(monkeypatch):
-    """Offer `outside_pkg:graph`, a loader of somebody else's, whose result a test may change."""
+    """Offer `outside_pkg:graph`, a trusted loader of somebody else's, whose result a test may change."""
     module = types.ModuleType("outside_pkg")
     module.data = Data(
         x=torch.arange(16, dtype=torch.float64).view(8, 2),
@@ -40,6 +41,7 @@ def outside(monkeypatch):
     )
     module.graph = lambda: module.data
     monkeypatch.setitem(sys.modules, "outside_pkg", module)
+    monkeypatch.setattr(mowst.names, "_trusted", {"outside_pkg"})
     return module
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mowst.evaluation.diagnosis import EDGES, bins, diagnose, sentences, threshold, together
-from mowst.models.mixture import Mixture, hard
+from mowst.evaluation.diagnosis import EDGES, bins, diagnose, sentences, together
+from mowst.evaluation.routing import threshold
+from mowst.models.outputs import Mixture, hard
 
 
 def case(n=400, seed=0):

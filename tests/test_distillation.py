@@ -11,16 +11,20 @@ import graphkd
 from graphkd import LOSSES
 from mowst import Config, LearnedGate, Mowst, expert
 from mowst.evaluation.metrics import accuracy, pooled
-from mowst.experiment.record import read_weights
+from mowst.experiment.folder import read_weights
+from mowst.experiment.runs import run
 from mowst.kernels.adjacency import Adjacency
-from mowst.models.mixture import run_module
-from mowst.run import run
-from mowst.training.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse, ride
-from mowst.training.objectives import separate
-from mowst.training.phases import Phase, Seen, Term
-from mowst.training.regimes import Schedule, alternate
+from mowst.models.outputs import Logits, Output, as_output
+from mowst.models.reads import run_module
+from mowst.training.batches import Batch, Whole
+from mowst.training.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse
+from mowst.training.objectives import cross_entropy, separate
+from mowst.training.phases import Phase, Term
+from mowst.training.progress import snapshot
+from mowst.training.regimes import alternate
 from mowst.training.regimes import joint as joint_regime
-from mowst.training.trainer import Trainer, snapshot
+from mowst.training.schedule import Schedule
+from mowst.training.trainer import Trainer
 from tests.graphkd_contract import SPECS
 
 GRAPH = "tests.graphs:good"
@@ -29,11 +33,22 @@ ACCURACY = partial(pooled, metric=accuracy)
 
 @pytest.fixture
 def taught(tiny):
-    """A graph on which a teacher rides that thinks otherwise than the labels."""
+    """A graph that is prepared."""
     tiny.adj_t = Adjacency.from_edge_index(tiny.edge_index, 60)
+    return tiny
+
+
+@pytest.fixture
+def teacher(tiny):
+    """The signals of a teacher that thinks otherwise than the labels."""
     logits = 3 * torch.nn.functional.one_hot((tiny.y + 1) % 3, 3).float()
     logits += torch.randn(60, 3, generator=torch.Generator().manual_seed(1))
-    return ride(tiny, graphkd.Signals(logits, (torch.randn(60, 5),), torch.rand(60)))
+    return graphkd.Signals(logits, (torch.randn(60, 5),), torch.rand(60))
+
+
+def said(trainer: Trainer) -> Output:
+    """What a trainer's model says of its whole graph, in the mode that it is in."""
+    return as_output(run_module(trainer.model, trainer.reads, trainer.whole.x, trainer.whole.graph))
 
 
 def student(kind="mlp", **options):
@@ -43,29 +58,28 @@ def student(kind="mlp", **options):
 
 @pytest.mark.parametrize("on", ["all", "train"])
 @pytest.mark.parametrize("spec", SPECS)
-def test_every_loss_attaches_and_trains(taught, spec, on):
+def test_every_loss_attaches_and_trains(taught, teacher, spec, on):
     losses = parse(f"{spec.removesuffix(')')}{', ' if '(' in spec else '('}on={on})".replace("k=3", "k=2"))
     model = student()
-    trainer = Trainer(model, taught, ACCURACY)
+    trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
     before = snapshot(model)
     with attached(losses, trainer) as terms:
-        trainer._keep = lambda *_, **__: setattr(trainer, "best_state", snapshot(model)) or True  # keep every epoch
-        trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=3, weight_decay=0.0))
+        trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=3, weight_decay=0.0, last=True))
     assert len(trainer.history) == 3
     moved = {
-        name for name, value in before.items() if "lins" in name and not torch.equal(value, trainer.best_state[name])
+        name for name, value in before.items() if "lins" in name and not torch.equal(value, trainer.best.weights[name])
     }
     assert moved
 
 
 def test_the_specifications_cover_the_catalogue():
-    names = {weighted.name.split(".")[-1] for spec in SPECS for weighted in parse(spec)}
-    assert {LOSSES.normalize(name) for name in names} >= set(LOSSES.lookup_dict)
+    tried = {type(weighted.loss) for spec in SPECS for weighted in parse(spec)}
+    assert tried >= set(map(LOSSES.lookup, LOSSES.names))
 
 
-def test_parameters_of_losses_are_trained_kept_at_their_best_and_saved(taught, tmp_path):
+def test_parameters_of_losses_are_trained_kept_at_their_best_and_saved(taught, teacher, tmp_path):
     losses = parse("dualhead+ofa(weight=0.1)")
-    trainer = Trainer(student(), taught, ACCURACY)
+    trainer = Trainer(student(), taught, ACCURACY, teacher=teacher)
     at_best = {}
 
     def remember(record):
@@ -76,7 +90,7 @@ def test_parameters_of_losses_are_trained_kept_at_their_best_and_saved(taught, t
     with attached(losses, trainer) as terms:
         start = snapshot(losses[0].loss)
         trainer.fit(Phase("test", ("",), (Term(no_labels), *terms), epochs=30, lr=0.02))
-    best = at_best.get(trainer.best_score, start)
+    best = at_best.get(trainer.best.score, start)
     assert all(torch.equal(best[key], value) for key, value in snapshot(losses[0].loss).items())
     config = Config(
         dataset=GRAPH,
@@ -99,40 +113,79 @@ def test_parameters_of_losses_are_trained_kept_at_their_best_and_saved(taught, t
     assert torch.equal(again.state_dict()["0.heads.0.weight"], saved["kd.0.heads.0.weight"])
 
 
-def test_the_warm_up_weighs_each_epoch(taught):
+def test_the_warm_up_weighs_each_epoch(taught, teacher):
     loss = parse("glnn(weight=0.5, warmup=3)")
-    trainer = Trainer(student(dropout=0.0), taught, ACCURACY)
+    trainer = Trainer(student(dropout=0.0), taught, ACCURACY, teacher=teacher)
     seen = []
     with attached(loss, trainer) as terms:
-        one = terms[0]._replace(loss=lambda out, batch: 0 * out.sum(-1) + 1)
+        one = terms[0]._replace(loss=lambda out, batch: 0 * out.values.sum(-1) + 1)
         trainer.hook = lambda record: seen.append(record["loss"])
         trainer.fit(Phase("test", ("",), (one,), epochs=6))
     assert seen == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
 
 
+class Everything(Whole):
+    """The whole graph in every step, whatever a phase needs."""
+
+    def training(self, whole, needs):
+        return lambda epoch: (whole,)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["frozen teacher", "strong expert"])
 @pytest.mark.parametrize("spec", SPECS)
-def test_labels_outside_the_training_mask_change_no_gradient(taught, spec):
+def test_a_node_left_out_changes_nothing_of_what_is_learned_from_a_teacher(taught, teacher, spec, inside):
+    """A weak expert learns the same from training nodes alone, where that is how it is run, as on the whole graph."""
+    spec = f"{spec.removesuffix(')')}{', ' if '(' in spec else '('}on=train)".replace("k=3", "k=2")
+
+    taught.x, (logits, hidden, reliability) = taught.x.double(), teacher
+    signals = graphkd.Signals(logits.double(), tuple(layer.double() for layer in hidden), reliability.double())
+
+    def learned(feed):
+        losses, options = parse(spec), {"hidden_channels": 16, "num_layers": 2, "norm": "layer_norm"}
+        torch.manual_seed(0)
+        weak, strong = expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options)
+        model = (Mowst(weak, strong, LearnedGate()) if inside else weak).double()
+        trainer, start = Trainer(model, taught, ACCURACY, teacher=signals, feed=feed), snapshot(weak)
+        weak.register_forward_hook(lambda module, given, out: rows.append(len(out)) if module.training else None)
+        rows = []
+        with attached(losses, trainer, *(("weak", "strong") if inside else ())) as terms:
+            rows.clear()
+            parts, own = (("weak",), separate) if inside else (("",), cross_entropy)
+            trainer.fit(Phase("test", parts, (Term(own), *terms), torch.optim.SGD, lr=0.1, epochs=5, last=True))
+        scopes = {weighted.loss.scope for weighted in losses}
+        assert not all(torch.equal(value, start[name]) for name, value in snapshot(weak).items())
+        return snapshot(weak), set(rows), scopes == {graphkd.Scope.NODE}
+
+    (one, rows, node_wise), (other, all_rows, _) = learned(Whole()), learned(Everything())
+    assert rows == ({int(taught.train_mask.sum())} if node_wise else {60})
+    assert all_rows == {60}
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_labels_outside_the_training_mask_change_no_gradient(taught, teacher, spec):
     spec = spec.replace("k=3", "k=2")
     gradients = []
     for y in (taught.y, torch.where(taught.train_mask, taught.y, (taught.y + 1) % 3)):
         data = taught.clone()
         data.y = y
         model = student(dropout=0.0)
-        trainer = Trainer(model, data, ACCURACY)
+        trainer = Trainer(model, data, ACCURACY, teacher=teacher)
         with attached(parse(spec), trainer) as terms:
             torch.manual_seed(1)
-            out = run_module(trainer.model, trainer.batch.x, trainer.graph)
-            sum(Seen(trainer.batch, trainer.on).reduce(term, out) for term in terms).backward()
+            out = said(trainer)
+            sum(term.value(out, trainer.whole) for term in terms).backward()
         gradients.append([p.grad for p in model.parameters() if p.grad is not None])
     assert gradients[0]
     assert all(torch.equal(one, two) for one, two in zip(*gradients, strict=True))
 
 
-def test_a_coupled_loss_on_training_nodes_sees_no_other(taught):
+def test_a_coupled_loss_on_training_nodes_sees_no_other(taught, teacher):
     (weighted,) = parse("gld(k=2, on=train)")
     distill = Distill(weighted.loss, on="train")
     out = torch.randn(60, 3, requires_grad=True)
-    distill(out, taught).backward()
+    distill(Logits(out), Batch.of(taught, teacher)).backward()
     assert (out.grad[~taught.train_mask] == 0).all()
     assert (out.grad[taught.train_mask] != 0).any()
 
@@ -146,19 +199,19 @@ def mixture():
     return Mowst(expert("mlp", 8, 3, **options), expert("gcn", 8, 3, **options), LearnedGate())
 
 
-def test_the_teacher_inside_the_mixture_gets_no_gradient(taught):
+def test_the_teacher_inside_the_mixture_gets_no_gradient(taught, teacher):
     model = mixture()
-    trainer = Trainer(model, taught, ACCURACY)
+    trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
     with attached(parse("nkd+lsp(of=hidden)+tests.graphkd_contract.Outside"), trainer, "weak", "strong") as terms:
-        out = run_module(trainer.model, trainer.batch.x, trainer.graph)
-        sum(Seen(trainer.batch, trainer.on).reduce(term, out) for term in terms).backward()
+        out = said(trainer)
+        sum(term.value(out, trainer.whole) for term in terms).backward()
     assert all(parameter.grad is None for parameter in model.strong.parameters())
     assert any(parameter.grad is not None for parameter in model.weak.parameters())
 
 
-def test_a_strong_turn_leaves_the_lesson_out_and_a_weak_turn_runs_the_strong_expert_once(taught):
+def test_a_strong_turn_leaves_the_lesson_out_and_a_weak_turn_runs_the_strong_expert_once(taught, teacher):
     model = mixture()
-    trainer = Trainer(model, taught, ACCURACY)
+    trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
     calls, taught_in = [], []
     model.strong.register_forward_hook(lambda *_: calls.append(len(trainer.history)))
     with attached(parse("kd+lsp(of=hidden)"), trainer, "weak", "strong") as terms:
@@ -173,12 +226,12 @@ def test_a_strong_turn_leaves_the_lesson_out_and_a_weak_turn_runs_the_strong_exp
 
 
 @pytest.mark.parametrize("regime", [joint_regime, alternate])
-def test_the_weak_expert_comes_closer_to_the_strong_one(taught, regime):
+def test_the_weak_expert_comes_closer_to_the_strong_one(taught, teacher, regime):
     distance = {}
     for weight in (0, 20):
         model = mixture()
         rising = itertools.count()  # keeps the last weights
-        trainer = Trainer(model, taught, lambda out, y, rising=rising: next(rising))
+        trainer = Trainer(model, taught, lambda out, y, rising=rising: next(rising), teacher=teacher)
         with attached(parse(f"glnn(weight={weight})"), trainer, "weak", "strong") as terms:
             regime(trainer, Schedule(epochs=25, rounds=2, pretrain="none"), extra=terms)
         out = trainer.output()
@@ -214,12 +267,12 @@ def test_hidden_layers_are_the_inputs_of_all_layers_but_the_first(taught, kind):
     assert hidden.layers == ()
 
 
-def test_a_loss_on_hidden_layers_reaches_the_student_but_not_its_last_layer(taught):
+def test_a_loss_on_hidden_layers_reaches_the_student_but_not_its_last_layer(taught, teacher):
     model = student(dropout=0.0)
-    trainer = Trainer(model, taught, ACCURACY)
+    trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
     with attached(parse("dualhead"), trainer) as terms:
-        out = run_module(trainer.model, trainer.batch.x, trainer.graph)
-        Seen(trainer.batch, trainer.on).reduce(terms[0], out).backward()
+        out = said(trainer)
+        terms[0].value(out, trainer.whole).backward()
     *_, last = model.lins
     assert last.weight.grad is None
     assert model.lins[0].weight.grad.abs().sum() > 0

@@ -6,8 +6,9 @@ from torch_geometric.utils import to_torch_csr_tensor
 from mowst.errors import InputError
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse import Rows
-from mowst.models.experts import EXPERTS, GCN, NarrowGCNConv, Residual, expert
-from mowst.models.mixture import run_module
+from mowst.models.experts import EXPERTS, GCN, Residual, expert
+from mowst.models.layers import NarrowGCNConv
+from mowst.models.reads import reads_of, run_module
 
 NAMES = EXPERTS.names
 GNNS = [name for name in NAMES if name != "mlp"]
@@ -38,8 +39,10 @@ def test_renumbering_the_nodes_renumbers_the_logits(tiny, name):
         moved_edges = place[tiny.edge_index]
         if isinstance(edges, Adjacency):
             moved_edges = Adjacency.from_edge_index(moved_edges, 60)
-        moved = run_module(model, tiny.x[order], moved_edges)
-        torch.testing.assert_close(moved, run_module(model, tiny.x, edges)[order], atol=1e-5, rtol=1e-4)
+        moved = run_module(model, reads_of(model), tiny.x[order], moved_edges)
+        torch.testing.assert_close(
+            moved, run_module(model, reads_of(model), tiny.x, edges)[order], atol=1e-5, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,7 +50,7 @@ def test_the_prepared_adjacency_changes_no_logits_and_no_gradients(tiny, name):
     results = []
     for edges in (tiny.edge_index, Adjacency.from_edge_index(tiny.edge_index, 60)):
         model = build(name)
-        logits = run_module(model, tiny.x, edges)
+        logits = run_module(model, reads_of(model), tiny.x, edges)
         logits.square().sum().backward()
         results.append([logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
     for plain, prepared in zip(*results, strict=True):
@@ -153,7 +156,7 @@ def test_any_pyg_model_by_dotted_path(tiny):
 
 def test_plain_pyg_gcn_takes_the_prepared_adjacency(tiny):
     model = expert("torch_geometric.nn.models:GCN", 8, 3, hidden_channels=8, num_layers=2, dropout=0.0).eval()
-    prepared = run_module(model, tiny.x, Adjacency.from_edge_index(tiny.edge_index, 60))
+    prepared = run_module(model, reads_of(model), tiny.x, Adjacency.from_edge_index(tiny.edge_index, 60))
     torch.testing.assert_close(prepared, model(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)
     csr = to_torch_csr_tensor(tiny.edge_index.flip(0), size=(60, 60))
     torch.testing.assert_close(model(tiny.x, csr), model(tiny.x, tiny.edge_index), atol=1e-5, rtol=1e-4)

@@ -4,16 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from graphkd import KD, DistillationLoss, build
+from graphkd import KD, DistillationLoss, Signals, build
 from mowst import Config, ExpertConfig, GateConfig, InputError, Mixture, Mowst, PowerGate, expert
 from mowst.data import load
 from mowst.evaluation.metrics import accuracy, pooled
-from mowst.models.gates import DispersionGate, Gated
-from mowst.run import run
+from mowst.experiment.runs import run
+from mowst.models.gates import Asks, DispersionGate
+from mowst.models.outputs import Gated
 from mowst.training.distillation import Distill
 from mowst.training.objectives import separate
 from mowst.training.phases import Phase, Term
-from mowst.training.regimes import Schedule, solo
+from mowst.training.regimes import solo
+from mowst.training.schedule import Schedule
 from mowst.training.trainer import Trainer
 
 HERE = __name__
@@ -70,7 +72,7 @@ class Fixed(nn.Module):
 class Fuses(nn.Module):
     """A gate that sees both experts and multiplies their opinions."""
 
-    needs_strong = True
+    asks = Asks(strong=True, scale=True)
 
     def __init__(self, dispersions, detach=False):
         super().__init__()
@@ -139,27 +141,24 @@ def test_a_teacher_is_attached_as_one_more_term(tiny):
     for loss in (KD(temperature=1.0), Squared()):
         torch.manual_seed(0)
         student = expert("mlp", 8, 3, hidden_channels=32, num_layers=2)
-        data = tiny.clone()
-        data.teacher_logits = teacher_logits
-        trainer = Trainer(student, data, lambda out, y: pooled(out, (y + 1) % 3, accuracy))
+        teacher = Signals(teacher_logits)
+        trainer = Trainer(student, tiny, lambda out, y: pooled(out, (y + 1) % 3, accuracy), teacher=teacher)
         trainer.fit(Phase("distil", ("",), (Term(Distill(loss), on="all"),), epochs=150, lr=0.02))
-        assert trainer.best_score > 0.7
+        assert trainer.best.score > 0.7
 
 
 def test_a_mixture_learns_from_a_teacher_too(tiny):
-    data = tiny.clone()
-    data.teacher_logits = 4 * torch.nn.functional.one_hot(tiny.y, 3).float()
+    teacher = Signals(4 * torch.nn.functional.one_hot(tiny.y, 3).float())
     model = Mowst(expert("mlp", 8, 3, hidden_channels=8, num_layers=2), Backbone(8, 3), PowerGate())
-    trainer = Trainer(model, data, lambda out, y: pooled(out, y, accuracy))
+    trainer = Trainer(model, tiny, lambda out, y: pooled(out, y, accuracy), teacher=teacher)
     terms = Term(separate), Term(Distill(KD(), "weak"), weight=0.5, on="all")
     assert trainer.fit(Phase("both", ("weak", "strong"), terms, epochs=60))
 
 
 def test_solo_takes_further_terms(tiny):
-    data = tiny.clone()
-    data.teacher_logits = torch.zeros(60, 3)
     student = expert("mlp", 8, 3, hidden_channels=8, num_layers=2)
-    trainer = Trainer(student, data, lambda out, y: pooled(out, y, accuracy))
+    teacher = Signals(torch.zeros(60, 3))
+    trainer = Trainer(student, tiny, lambda out, y: pooled(out, y, accuracy), teacher=teacher)
     solo(trainer, Schedule(epochs=2), extra=[Term(Distill(KD()), on="all")])
     assert len(trainer.history) == 2
 

@@ -7,12 +7,12 @@ from torch import nn
 from torch_geometric.nn import SGConv, models
 from torch_geometric.utils import k_hop_subgraph
 
-from mowst.inference.frontier import Costs, at_nodes, depth, run_frontier
 from mowst.inference import frontier
+from mowst.inference.frontier import Costs, at_nodes, run_frontier
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import prepare_features
 from mowst.models.experts import EXPERTS, expert
-from mowst.models.mixture import run_module
+from mowst.models.reads import Reads, reads_of, run_module
 
 N = 300
 GNNS = [name for name in EXPERTS.names if name != "mlp"]
@@ -46,8 +46,8 @@ def build(name: str, num_layers: int = 2, **options) -> nn.Module:
 @pytest.mark.parametrize("norm", ["pair_norm", "graph_norm", "layer_norm", "batch_norm"])
 def test_an_mlp_is_cut_only_where_its_norm_looks_at_single_nodes(norm):
     model = build("mlp", 2, norm=norm)
-    whole = run_module(model, features(), edges(False))
-    some, touched = at_nodes(model, features(), edges(False), torch.tensor([5, 200]))
+    whole = run_module(model, reads_of(model), features(), edges(False))
+    some, touched = at_nodes(model, reads_of(model), features(), edges(False), torch.tensor([5, 200]))
     torch.testing.assert_close(some, whole[[5, 200]])
     assert (touched.nodes == 2) == (norm in ("layer_norm", "batch_norm"))
 
@@ -75,13 +75,15 @@ def test_a_cut_answers_as_the_whole_graph_does(name, directed, nodes):
     adjacency = Adjacency.from_edge_index(edge_index, N)
     for num_layers in (1, 3):
         model = build(name, num_layers)
-        assert depth(model) == (0 if name == "mlp" else num_layers), "no expert by name is run whole for a few nodes"
+        reads, edgeless = reads_of(model), name == "mlp"
+        told = (0, False) if edgeless else (num_layers, True)
+        assert (reads.hops, reads.by_layer) == told, "no expert by name is run whole for a few nodes"
         with torch.no_grad():
-            want = run_module(model, features(), adjacency)[nodes]
-            plain = run_module(model, features(), edge_index)[nodes]
+            want = run_module(model, reads, features(), adjacency)[nodes]
+            plain = run_module(model, reads, features(), edge_index)[nodes]
         for graph in (adjacency, edge_index):
-            got, touched = at_nodes(model, features(), graph, nodes)
-            assert touched.nodes == len(nodes) if name == "mlp" else touched.nodes >= len(nodes)
+            got, touched = at_nodes(model, reads, features(), graph, nodes)
+            assert touched.nodes == len(nodes) if edgeless else touched.nodes >= len(nodes)
             torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(got, plain, atol=1e-5, rtol=1e-4)
 
@@ -104,10 +106,10 @@ OPTIONS = [
 def test_options_and_sparse_features_change_nothing_of_it(name, options, sparse):
     model, adjacency, nodes = build(name, **options), Adjacency.from_edge_index(edges(), N), torch.tensor([9, 200, 4])
     x = features(sparse)
-    got, touched = at_nodes(model, x, adjacency, nodes)
+    got, touched = at_nodes(model, reads_of(model), x, adjacency, nodes)
     assert touched.nodes < N / 2
     with torch.no_grad():
-        want = run_module(model, x, adjacency)[nodes]
+        want = run_module(model, reads_of(model), x, adjacency)[nodes]
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
@@ -116,9 +118,12 @@ def test_weights_of_edges_are_kept():
     weight = torch.rand(edges().size(1), generator=torch.Generator().manual_seed(2))
     adjacency, nodes = Adjacency.from_edge_index(edges(), N, weight), torch.arange(0, 60, 7)
     for name in ("gcn", "sage", "gin"):
+        model = build(name)
+        reads = reads_of(model)
         with torch.no_grad():
-            want = run_module(build(name), features(), adjacency)[nodes]
-        torch.testing.assert_close(at_nodes(build(name), features(), adjacency, nodes)[0], want, atol=1e-5, rtol=1e-5)
+            want = run_module(model, reads, features(), adjacency)[nodes]
+        got, _ = at_nodes(model, reads, features(), adjacency, nodes)
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.usefixtures("always_cut")
@@ -127,7 +132,8 @@ def test_weights_of_edges_are_kept():
 def test_the_touched_are_counted_as_pyg_and_networkx_count_them(hops, directed):
     edge_index, nodes = edges(directed), torch.tensor([5, 33, 295])
     adjacency = Adjacency.from_edge_index(edge_index, N)
-    _, touched = at_nodes(build("sage", hops), features(), adjacency, nodes)
+    model = build("sage", hops)
+    _, touched = at_nodes(model, reads_of(model), features(), adjacency, nodes)
     within = k_hop_subgraph(nodes, hops, edge_index, num_nodes=N)[0]
     inner = k_hop_subgraph(nodes, hops - 1, edge_index, num_nodes=N)[0] if hops > 1 else nodes
     assert touched == (len(within), int(torch.isin(edge_index[1], inner).sum()), N, edge_index.size(1))
@@ -141,8 +147,8 @@ def test_the_touched_are_counted_as_pyg_and_networkx_count_them(hops, directed):
 
 @pytest.mark.usefixtures("always_cut")
 def test_normalised_graphs_count_their_self_loops():
-    adjacency, nodes = Adjacency.from_edge_index(edges(), N), torch.tensor([295])
-    _, touched = at_nodes(build("gcn"), features(), adjacency, nodes)
+    model, adjacency, nodes = build("gcn"), Adjacency.from_edge_index(edges(), N), torch.tensor([295])
+    _, touched = at_nodes(model, reads_of(model), features(), adjacency, nodes)
     assert touched == (1, 1, N, len(adjacency.gcn().rows.column))
 
 
@@ -155,6 +161,8 @@ class OwnForward(models.GraphSAGE):
 
 class OwnLayers(models.GraphSAGE):
     """Says how its layers go one by one."""
+
+    reads = Reads(hops=2, adjacency=True, sparse=True, by_layer=True)
 
     def forward(self, x, edge_index):
         return super().forward(2 * x, edge_index)
@@ -206,30 +214,32 @@ UNKNOWN = {
 @pytest.mark.parametrize("model", UNKNOWN.values(), ids=UNKNOWN)
 def test_what_is_not_known_for_certain_runs_on_the_whole_graph(model):
     adjacency, nodes = Adjacency.from_edge_index(edges(), N), torch.tensor([7, 2])
-    assert depth(model) is None
-    got, touched = at_nodes(model.eval(), features(), adjacency, nodes)
+    assert (reads_of(model).hops, reads_of(model).by_layer) == (None, False)
+    got, touched = at_nodes(model.eval(), reads_of(model), features(), adjacency, nodes)
     assert (touched.nodes, touched.edges) == (touched.of_nodes, touched.of_edges) == (N, edges().size(1))
     with torch.no_grad():
-        torch.testing.assert_close(got, run_module(model, features(), adjacency)[nodes])
+        torch.testing.assert_close(got, run_module(model, reads_of(model), features(), adjacency)[nodes])
 
 
 @pytest.mark.usefixtures("always_cut")
 def test_a_model_that_says_how_its_layers_go_can_be_cut():
     model, adjacency, nodes = OwnLayers(12, 8, 2, 4).eval(), Adjacency.from_edge_index(edges(), N), torch.tensor([7, 2])
-    got, touched = at_nodes(model, features(), adjacency, nodes)
-    assert (depth(model), touched.nodes < N) == (2, True)
+    got, touched = at_nodes(model, reads_of(model), features(), adjacency, nodes)
+    assert touched.nodes < N
     with torch.no_grad():
-        torch.testing.assert_close(got, run_module(model, features(), adjacency)[nodes])
+        torch.testing.assert_close(got, run_module(model, reads_of(model), features(), adjacency)[nodes])
 
 
 def test_the_cheaper_is_chosen():
     """A node in a large sparse graph is cut out, most of its nodes are not, and nor is anything of a tiny one."""
     large, model = 20_000, build("gcn", hidden_channels=256)
+    reads = reads_of(model)
     edge_index = torch.randint(large, (2, 3 * large), generator=torch.Generator().manual_seed(0))
     adjacency, x = Adjacency.from_edge_index(edge_index, large), torch.randn(large, 12)
-    assert at_nodes(model, x, adjacency, torch.tensor([3]))[1].nodes < 200
-    assert at_nodes(model, x, adjacency, torch.arange(large // 2))[1].nodes == large
-    assert at_nodes(model, features(), Adjacency.from_edge_index(edges(), N), torch.tensor([3]))[1].nodes == N
+    assert at_nodes(model, reads, x, adjacency, torch.tensor([3]))[1].nodes < 200
+    assert at_nodes(model, reads, x, adjacency, torch.arange(large // 2))[1].nodes == large
+    tiny = Adjacency.from_edge_index(edges(), N)
+    assert at_nodes(model, reads, features(), tiny, torch.tensor([3]))[1].nodes == N
 
 
 def test_the_search_stops_where_it_becomes_too_dear():
@@ -254,7 +264,7 @@ def test_layers_see_no_more_than_their_own_ring(monkeypatch):
     model, adjacency = build("sage", 3), Adjacency.from_edge_index(edges(), N)
     cut = frontier.frontier(adjacency.rows, torch.tensor([5, 33]), 3)
     widths, run_layer = [], frontier.run_layer
-    monkeypatch.setattr(frontier, "run_layer", lambda *args: widths.append(len(args[2])) or run_layer(*args))
-    run_frontier(model, features(), cut)
+    monkeypatch.setattr(frontier, "run_layer", lambda *args: widths.append(len(args[3])) or run_layer(*args))
+    run_frontier(model, reads_of(model), features(), cut)
     assert widths == list(cut.sizes[:0:-1])
     assert sorted(widths, reverse=True) == widths

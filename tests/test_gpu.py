@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
+from mowst.experiment.runs import run
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.attention import AttentionConv
 from mowst.models.experts import EXPERTS
 from mowst.models.gates import GATES
-from mowst.models.mixture import run_module
-from mowst.run import run
+from mowst.models.reads import reads_of, run_module
 from mowst.training.objectives import OBJECTIVES
 from tests.test_attention import LAYERS
 from tests.test_propagation import N, edges
@@ -27,8 +27,8 @@ pytestmark = [
 def test_experts_agree(tiny, name):
     model = expert(name, 8, 3, hidden_channels=16, num_layers=2, norm="layer_norm").double()
     x, adjacency = tiny.x.double(), Adjacency.from_edge_index(tiny.edge_index, 60)
-    there = run_module(copy.deepcopy(model).cuda(), x.cuda(), adjacency.to("cuda"))
-    torch.testing.assert_close(there.cpu(), run_module(model, x, adjacency), atol=1e-6, rtol=1e-6)
+    there = run_module(copy.deepcopy(model).cuda(), reads_of(model), x.cuda(), adjacency.to("cuda"))
+    torch.testing.assert_close(there.cpu(), run_module(model, reads_of(model), x, adjacency), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)

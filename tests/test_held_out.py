@@ -15,23 +15,33 @@ from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
 
 from graphkd import kd
+from graphkd.contract import UNLABELLED
 from mowst.data.built_in import sbm
 from mowst.errors import InputError
 from mowst.evaluation import fusion
 from mowst.evaluation.calibration import like, sharpness, temperature
+from mowst.evaluation.chance import surely
 from mowst.evaluation.fusion import average
-from mowst.evaluation.metrics import accuracy, pooled, predicted, rocauc
+from mowst.evaluation.metrics import METRICS, Score, Signal, accuracy, pooled, rocauc
+from mowst.evaluation.routing import best_threshold, routable
+from mowst.experiment.bench import Bench, metric_of
 from mowst.experiment.building import build, fabric_of, prepare
 from mowst.experiment.config import Config, ExpertConfig, GateConfig
-from mowst.experiment.seed import choose_threshold, fit, fusions, routable, run_seed
+from mowst.experiment.plan import planned
+from mowst.experiment.scoring import fusions
+from mowst.experiment.seed import run_seed
 from mowst.models.experts import expert
-from mowst.models.gates import FusedGate, Gated, LearnedGate, LogisticGate, PowerGate
-from mowst.models.mixture import EXPERTS, Mixture, Mowst, hard, log_pool
-from mowst.training.held_out import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle, surely
+from mowst.models.gates import FusedGate, LearnedGate, LogisticGate, PowerGate
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import ROLES, Gated, Mixture, hard, log_pool
+from mowst.training.batches import Batch
+from mowst.training.held_out import Twins, calibrate, divide, fit_gate, mixed, rehearse, settle
 from mowst.training.objectives import cross_entropy, joint
 from mowst.training.phases import Phase, Term
-from mowst.training.regimes import Schedule, fine_tuned, held_out
-from mowst.training.trainer import HIDDEN, Trained, Trainer, snapshot
+from mowst.training.progress import snapshot
+from mowst.training.regimes import fine_tuned, held_out
+from mowst.training.schedule import Schedule
+from mowst.training.trainer import Trained, Trainer
 from tests.graphs import good
 
 
@@ -129,7 +139,7 @@ def test_a_twin_is_fitted_on_the_kept_nodes_alone(tiny):
         torch.manual_seed(0)
         trainer = Trainer(fresh(), data, score)
         twin = trainer.twin("strong", kept)
-        assert (twin.batch.y[held] == HIDDEN).all()
+        assert (twin.whole.y[held] == UNLABELLED).all()
         twin.fit(Schedule(epochs=4).phase("rehearse strong", ("",), Term(cross_entropy)))
         return snapshot(twin.model), snapshot(trainer.model)
 
@@ -149,13 +159,13 @@ def test_the_labels_of_a_fold_change_nothing_of_what_its_twins_say_but_the_tempe
     def said(data):
         torch.manual_seed(0)
         trainer = Trainer(fresh(), data, score)
-        return rehearse(trainer, Schedule(epochs=4), [fold], extra)
+        return rehearse(trainer, Schedule(epochs=4), [fold], {}, extra)
 
     fold = divide(tiny.train_mask.nonzero().squeeze(-1), tiny.y, 3)[0]
     other = copy.copy(tiny)
     other.y = tiny.y.index_copy(0, fold[1], (tiny.y[fold[1]] + 1) % 3)
     one, two = said(tiny), said(other)
-    for part in EXPERTS:
+    for part in ROLES:
         ratio = one.logits[part] / two.logits[part]
         torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio), rtol=1e-4, atol=0)
 
@@ -164,16 +174,16 @@ def test_twins_start_from_the_weights_that_the_experts_had_when_they_were_fresh(
     trainer = Trainer(fresh(), tiny, score)
     start = snapshot(trainer.model.weak)
     torch.nn.init.zeros_(next(trainer.model.weak.parameters()))
-    twin = trainer.twin("weak", trainer.on["train"])
+    twin = trainer.twin("weak", trainer.whole.on["train"])
     assert all(torch.equal(value, start[name]) for name, value in snapshot(twin.model).items())
 
 
 def test_cross_fitting_speaks_of_every_training_node_once(tiny):
     trainer = Trainer(fresh(), tiny, score)
-    twins = rehearse(trainer, Schedule(epochs=3), divide(trainer.on["train"], tiny.y, 3))
-    assert torch.equal(twins.nodes.sort().values, trainer.on["train"])
-    assert all(twins.logits[part].shape == (len(twins.nodes), 3) for part in EXPERTS)
-    assert all(0 <= twins.sharpness[part] <= 1 for part in EXPERTS)
+    twins = rehearse(trainer, Schedule(epochs=3), divide(trainer.whole.on["train"], tiny.y, 3), {})
+    assert torch.equal(twins.nodes.sort().values, trainer.whole.on["train"])
+    assert all(twins.logits[part].shape == (len(twins.nodes), 3) for part in ROLES)
+    assert all(0 <= twins.sharpness[part] <= 1 for part in ROLES)
 
 
 def test_the_experts_become_as_sharp_as_their_twins(tiny):
@@ -182,8 +192,8 @@ def test_the_experts_become_as_sharp_as_their_twins(tiny):
     goal = {"weak": 0.2, "strong": 0.7}
     calibrate(trainer.model, trainer, Twins(torch.arange(0), {}, goal))
     out = trainer.output()
-    for part in EXPERTS:
-        assert sharpness(getattr(out, part)[outside]) == pytest.approx(goal[part], abs=1e-4)
+    for part in ROLES:
+        assert sharpness(out.of(part).values[outside]) == pytest.approx(goal[part], abs=1e-4)
 
 
 # the fit of a gate
@@ -201,7 +211,7 @@ def fitted(gate, tiny, weak, strong, y, **options):
         torch.ones(len(y), dtype=torch.bool),
         torch.zeros(len(y), dtype=torch.bool),
     )
-    fit_gate(gate, twins_of(weak, strong), Trainer(torch.nn.Linear(1, 1), data, score), joint, **options)
+    fit_gate(gate, twins_of(weak, strong), Batch.of(data), joint, **options)
     return gate
 
 
@@ -218,7 +228,7 @@ def test_independent_evidence_is_added_up(tiny):
     gate = fitted(FusedGate(["max"]), tiny, weak, strong, y)
     out = mixed(gate, twins_of(weak, strong), torch.zeros(len(y), 1))
     best = accuracy((weak + strong).softmax(-1), y)
-    assert accuracy(predicted(out), y) >= best - 0.005
+    assert accuracy(out.probs(), y) >= best - 0.005
     assert best > accuracy(weak.softmax(-1), y) + 0.05
 
 
@@ -229,7 +239,7 @@ def test_an_expert_that_knows_nothing_is_left_alone(tiny):
     for weak, strong in ((good, noise), (noise, good)):
         gate = fitted(FusedGate(), tiny, weak, strong, y)
         out = mixed(gate, twins_of(weak, strong), torch.zeros(len(y), 1))
-        assert accuracy(predicted(out), y) >= accuracy(good.softmax(-1), y) - 0.01
+        assert accuracy(out.probs(), y) >= accuracy(good.softmax(-1), y) - 0.01
 
 
 @pytest.mark.parametrize("gate", [LogisticGate(), FusedGate(), FusedGate(["max"])])
@@ -263,10 +273,10 @@ def test_twins_are_calibrated_where_they_were_held_out(tiny, monkeypatch):
         monkeypatch.setattr("mowst.training.held_out.temperature", lambda logits, y: t)
         torch.manual_seed(0)
         trainer = Trainer(fresh(), tiny, score)
-        return rehearse(trainer, Schedule(epochs=3), divide(trainer.on["train"], tiny.y, 3)[:1])
+        return rehearse(trainer, Schedule(epochs=3), divide(trainer.whole.on["train"], tiny.y, 3)[:1], {})
 
     plain, cooled = said(1.0), said(4.0)
-    for part in EXPERTS:
+    for part in ROLES:
         torch.testing.assert_close(4 * cooled.logits[part], plain.logits[part])
         assert cooled.sharpness[part] < plain.sharpness[part]
 
@@ -328,11 +338,12 @@ def test_the_logistic_gate_is_a_logistic_regression(tiny):
 
 def test_the_regime_keeps_the_experts_trained_alone_and_calibrates_them(tiny):
     torch.manual_seed(0)
-    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in EXPERTS}
-    trainer = Trainer(fresh(), tiny, score, trained=alone)
+    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in ROLES}
+    taken = []
+    trainer = Trainer(fresh(), tiny, score, alone=lambda part: taken.append(part) or alone[part])
     held_out(trainer, Schedule(epochs=5))
-    assert trainer.taken == set(EXPERTS)
-    for part in EXPERTS:
+    assert sorted(taken) == ["strong", "weak"]
+    for part in ROLES:
         now = snapshot(trainer.model.get_submodule(part))
         assert all(torch.equal(now[name], value) for name, value in alone[part].state.items())
     assert (trainer.model.temperature != 1).all()
@@ -344,8 +355,8 @@ def test_the_strong_expert_teaches_the_weak_one_and_twin_teaches_twin(tiny):
     def distances(*extra):
         torch.manual_seed(0)
         trainer = Trainer(fresh(), tiny, score)
-        held_out(trainer, Schedule(epochs=40, patience=40), extra=extra)
-        out, twins = trainer.output(), trainer.twins.logits
+        outcome = held_out(trainer, Schedule(epochs=40, patience=40), extra=extra)
+        out, twins = trainer.output(), outcome.twins.logits
         return float(kd(out.weak, out.strong, 1.0).mean()), float(kd(twins["weak"], twins["strong"], 1.0).mean())
 
     alone, taught = distances(), distances(soft_labels(20.0))
@@ -363,37 +374,34 @@ def test_experts_trained_on_together_are_kept_where_that_is_better_by_more_than_
         regime(trainer, schedule)
     assert [line["phase"] for line in tuned.history[len(held.history) :]] == ["fine-tune"] * 20
     states = [trainer.model.state_dict() for trainer in (held, tuned)]
-    same = {name: all(map(torch.equal, *(parts(state, name) for state in states))) for name in (*EXPERTS, "gate")}
+    same = {name: all(map(torch.equal, *(parts(state, name) for state in states))) for name in (*ROLES, "gate")}
     assert same == {"weak": not sure, "strong": not sure, "gate": True}
     assert bool(tuned.model.threshold.isnan()) is sure  # a router's own threshold is of the experts of before
     assert held.model.threshold == 0.5
-    out = predicted(tuned.output())[tiny.val_mask]
-    assert tuned.best_score == pytest.approx(likely(out.log(), tiny.y[tiny.val_mask]))
+    assert tuned.best.score == pytest.approx(likely(tuned.output().rows(tiny.val_mask), tiny.y[tiny.val_mask]))
 
 
-@pytest.mark.parametrize("metric", [accuracy, rocauc])
+@pytest.mark.parametrize("metric", ["accuracy", "rocauc"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_threshold_that_is_chosen_routes_best_by_the_metric_of_the_graph(tiny, metric, seed):
     torch.manual_seed(seed)
     data = copy.copy(tiny)
-    data.y, data.metric = torch.randint(2, (60,)), metric.__name__
-    weak, strong = (torch.randn(60, 2) + torch.randn(60, 1) * torch.eye(2)[data.y] for _ in EXPERTS)
-    out = Mixture(weak, strong, torch.rand(60))
-    model = build(Config(), 8, 2)
-    choose_threshold(model, out, data)
-    val = [Mixture(*(part[data.val_mask] for part in hard(out, float(t))[:3])) for t in (*out.confidence, 2.0)]
-    every = [pooled(each, data.y[data.val_mask], metric) for each in val]
-    seen = Mixture(*(part[data.val_mask] for part in hard(out, float(model.threshold))[:3]))
-    assert pooled(seen, data.y[data.val_mask], metric) == pytest.approx(max(every))
+    data.y, data.metric = torch.randint(2, (60,)), metric
+    weak, strong = (torch.randn(60, 2) + torch.randn(60, 1) * torch.eye(2)[data.y] for _ in ROLES)
+    out, y = Mixture(weak, strong, torch.rand(60)), data.y[data.val_mask]
+    chosen = best_threshold(out.rows(data.val_mask), y, metric_of(data))
+    val = [hard(out, float(t)).rows(data.val_mask) for t in (*out.confidence, 2.0)]
+    every = [pooled(each, y, METRICS.lookup(metric)) for each in val]
+    seen = hard(out, chosen).rows(data.val_mask)
+    assert pooled(seen, y, METRICS.lookup(metric)) == pytest.approx(max(every))
 
 
 def test_a_threshold_is_chosen_by_accuracy_where_the_metric_has_no_value(tiny):
     data = copy.copy(tiny)
     data.y, data.metric = torch.zeros(60, dtype=torch.long), "rocauc"  # no validation node of class 1
     right, wrong = torch.tensor([[1.0, 0.0], [0.0, 1.0]])[:, None].expand(2, 60, 2)
-    model = build(Config(), 8, 2)
-    choose_threshold(model, Mixture(wrong, right, torch.rand(60)), data)
-    assert model.threshold == float("inf")
+    out = Mixture(wrong, right, torch.rand(60)).rows(data.val_mask)
+    assert best_threshold(out, data.y[data.val_mask], metric_of(data)) == float("inf")
 
 
 def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_experts(monkeypatch):
@@ -401,11 +409,10 @@ def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_ex
     run = run_seed(Config(dataset="tests.graphs:good", regime="fine-tuned", epochs=20, lr=0.02, device="cpu"), 0)
     mixture, data, val = run.fitted["mixture"], run.data, run.data.val_mask
     found = float(mixture.model.threshold)
-    out = routable(mixture.model, mixture.output, data)
+    out = routable(mixture.model, mixture.output, data.x)
     assert not torch.equal(out.confidence, mixture.output.confidence)
-    choose_threshold(mixture.model, out, data)
-    assert float(mixture.model.threshold) == found
-    seen = [100 * pooled(logits[val], data.y[val], accuracy) for logits in mixture.output[:2]]
+    assert best_threshold(out.rows(val), data.y[val], metric_of(data)) == found
+    seen = [100 * pooled(mixture.output.of(part).rows(val), data.y[val], accuracy) for part in ROLES]
     assert run.scores["routed"]["val"] >= max(seen) - 1e-4
 
 
@@ -414,14 +421,14 @@ def test_plain_fusions_are_of_the_experts_trained_alone(monkeypatch, regime):
     monkeypatch.setattr("mowst.training.regimes.surely", lambda *outputs: True)
     run = run_seed(Config(dataset="tests.graphs:good", regime=regime, epochs=20, lr=0.002, seeds=1, signal="loss"), 0)
     found = fusions(run.fitted, run.data)["calibrated"]
-    for part, temperature_ in zip(EXPERTS, run.fitted["mixture"].model.temperature, strict=True):
-        torch.testing.assert_close(getattr(found, part), run.fitted[part].output / temperature_)
+    for part, temperature_ in zip(ROLES, run.fitted["mixture"].model.temperature, strict=True):
+        torch.testing.assert_close(getattr(found, part), run.fitted[part].output.values / temperature_)
     moved = not torch.allclose(found.weak, run.fitted["mixture"].output.weak)
     assert moved == (regime == "fine-tuned")
 
 
 def likely(out, y):
-    return float(predicted(out).gather(-1, y[:, None]).log().mean())
+    return float(out.probs().gather(-1, y[:, None]).log().mean())
 
 
 def parts(state, part):
@@ -430,32 +437,40 @@ def parts(state, part):
 
 def test_a_taught_weak_expert_is_trained_anew_and_judged_alone(tiny):
     torch.manual_seed(0)
-    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in EXPERTS}
-    trainer = Trainer(fresh(), tiny, score, trained=alone)
+    alone = {part: Trained(snapshot(fresh(seed=7).get_submodule(part)), epochs=3) for part in ROLES}
+    taken = []
+    trainer = Trainer(fresh(), tiny, score, alone=lambda part: taken.append(part) or alone[part])
     held_out(trainer, Schedule(epochs=5), extra=[soft_labels()])
-    assert trainer.taken == {"strong"}
+    assert taken == ["strong"]
     strong = snapshot(trainer.model.strong)
     assert all(torch.equal(strong[name], value) for name, value in alone["strong"].state.items())
     best = max(line["val"] for line in trainer.history if line["phase"] == "pretrain weak")
-    weak = pooled(trainer.output().weak[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
+    weak = pooled(trainer.output().of("weak").rows(tiny.val_mask), tiny.y[tiny.val_mask], accuracy)
     assert weak >= best - 1e-6
 
 
-def test_a_twin_is_trained_as_long_as_its_expert_was_best_and_keeps_its_last_weights(tiny):
+def test_a_twin_is_trained_as_long_as_its_expert_was_best_and_keeps_its_last_weights(tiny, monkeypatch):
+    lengths = {}
+
+    def watched(trainer, schedule, folds, best, extra=()):
+        lengths.update(best)
+        return rehearse(trainer, schedule, folds, best, extra)
+
+    monkeypatch.setattr("mowst.training.regimes.rehearse", watched)
     torch.manual_seed(0)
     trainer = Trainer(fresh(), tiny, score)
     held_out(trainer, Schedule(epochs=20, patience=20))
-    for part in EXPERTS:
+    for part in ROLES:
         scores = [line["val"] for line in trainer.history if line["phase"] == f"pretrain {part}"]
         (twin,) = (line for line in trainer.history if line["phase"] == f"rehearse {part}")
-        assert twin["epoch"] == max(1, trainer.lengths[part])
-        assert trainer.lengths[part] in (0, scores.index(max(scores)) + 1)
+        assert twin["epoch"] == max(1, lengths[part])
+        assert lengths[part] in (0, scores.index(max(scores)) + 1)
     scores = iter((0.9, 0.1))
     unsure = Trainer(fresh(), tiny, lambda out, y: next(scores))
     before = snapshot(unsure.model)
     for _ in range(2):
         unsure.fit(Phase("p", ("",), (Term(joint),), epochs=2, eval_every=2, last=True))
-    assert unsure.best_score == 0.1, "the first phase had the better score"
+    assert unsure.best.score == 0.1, "the first phase had the better score"
     assert any(not torch.equal(value, before[name]) for name, value in snapshot(unsure.model).items())
 
 
@@ -472,8 +487,8 @@ def test_a_gate_that_validates_worse_than_its_start_by_more_than_chance_is_not_k
     torch.manual_seed(0)
     trainer = Trainer(fresh(Spoilt()), tiny, score)
     held_out(trainer, Schedule(epochs=30))
-    strong = pooled(trainer.output().strong[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
-    weak = pooled(trainer.output().weak[tiny.val_mask], tiny.y[tiny.val_mask], accuracy)
+    strong = pooled(trainer.output().of("strong").rows(tiny.val_mask), tiny.y[tiny.val_mask], accuracy)
+    weak = pooled(trainer.output().of("weak").rows(tiny.val_mask), tiny.y[tiny.val_mask], accuracy)
     assert weak < strong, "the graph must tell the two apart"
     assert (trainer.model.gate.linear.weight == 0).all()
 
@@ -512,10 +527,10 @@ def settled(monkeypatch, more: int, router=None) -> Trainer:
     data = Data(x=torch.zeros(300, 1), y=y, edge_index=torch.zeros(2, 0, dtype=torch.long), num_nodes=300)
     data.train_mask, data.val_mask = index >= 200, index < 200
     trainer = Trainer(Mowst(Said(logits["weak"]), Said(logits["strong"]), FusedGate(), router), data, score)
-    sharp = {part: sharpness(logits[part][:200]) for part in EXPERTS}
-    twins = Twins(index[200:], {part: logits[part][200:] for part in EXPERTS}, sharp)
+    sharp = {part: sharpness(logits[part][:200]) for part in ROLES}
+    twins = Twins(index[200:], {part: logits[part][200:] for part in ROLES}, sharp)
     monkeypatch.setattr("mowst.training.held_out.fit_gate", lambda *_: None)
-    settle(trainer, twins, joint)
+    settle(trainer.model, trainer, twins, joint)
     return trainer
 
 
@@ -532,7 +547,7 @@ def test_the_fit_is_left_for_one_expert_only_where_that_is_better_by_more_than_c
 def test_nodes_are_routed_by_the_router_unless_one_expert_alone_is_better(monkeypatch, more, trust, threshold):
     trainer = settled(monkeypatch, more, Trusting(trust))
     assert trainer.model.threshold == threshold
-    assert trainer.best_state["threshold"] == threshold
+    assert trainer.best.weights["threshold"] == threshold
 
 
 class Remembering(torch.nn.Module):
@@ -566,26 +581,24 @@ def test_a_loss_with_parameters_carries_no_label_into_a_twin(tiny):
 @pytest.mark.parametrize("known", [False, True], ids=["drawn", "closed form"])
 @pytest.mark.parametrize("n", [400, 90_000])
 @pytest.mark.parametrize("shift", [0.0, 0.3, 0.8, 1.2, 3.0])
-def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(tiny, shift, n, known):
+def test_sure_is_what_is_better_by_a_standard_error_of_the_difference(shift, n, known):
     """Whether a score is drawn or says what it is the mean of; a draw has less than the larger number."""
     torch.manual_seed(0)
     one, other = torch.randn(2, n)
     gain = one - other
     one = one - gain.mean() + shift * gain.std() / n**0.5
-    trainer = Trainer(fresh(), tiny, lambda out, y: float(out.confidence.mean()))
+    score = Score.of(lambda out, y: float(out.confidence.mean()))
     if known:
-        trainer.score.mean_of = lambda out, y: out.confidence
-    trainer.val_y = torch.zeros(n)
+        score = Score(Signal(score.signal.score, lambda out, y, metric: out.confidence), accuracy)
     as_mixture = (Mixture(torch.zeros(n, 2), torch.zeros(n, 2), said) for said in (one, other))
-    assert surely(trainer, *as_mixture) is (shift > 1)
+    assert surely(score, torch.zeros(n), *as_mixture) is (shift > 1)
 
 
 @pytest.mark.parametrize(("positives", "sure"), [(3, True), (1, True), (0, False)])
-def test_draws_whose_score_is_no_number_are_left_out(tiny, positives, sure):
-    trainer = Trainer(fresh(), tiny, partial(pooled, metric=rocauc))
-    trainer.val_y = (torch.arange(200) < positives).long()
-    right = torch.stack([torch.zeros(200), 2.0 * trainer.val_y - 1 + torch.linspace(-0.1, 0.1, 200)], dim=-1)
-    assert surely(trainer, average(right, right), average(-right, -right)) == sure
+def test_draws_whose_score_is_no_number_are_left_out(positives, sure):
+    y = (torch.arange(200) < positives).long()
+    right = torch.stack([torch.zeros(200), 2.0 * y - 1 + torch.linspace(-0.1, 0.1, 200)], dim=-1)
+    assert surely(Score.of(partial(pooled, metric=rocauc)), y, average(right, right), average(-right, -right)) == sure
 
 
 @pytest.mark.parametrize(("regime", "there"), [("held-out", True), ("joint", False), ("alternate", False)])
@@ -632,22 +645,22 @@ def test_stacking_is_scikit_learns_regression_and_predicts_its_own_rows_out_of_f
     found = fusion.stacked(weak, strong, y, nodes)
     inputs = np.concatenate([log_softmax(weak.double(), -1), log_softmax(strong.double(), -1)], -1)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(inputs[::2], y[::2])
-    assert np.allclose(found[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-4)
-    assert not np.allclose(found[::2], model.predict_log_proba(inputs[::2]), atol=1e-2)
+    assert np.allclose(found.values[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-4)
+    assert not np.allclose(found.values[::2], model.predict_log_proba(inputs[::2]), atol=1e-2)
 
 
 def test_stacking_survives_classes_without_a_validation_node():
     y = torch.arange(30) % 3
     weak, strong = torch.randn(2, 30, 3)
     some = torch.tensor([0, 1, 3, 4])
-    assert (fusion.stacked(weak, strong, y, some).argmax(-1) != 2).all()
-    assert (fusion.stacked(weak, strong, y, torch.tensor([0, 3])).argmax(-1) == 0).all()
+    assert (fusion.stacked(weak, strong, y, some).values.argmax(-1) != 2).all()
+    assert (fusion.stacked(weak, strong, y, torch.tensor([0, 3])).values.argmax(-1) == 0).all()
 
 
 def test_evidence_is_the_product_of_the_two_predictions():
     weak, strong = torch.randn(2, 9, 4)
     product = weak.softmax(-1) * strong.softmax(-1)
-    assert torch.allclose(predicted(fusion.evidence(weak, strong)), product / product.sum(-1, keepdim=True), atol=1e-6)
+    assert torch.allclose(fusion.evidence(weak, strong).probs(), product / product.sum(-1, keepdim=True), atol=1e-6)
 
 
 def test_the_fused_gate_contains_the_experts_and_the_plain_pools():
@@ -655,11 +668,11 @@ def test_the_fused_gate_contains_the_experts_and_the_plain_pools():
     for start, expected in (
         ((1e-9, 1.0), strong.softmax(-1)),
         ((1.0, 1e-9), weak.softmax(-1)),
-        ((1.0, 1.0), predicted(fusion.evidence(weak, strong))),
-        ((0.5, 0.5), predicted(Mixture(weak, strong, torch.full((9,), 0.5), torch.ones(9)))),
+        ((1.0, 1.0), fusion.evidence(weak, strong).probs()),
+        ((0.5, 0.5), Mixture(weak, strong, torch.full((9,), 0.5), torch.ones(9)).probs()),
     ):
         gate = FusedGate(start=start)
-        assert torch.allclose(predicted(Mixture(weak, strong, *gate(weak, weak, strong))), expected, atol=1e-5)
+        assert torch.allclose(Mixture(weak, strong, *gate(weak, weak, strong)).probs(), expected, atol=1e-5)
 
 
 # who is who
@@ -671,14 +684,16 @@ def test_on_a_block_model_the_router_finds_the_nodes_whose_features_say_nothing(
     data = sbm(0, useless_features=0.5, useless_edges=0.0, signal=3.2, homophily=0.6, degree=8.0)
     options = {"hidden_channels": 32, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
     config = Config(epochs=60, weak=ExpertConfig("mlp", **options), strong=ExpertConfig("gcn", **options), device="cpu")
-    ready, fabric = prepare(data, config, torch.device("cpu")), fabric_of(config)
-    alone = {part: fit(part, config, ready, seed, fabric) for part in EXPERTS}
-    mixture = fit("mixture", config, ready, seed, fabric, alone=alone)
+    ready = prepare(data, config, torch.device("cpu"))
+    bench = Bench(config, planned(config), ready, seed, fabric_of(config))
+    alone, mixture = {part: bench.train(part) for part in ROLES}, bench.train("mixture")
     test, useful = data.test_mask, ~data.feature_useless[data.test_mask]
-    confidence = routable(mixture.model, mixture.output, ready).confidence[test]
+    confidence = routable(mixture.model, mixture.output, ready.x).confidence[test]
     assert roc_auc_score(useful, confidence) >= 0.9
-    right = {name: accuracy(predicted(done.output)[test], data.y[test]) for name, done in alone.items()}
-    oracle = torch.where(useful, *((alone[part].output[test].argmax(-1) == data.y[test]).float() for part in EXPERTS))
-    mixed_right = accuracy(predicted(mixture.output)[test], data.y[test])
+    right = {name: accuracy(done.output.probs()[test], data.y[test]) for name, done in alone.items()}
+    oracle = torch.where(
+        useful, *((alone[part].output.values[test].argmax(-1) == data.y[test]).float() for part in ROLES)
+    )
+    mixed_right = accuracy(mixture.output.probs()[test], data.y[test])
     assert mixed_right >= max(right.values()) - 0.01
     assert mixed_right >= float(oracle.mean()) - 0.01

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from mowst import InputError, LearnedGate, Mowst, PowerGate, expert
-from mowst.evaluation.metrics import predicted
 from mowst.inference.frontier import Costs
 from mowst.inference.modes import INFERENCE, Kept, answer, predict
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import prepare_features
-from mowst.models.gates import Gated
+from mowst.models.gates import Asks
+from mowst.models.outputs import Gated
+from mowst.models.reads import Reads
 
 N, C = 200, 3
 EDGES = torch.randint(N - 5, (2, 2 * N), generator=torch.Generator().manual_seed(0))
@@ -26,7 +27,7 @@ def always_cut(monkeypatch):
 class Counting(nn.Module):
     """An expert that notes how many nodes it answers for."""
 
-    sees_edges = False
+    reads = Reads(hops=0)
 
     def __init__(self, seed: int):
         super().__init__()
@@ -41,7 +42,7 @@ class Counting(nn.Module):
 class LooksAtBoth(nn.Module):
     """A gate that needs the strong expert, and pools logarithmically."""
 
-    needs_strong = True
+    asks = Asks(strong=True, scale=True)
 
     def forward(self, weak_logits, x, strong_logits=None):
         confidence = (weak_logits.amax(-1) - strong_logits.amax(-1)).sigmoid()
@@ -84,10 +85,10 @@ def test_some_nodes_are_answered_for_as_all_are(strong, gate, plain):
 def test_the_whole_graph_is_answered_for_as_by_the_model_itself():
     model = mixture().eval()
     out = model(X, graph())
-    assert torch.equal(predict(model, X, graph()), predicted(out))
+    assert torch.equal(predict(model, X, graph()), out.probs())
     assert not model.training
     with torch.no_grad():
-        assert torch.equal(predicted(out), predicted(model(X, graph())))
+        assert torch.equal(out.probs(), model(X, graph()).probs())
 
 
 @pytest.mark.parametrize("gate", [PowerGate(), LooksAtBoth()])
@@ -149,7 +150,7 @@ def test_the_logits_are_calibrated_wherever_they_are_run():
     model = mixture().eval()
     model.temperature.copy_(torch.tensor([3.0, 0.2]))
     with torch.no_grad():
-        want = predicted(model(X, graph()))[NODES]
+        want = model(X, graph()).probs()[NODES]
     torch.testing.assert_close(predict(model, X, graph(), nodes=NODES), want)
     torch.testing.assert_close(Kept(model, X, graph()).query(NODES), want)
     routed = predict(model, X, graph(), how="routed", threshold=1.1, nodes=NODES)

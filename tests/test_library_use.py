@@ -13,7 +13,7 @@ from graphkd import NKD, Signals
 from mowst import InputError, LearnedGate, Mowst, MowstClassifier, from_networkx, load
 from mowst.inference.modes import predict
 from mowst.models.experts import EdgelessMLP
-from mowst.models.mixture import log_pool
+from mowst.models.outputs import log_pool
 
 
 def test_mowst_in_a_hand_written_loop():

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from mowst.evaluation.metrics import SIGNALS, accuracy, expected, pooled, predicted, rocauc, signal
-from mowst.models.gates import Gated, LearnedGate
-from mowst.models.mixture import Mixture, Mowst, log_pool
+from mowst.evaluation.metrics import SIGNALS, Metric, accuracy, expected, pooled, rocauc, signal
+from mowst.models.gates import Asks, LearnedGate
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import Gated, Mixture, log_pool
 from mowst.training.objectives import cross_entropy, joint, joint_logits, separate
 
 
@@ -27,22 +28,22 @@ def test_joint_objective_never_exceeds_the_separate_one():
 def test_full_or_no_confidence_is_one_expert(objective, confidence):
     out, batch = random_mixture()
     out = out._replace(confidence=torch.full_like(out.confidence, confidence))
-    expert = out.weak if confidence == 1 else out.strong
+    expert = out.of("weak" if confidence == 1 else "strong")
     torch.testing.assert_close(objective(out, batch), cross_entropy(expert, batch), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(predicted(out), expert.softmax(-1))
+    torch.testing.assert_close(out.probs(), expert.values.softmax(-1))
 
 
 def test_linear_pool_is_the_weighted_mean_of_probabilities():
     out, _ = random_mixture()
     c = out.confidence.unsqueeze(-1)
-    torch.testing.assert_close(predicted(out), c * out.weak.softmax(-1) + (1 - c) * out.strong.softmax(-1))
+    torch.testing.assert_close(out.probs(), c * out.weak.softmax(-1) + (1 - c) * out.strong.softmax(-1))
 
 
 def test_logarithmic_pool_of_scale_two_at_one_half_is_bayes_rule():
     out, _ = random_mixture()
     out = out._replace(confidence=torch.full_like(out.confidence, 0.5), scale=torch.full_like(out.confidence, 2.0))
     product = out.weak.softmax(-1) * out.strong.softmax(-1)
-    torch.testing.assert_close(predicted(out), product / product.sum(-1, keepdim=True))
+    torch.testing.assert_close(out.probs(), product / product.sum(-1, keepdim=True))
 
 
 def test_logarithmic_pool_of_scale_one_is_the_geometric_mean():
@@ -50,7 +51,7 @@ def test_logarithmic_pool_of_scale_one_is_the_geometric_mean():
     c = out.confidence.unsqueeze(-1)
     mean = out.weak.softmax(-1) ** c * out.strong.softmax(-1) ** (1 - c)
     torch.testing.assert_close(
-        predicted(out._replace(scale=torch.ones_like(out.confidence))), mean / mean.sum(-1, keepdim=True)
+        out._replace(scale=torch.ones_like(out.confidence)).probs(), mean / mean.sum(-1, keepdim=True)
     )
 
 
@@ -96,7 +97,7 @@ def test_a_metric_of_ones_own_that_names_no_rows_gets_both_experts_weighted():
         given.append((probs, weight))
         return accuracy(probs, y, weight)
 
-    assert expected(out, batch.y, own) == pytest.approx(expected(out, batch.y, accuracy), abs=1e-6)
+    assert expected(out, batch.y, Metric.of(own)) == pytest.approx(expected(out, batch.y, accuracy), abs=1e-6)
     ((probs, weight),) = given
     torch.testing.assert_close(probs.sum(-1), torch.ones_like(weight))
     torch.testing.assert_close(weight[:500] + weight[500:], torch.ones_like(out.confidence))
@@ -107,18 +108,18 @@ def test_a_metric_of_ones_own_that_names_no_rows_gets_both_experts_weighted():
 def test_a_signal_is_the_mean_of_what_it_says_it_is(name, scale):
     out, batch = random_mixture(scale=scale)
     score = signal(name, accuracy)
-    for output in (out, out.weak):
-        values = score.mean_of(output, batch.y)
+    for output in (out, out.of("weak")):
+        values = score.per_node(output, batch.y)
         assert values.shape == (200,)
         assert float(values.mean()) == pytest.approx(score(output, batch.y), abs=1e-6)
 
 
 def test_a_signal_that_is_no_mean_says_so():
     out, batch = random_mixture(C=2)
-    assert signal("metric", rocauc).mean_of(out, batch.y) is None
-    assert signal("expected", rocauc).mean_of(out, batch.y) is None
-    assert signal("loss", rocauc).mean_of(out, batch.y).shape == (200,)
-    assert signal("tests.test_mixture:of_ones_own", accuracy).mean_of(out, batch.y) is None
+    assert signal("metric", rocauc).per_node(out, batch.y) is None
+    assert signal("expected", rocauc).per_node(out, batch.y) is None
+    assert signal("loss", rocauc).per_node(out, batch.y).shape == (200,)
+    assert signal("tests.test_mixture:of_ones_own", accuracy).per_node(out, batch.y) is None
 
 
 def of_ones_own(out, y, metric):
@@ -161,10 +162,10 @@ class Counting(torch.nn.Linear):
 def test_what_is_handed_in_is_not_computed_again(tiny):
     model = Mowst(Counting(8, 3), Counting(8, 3), LearnedGate())
     full = model(tiny.x, tiny.edge_index)
-    constants = model.constants(tiny.x, tiny.edge_index, ("strong",))
-    assert set(constants) == {"weak", "gated"}
+    known = model.known(tiny.x, tiny.edge_index, ("strong",))
+    assert set(known.given()) == {"weak", "gated"}
     model.weak.calls = model.strong.calls = 0
-    again = model(tiny.x, tiny.edge_index, **constants)
+    again = model(tiny.x, tiny.edge_index, **known.given())
     assert (model.weak.calls, model.strong.calls) == (0, 1)
     for one, other in zip(full[:3], again[:3], strict=True):
         assert torch.equal(one, other)
@@ -173,7 +174,7 @@ def test_what_is_handed_in_is_not_computed_again(tiny):
 class LooksAtBoth(torch.nn.Module):
     """A gate that fuses: it sees both experts and asks for a logarithmic pool."""
 
-    needs_strong = True
+    asks = Asks(strong=True, scale=True)
 
     def forward(self, weak_logits, x, strong_logits=None):
         confidence = strong_logits.softmax(-1).amax(-1)
@@ -184,6 +185,6 @@ def test_a_gate_may_see_both_experts_and_pool_logarithmically(tiny):
     model = Mowst(Counting(8, 3), Counting(8, 3), LooksAtBoth())
     out = model(tiny.x, tiny.edge_index)
     assert out.scale is not None
-    assert set(model.constants(tiny.x, tiny.edge_index, ("strong",))) == {"weak"}
-    assert set(model.constants(tiny.x, tiny.edge_index, ("gate",))) == {"weak", "strong"}
+    assert set(model.known(tiny.x, tiny.edge_index, ("strong",)).given()) == {"weak"}
+    assert set(model.known(tiny.x, tiny.edge_index, ("gate",)).given()) == {"weak", "strong"}
     torch.testing.assert_close(log_pool(out).exp().sum(-1), torch.ones(60))

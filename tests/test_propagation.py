@@ -14,8 +14,9 @@ from torch_geometric.nn.models import GAT, GCN, GIN, PNA, GraphSAGE
 from torch_geometric.utils import to_undirected
 
 from mowst.errors import InputError
-from mowst.kernels.adjacency import Adjacency, normalized, suited
+from mowst.kernels.adjacency import Adjacency, normalized
 from mowst.kernels.sparse import Rows
+from mowst.models.reads import Reads, reads_of, suited
 
 N = 40
 
@@ -46,7 +47,7 @@ MODELS = {
 class NormalisedGCN(GCN):
     """PyG's GCN on a normalised adjacency that is handed in."""
 
-    takes_adjacency = True
+    reads = Reads(adjacency=True)
 
     def forward(self, x, edge_index):
         return super().forward(x, normalized(edge_index, x.size(0)))
@@ -81,7 +82,7 @@ def test_output_and_every_gradient_equal_pyg_on_plain_edges(name, graph):
     plain, ours = pair(name)
     x = torch.randn(N, 7, dtype=torch.float64)
     adjacency = Adjacency.from_edge_index(graph, N, torch.ones(graph.size(1), dtype=torch.float64))
-    got, want = run(ours.double(), x, suited(ours, adjacency)), run(plain, x, graph)
+    got, want = run(ours.double(), x, suited(reads_of(ours), adjacency)), run(plain, x, graph)
     largest = max(float(oracle.norm()) for oracle in want)
     for value, oracle in zip(got, want, strict=True):
         torch.testing.assert_close(value, oracle, rtol=1e-9, atol=1e-12 * largest)
@@ -93,7 +94,7 @@ def test_float32_is_as_near_to_float64_as_its_rounding(name, graph):
     """Judge all parameters together: the gradient of a bias before batch norm is zero, and has no relative error."""
     plain, ours = pair(name)
     x = torch.randn(N, 7)
-    got = run(ours, x, suited(ours, Adjacency.from_edge_index(graph, N)))
+    got = run(ours, x, suited(reads_of(ours), Adjacency.from_edge_index(graph, N)))
     want = run(plain, x.double(), graph)
     for part in (slice(0, 1), slice(1, 2), slice(2, None)):
         value, oracle = (torch.cat([tensor.double().flatten() for tensor in side[part]]) for side in (got, want))
@@ -168,10 +169,10 @@ def test_who_takes_an_adjacency_is_decided_by_what_it_does():
     plain += [PNA(3, 4, 2, aggregators=["mean"], scalers=["identity"], deg=torch.ones(3)), nn.Linear(3, 4)]
     plain += [GraphSAGE(3, 4, 2, flow="target_to_source")]
     for module in takes:
-        assert suited(module, adjacency) is adjacency
-        assert suited(module, edge_index) is edge_index
+        assert suited(reads_of(module), adjacency) is adjacency
+        assert suited(reads_of(module), edge_index) is edge_index
     for module in plain:
-        assert torch.equal(suited(module, adjacency), edge_index)
+        assert torch.equal(suited(reads_of(module), adjacency), edge_index)
 
 
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])

@@ -6,13 +6,16 @@ import torch
 from mowst import Config, expert
 from mowst.evaluation.metrics import accuracy, expected, pooled
 from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment.runs import run
 from mowst.models.gates import LearnedGate
-from mowst.models.mixture import Mixture, Mowst
-from mowst.run import run
+from mowst.models.mixture import Mowst
+from mowst.models.outputs import Mixture
 from mowst.training.objectives import separate
 from mowst.training.phases import Term
-from mowst.training.regimes import Schedule, joint, pretrain
-from mowst.training.trainer import Trainer, snapshot
+from mowst.training.progress import snapshot
+from mowst.training.regimes import joint, pretrain
+from mowst.training.schedule import Schedule
+from mowst.training.trainer import Trainer
 
 
 def fresh() -> Mowst:
@@ -58,9 +61,9 @@ def test_the_gate_sees_the_same_in_training_and_evaluation(tiny):
 def test_the_state_holds_the_gate_and_comes_back_with_it(tiny):
     trainer = Trainer(fresh(), tiny, score)
     joint(trainer, Schedule(epochs=20))
-    assert any(name.startswith("gate.") for name in trainer.best_state)
+    assert any(name.startswith("gate.") for name in trainer.best.weights)
     other = fresh()
-    other.load_state_dict(trainer.best_state)
+    other.load_state_dict(trainer.best.weights)
     torch.testing.assert_close(other.eval()(tiny.x, tiny.edge_index).confidence, trainer.output().confidence)
 
 

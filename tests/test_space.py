@@ -6,13 +6,14 @@ from torch import nn
 
 from mowst import Config, ExpertConfig, GateConfig
 from mowst.errors import InputError
-from mowst.tuning.fields import configured, placed, taken
+from mowst.experiment.building import build
 from mowst.experiment.reading import given_fields
-from mowst.experiment.seed import build
-from mowst.models.gates import DispersionGate, Gated
+from mowst.models.gates import DispersionGate
+from mowst.models.outputs import Gated
 from mowst.system.resources import folder
-from mowst.tune import first_points, published
+from mowst.tuning.fields import configured, placed, taken
 from mowst.tuning.ranges import inside, read_search
+from mowst.tuning.search import first_points, published
 from mowst.tuning.space import make_space
 
 HERE = __name__

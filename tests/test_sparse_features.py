@@ -12,18 +12,11 @@ from torch_geometric.data import Data
 from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
 
 from mowst.errors import InputError
-from mowst.kernels.adjacency import Adjacency, suited
+from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse import Rows
-from mowst.kernels.sparse_features import (
-    DENSEST,
-    Passed,
-    SparseFeatures,
-    by_column,
-    dense,
-    prepare_features,
-    suited_features,
-)
+from mowst.kernels.sparse_features import DENSEST, Passed, SparseFeatures, by_column, dense, prepare_features
 from mowst.models.experts import expert
+from mowst.models.reads import Reads, reads_of, suited, suited_features
 
 N, WIDTH = 30, 50
 
@@ -62,7 +55,7 @@ def test_every_model_gives_what_it_gives_on_dense_features(name, ones):
     torch.manual_seed(0)
     model, x = MODELS[name]().double(), features(ones=ones, dtype=torch.float64)
     adjacency = Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
-    inputs = () if name in ("mlp", "unknown") else (suited(model, adjacency),)
+    inputs = () if name in ("mlp", "unknown") else (suited(reads_of(model), adjacency),)
     prepared = prepare_features(x)
     assert isinstance(prepared, SparseFeatures)
     want, got = run(model, x, *inputs), run(model, prepared, *inputs)
@@ -75,8 +68,8 @@ def test_every_model_gives_what_it_gives_on_dense_features(name, ones):
 def test_first_layer_never_makes_the_dense_matrix(name, monkeypatch):
     monkeypatch.setattr(SparseFeatures, "dense", lambda self: pytest.fail("dense matrix made"))
     model, x = MODELS[name](), prepare_features(features())
-    inputs = () if name == "mlp" else (suited(model, Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)),)
-    run(model, suited_features(model, x), *inputs)
+    reads, adjacency = reads_of(model), Adjacency.from_edge_index(torch.randint(0, N, (2, 90)), N)
+    run(model, suited_features(reads, x), *(() if name == "mlp" else (suited(reads, adjacency),)))
 
 
 @pytest.mark.parametrize("hidden", [8, 64])
@@ -126,12 +119,12 @@ def test_features_that_would_not_gain_stay_as_they_are():
 
 def test_unknown_modules_get_plain_features():
     class Declares(nn.Module):
-        takes_sparse_features = True
+        reads = Reads(sparse=True)
 
     x = prepare_features(features())
-    assert type(suited_features(nn.Linear(3, 4), x)) is torch.Tensor
-    assert suited_features(Declares(), x) is x
-    assert suited_features(MODELS["mlp"](), x) is x
+    assert type(suited_features(reads_of(nn.Linear(3, 4)), x)) is torch.Tensor
+    assert suited_features(reads_of(Declares()), x) is x
+    assert suited_features(reads_of(MODELS["mlp"]()), x) is x
 
 
 def test_autocast_computes_and_returns_bfloat16():
@@ -235,7 +228,7 @@ def test_weights_that_lie_as_sparse_features_read_them_train_to_the_same_numbers
     fresh = MODELS[name]()
     for turned in (False, True):
         model = copy.deepcopy(fresh)
-        inputs = () if name == "mlp" else (suited(model, adjacency),)
+        inputs = () if name == "mlp" else (suited(reads_of(model), adjacency),)
         torch.manual_seed(1)
         with by_column(model, x) if turned else nullcontext():
             optimizer = torch.optim.AdamW(model.parameters(), fused=True)

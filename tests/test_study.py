@@ -13,8 +13,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from mowst.errors import InputError
-from mowst.tune import tune
 from mowst.tuning.sampling import SAMPLERS, make_sampler
+from mowst.tuning.search import tune
 from mowst.tuning.storage import RETRIES, open_storage
 from mowst.tuning.study import Plan, open_study, revive, work, work_together
 from tests.tuning import SMALL, narrow, plan, state

@@ -12,9 +12,10 @@ from mowst import Config, ExpertConfig
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build_model
-from mowst.experiment.reading import main
-from mowst.experiment.record import read_config, read_weights, split_hash
-from mowst.run import command, run
+from mowst.experiment.folder import read_config, read_weights, split_hash
+from mowst.experiment.runs import run
+from mowst.run import command
+from mowst.system.main import main
 from tests.graphs import changed, good
 
 GRAPH = "tests.graphs:good"

@@ -10,23 +10,25 @@ import yaml
 from optuna.trial import FixedTrial, TrialState, create_trial
 
 import mowst.tuning.finals
-import mowst.tuning.trial
 from mowst import Config, ExpertConfig
 from mowst.data import load
 from mowst.errors import InputError
-from mowst.tuning.fields import configured
-from mowst.experiment.reading import main
+from mowst.experiment.bench import Bench
 from mowst.experiment.record import parameters
 from mowst.experiment.seed import run_seed
 from mowst.reporting.study_page import write_page
 from mowst.run import command as run_command
+from mowst.system.main import main
 from mowst.system.process import tune_process
-from mowst.tune import command, objective, tune
+from mowst.tune import command
+from mowst.tuning.fields import configured
 from mowst.tuning.finals import best_trial, finals, finish
 from mowst.tuning.goals import Goal
 from mowst.tuning.sampling import make_pruner
+from mowst.tuning.search import tune
 from mowst.tuning.space import make_space
 from mowst.tuning.study import Plan
+from mowst.tuning.trial import objective
 from tests.tuning import SMALL, narrow, plan, state
 
 HERE = __name__
@@ -81,14 +83,17 @@ def test_test_labels_change_nothing_in_a_study(tmp_path):
 
 
 def test_trials_do_not_have_the_test_nodes_at_all(monkeypatch):
-    def looking(name, config, ready, *rest):
+    def looking(bench, name):
+        ready = bench.ready
         assert "test_mask" not in ready
         assert (ready.y[~(ready.train_mask | ready.val_mask)] == -100).all()
-        return fit(name, config, ready, *rest)
+        trained.append(name)
+        return train(bench, name)
 
-    fit = mowst.tuning.trial.fit
-    monkeypatch.setattr(mowst.tuning.trial, "fit", looking)
+    train, trained = Bench.train, []
+    monkeypatch.setattr(Bench, "train", looking)
     assert objective(FixedTrial({"lr": 0.02, "strong.dropout": 0.1}), SMALL, narrow()) > 0
+    assert trained == ["mixture", "strong"]
 
 
 def test_the_objective_serves_a_study_of_ones_own():
@@ -196,10 +201,10 @@ def test_divergence_is_a_pruned_trial_with_its_reason(tmp_path):
     ],
 )
 def test_too_little_memory_is_a_pruned_trial_and_a_fault_is_none(tmp_path, monkeypatch, error, pruned):
-    def fit(*_):
+    def train(*_):
         raise error
 
-    monkeypatch.setattr(mowst.tuning.trial, "fit", fit)
+    monkeypatch.setattr(Bench, "train", train)
     if pruned:
         (trial,) = tune(SMALL, narrow(), **plan(tmp_path / "s", trials=1)).trials
         assert (trial.state, trial.user_attrs["reason"][:13]) == (TrialState.PRUNED, "out of memory")

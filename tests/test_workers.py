@@ -15,7 +15,8 @@ from rich.console import Console
 
 from mowst import Config, ExpertConfig
 from mowst.errors import InputError
-from mowst.run import Display, run
+from mowst.experiment.runs import run
+from mowst.reporting.progress import Display
 from mowst.system.process import Settings
 from mowst.system.workers import gpus, in_processes, take_share
 

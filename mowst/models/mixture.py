@@ -21,15 +21,19 @@ class Known(NamedTuple):
     strong: Tensor | None = None
     """[N, C] calibrated logits of the strong expert."""
     gated: Gated | None = None
+    layers: tuple[Tensor, ...] = ()
+    """The strong expert's hidden layers, [N, H] each, where a loss looks at them."""
 
     def rows(self, index: Tensor) -> Known:
         """Return the same for some nodes: ids [n] or a mask [N]."""
         weak, strong = (None if logits is None else logits[index] for logits in (self.weak, self.strong))
-        return Known(weak, strong, None if self.gated is None else self.gated.rows(index))
+        gated = None if self.gated is None else self.gated.rows(index)
+        return Known(weak, strong, gated, tuple(layer[index] for layer in self.layers))
 
     def given(self) -> dict[str, Tensor | Gated]:
         """Return what is there, as keyword arguments of `Mowst.forward`."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        said = {"weak": self.weak, "strong": self.strong, "gated": self.gated}
+        return {name: value for name, value in said.items() if value is not None}
 
 
 @runtime_checkable
@@ -54,7 +58,7 @@ class Mowst(nn.Module):
     `temperature [2]` divides the logits of the weak and of the strong expert; 1 until something calibrates them
     (`mowst.evaluation.calibration`). Where each node is given to one expert, the weak one gets those whose confidence
     reaches `threshold`: 1/2, for which a router is fitted, until something chooses another; infinite, or not a number:
-    it gets none.
+    it gets none. What the parts read and ask for is found out once: for another part make another mixture.
     """
 
     temperature: Tensor

@@ -150,6 +150,8 @@ def joined(parts: Iterable[Named]) -> Named:
 def _stacked(column: tuple[Any, ...]) -> Any:
     if isinstance(column[0], Tensor):
         return torch.cat(column)
+    if type(column[0]) is tuple:
+        return tuple(map(torch.cat, zip(*column, strict=True)))
     return None if column[0] is None else joined(column)
 
 

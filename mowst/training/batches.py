@@ -57,7 +57,7 @@ class Batch:
             teacher: signals of all nodes.
         """
         graph = data.adj_t if "adj_t" in data else data.edge_index
-        teacher = None if teacher is None else _on(teacher, data.y.device)
+        teacher = None if teacher is None else signals_on(teacher, data.y.device)
         return cls(data, graph, {}, teacher=teacher).trained_on(data.train_mask.nonzero().squeeze(-1))
 
     @property
@@ -114,7 +114,8 @@ class Batch:
         return replace(part, graph=graph, on=on, seeds=first)
 
 
-def _on(signals: Signals, device: torch.device) -> Signals:
+def signals_on(signals: Signals, device: torch.device) -> Signals:
+    """Return signals on another device."""
     reliability = None if signals.reliability is None else signals.reliability.to(device)
     return Signals(signals.logits.to(device), tuple(layer.to(device) for layer in signals.hidden), reliability)
 

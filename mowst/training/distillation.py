@@ -22,6 +22,7 @@ from mowst.errors import InputError
 from mowst.kernels import dense
 from mowst.models import Mowst, Output, as_output, reads_of, run_module
 from mowst.training.batches import Batch
+from mowst.training.objectives import Objective
 from mowst.training.phases import Term
 from mowst.training.trainer import Trainer
 
@@ -42,9 +43,8 @@ def wanted(losses: Sequence[Weighted]) -> frozenset[str]:
     return frozenset().union(*(weighted.loss.needs | weighted.loss.wants for weighted in losses))
 
 
-def no_labels(out: Output, batch: Batch) -> Tensor:
-    """Learn nothing from labels, [N] zeros: the objective of a student that only listens to its teacher."""
-    return out.of("").values.sum(-1) * 0
+no_labels = Objective(lambda out, batch: out.of("").values.sum(-1) * 0, Scope.NODE)
+"""Learn nothing from labels, [N] zeros: the objective of a student that only listens to its teacher."""
 
 
 class Hidden:
@@ -119,10 +119,12 @@ class Distill(nn.Module):
         student = Signals(out.of(self.student).values, layers(self.hidden))
         if not self.teacher:
             return student, batch.teacher
-        hidden = layers(self.teacher_hidden)
-        if batch.nodes is not None and batch.known.strong is not None:  # it is frozen: they are of the whole graph
-            hidden = tuple(layer[batch.nodes] for layer in hidden)
+        hidden = self.frozen_layers() if batch.known.strong is None else batch.known.layers
         return student, Signals(out.of(self.teacher).values, hidden)
+
+    def frozen_layers(self) -> tuple[Tensor, ...]:
+        """Return the teacher's hidden layers of its latest run."""
+        return layers(self.teacher_hidden)
 
     def prepare(self, out: Output, batch: Batch) -> None:
         """Let the loss create its parameters on the student's device."""

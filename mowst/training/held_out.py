@@ -22,9 +22,9 @@ from torch_geometric.data import Data
 from mowst.errors import InputError
 from mowst.evaluation import better_than, like, sharpness, temperature
 from mowst.kernels import dense, rows_of
-from mowst.models import ROLES, Mixture, Mowst, Output, Weighable, asks_of, hard, weigh
+from mowst.models import ROLES, Known, Mixture, Mowst, Output, Weighable, asks_of, hard, weigh
 from mowst.training import objectives
-from mowst.training.batches import Batch
+from mowst.training.batches import Batch, signals_on
 from mowst.training.objectives import Loss
 from mowst.training.phases import Term
 from mowst.training.progress import snapshot
@@ -181,7 +181,8 @@ def held_batch(whole: Batch, nodes: Tensor) -> Batch:
     alone = whole.alone(nodes)
     data: Data = alone.data.to("cpu")
     data.x = dense(alone.x).cpu()
-    return replace(alone, data=data)
+    teacher = None if alone.teacher is None else signals_on(alone.teacher, data.y.device)
+    return replace(alone, data=data, nodes=nodes.cpu(), known=Known(), teacher=teacher)
 
 
 def fit_gate(gate: nn.Module, twins: Twins, whole: Batch, objective: Loss, pull: float = PULL) -> None:

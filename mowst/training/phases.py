@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,14 @@ from graphkd.contract import mean
 from mowst.models import Output
 from mowst.training.batches import Batch
 from mowst.training.objectives import Loss
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A loss that looks at hidden layers of an expert that it does not train."""
+
+    def frozen_layers(self) -> tuple[Tensor, ...]:
+        """Return them as they were when the expert was last run, one [N, H] a layer."""
 
 
 class Term(NamedTuple):

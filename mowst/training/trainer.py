@@ -28,7 +28,7 @@ from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
 from mowst.models import InParts, Known, Output, as_output, joined, reads_of, run_module
 from mowst.training.batches import Batch, Feed, Needs, Whole
-from mowst.training.phases import Phase
+from mowst.training.phases import Phase, Watching
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, set_random_states, snapshot
 
 Hook = Callable[[dict[str, Any]], None]
@@ -219,12 +219,15 @@ class Trainer:
         """Return what the phase cannot change, for all nodes."""
         if self.parts is None or "" in phase.trains:
             return Known()
+        losses: list[Any] = [term.loss for term in phase.terms]
+        watching: list[Watching] = [loss for loss in losses if isinstance(loss, Watching)]
+        said = []
         with self.fabric.autocast():
-            said = (
-                _of_seeds(self.parts.known(batch.x, batch.graph, phase.trains), batch)
-                for batch in self.feed.asked(self.whole, self.reads.hops, None)
-            )
-            return joined(said)
+            for batch in self.feed.asked(self.whole, self.reads.hops, None):
+                known = self.parts.known(batch.x, batch.graph, phase.trains)
+                layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
+                said.append(_of_seeds(known._replace(layers=layers), batch))
+        return joined(said)
 
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
