@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from mowst.data import MASKS, open_graph
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
-from mowst.experiment.building import fabric_of, prepare, reason_of, seeded
+from mowst.experiment.building import build, classes_of, fabric_of, prepare, reason_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
@@ -75,6 +75,8 @@ class Opened:
         with seeded(config.first_seed, self.fabric.device):
             if self.plan.teacher is not None:
                 bench.teacher = bench.signals_of(bench.trainer(self.plan.teacher).model)
+            if self.plan.judged != "mixture":  # which is all of it
+                build(config, one.ready.num_features, classes_of(one.ready))
             trainer = bench.trainer(self.plan.judged)
             if config.kd is not None:
                 with attached(parse(config.kd), trainer, self.plan.learns, self.plan.taught_by):
