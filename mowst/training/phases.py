@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from graphkd import Scope, scope_of
 from graphkd.contract import mean
+from mowst.errors import InputError
 from mowst.models import Output
 from mowst.training.batches import Batch
 from mowst.training.objectives import Loss
@@ -78,6 +80,23 @@ class Phase:
     def losses(self) -> list[nn.Module]:
         """Return the losses that are modules: they may have parameters of their own."""
         return [term.loss for term in self.terms if isinstance(term.loss, nn.Module)]
+
+    def optimizer_of(self, parts: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        """Make the optimiser of what the phase trains: these parts, in the order of `trains`, and its losses.
+
+        Raises:
+            InputError: it refuses its arguments.
+        """
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in part.parameters() if p.requires_grad], "lr": self.lrs.get(name, self.lr)}
+            for name, part in zip(self.trains, parts, strict=True)
+        ]
+        groups += [{"params": list(loss.parameters())} for loss in self.losses()]
+        try:
+            return self.optimizer(groups, lr=self.lr, weight_decay=self.weight_decay)
+        except (TypeError, ValueError) as error:
+            made = self.optimizer.func if isinstance(self.optimizer, partial) else self.optimizer
+            raise InputError(f"optimizer {made.__name__}: {error}") from None
 
     @property
     def scope(self) -> Scope:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +22,6 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphkd import Scope, Signals
-from mowst.errors import InputError
 from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
 from mowst.models import InParts, Known, Output, as_output, joined, reads_of, run_module
@@ -173,7 +171,7 @@ class Trainer:
         batches = self.feed.training(replace(self.whole, known=known), needs)
         validation = self._asked(known)
         average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
-        here = Progress(self.model, losses, self._optimizer(phase, parts), self.best, average)
+        here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average)
         if self.journal is not None and self.journal.begin(here):
             self.history += here.history
         else:
@@ -231,18 +229,6 @@ class Trainer:
 
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
-
-    def _optimizer(self, phase: Phase, parts: list[nn.Module]) -> torch.optim.Optimizer:
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad], "lr": phase.lrs.get(name, phase.lr)}
-            for name, part in zip(phase.trains, parts, strict=True)
-        ]
-        groups += [{"params": list(loss.parameters())} for loss in phase.losses()]
-        try:
-            return phase.optimizer(groups, lr=phase.lr, weight_decay=phase.weight_decay)
-        except (TypeError, ValueError) as error:
-            made = phase.optimizer.func if isinstance(phase.optimizer, partial) else phase.optimizer
-            raise InputError(f"optimizer {made.__name__}: {error}") from None
 
     def _epoch(self, phase: Phase, here: Progress, parts: list[nn.Module], batches: Iterable[Batch]) -> float:
         """Take a step on each batch, and return their mean loss."""
