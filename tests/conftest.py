@@ -1,5 +1,7 @@
 """Small graphs that many tests share."""
 
+import signal
+
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -7,6 +9,7 @@ from torch_geometric.data import Data
 from mowst.data import load
 from mowst.names import trust
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would ours
 trust("tests")  # cards and run folders of tests name graphs and parts of tests
 torch.set_num_threads(1)  # the graphs are tiny: threads would only wait for one another
 
