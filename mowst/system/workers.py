@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 import torch
@@ -61,7 +62,7 @@ def in_processes(
     with ProcessPoolExecutor(count, context, initializer=begin, initargs=given) as pool:
         try:
             futures = [pool.submit(partial(call, function) if told else function, item) for item in items]
-            listen(futures, lines, told)
+            listen(futures, set(multiprocessing.active_children()) - others, lines, told)
             return [future.result() for future in futures]
         except BaseException as error:
             for process in set(multiprocessing.active_children()) - others:
@@ -71,8 +72,13 @@ def in_processes(
             raise
 
 
-def listen(futures: Sequence[Future[Any]], lines: Any, told: Callable[[Any], None] | None) -> None:
-    """Pass on what is told until all futures have their results, or one an error, which is raised."""
+def listen(
+    futures: Sequence[Future[Any]], processes: Iterable[BaseProcess], lines: Any, told: Callable[[Any], None] | None
+) -> None:
+    """Pass on what is told until all futures have their results, or one an error, which is raised.
+
+    That a process was killed is seen here: the pool itself may have looked for its processes before the last was there.
+    """
     waiting = True
     while waiting:
         done, undone = wait(futures, timeout=HEARD_EVERY, return_when=FIRST_EXCEPTION)
@@ -81,6 +87,8 @@ def listen(futures: Sequence[Future[Any]], lines: Any, told: Callable[[Any], Non
         for future in done:
             future.result()
         waiting = bool(undone)
+        if waiting and any(process.exitcode for process in processes):
+            raise BrokenProcessPool
 
 
 _lines: Any = None
