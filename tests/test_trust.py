@@ -22,6 +22,7 @@ from mowst.experiment.reading import config_of, loss_names, parse, parser
 from mowst.names import FROM_FILES, trust, vet
 from mowst.predict import command as predict
 from mowst.system.documents import read_yaml
+from mowst.tuning.ranges import read_search
 
 FIXTURE = Path(__file__).parent / "fixtures" / "run-0.1" / "seed-0"
 CARD = {
@@ -186,6 +187,20 @@ def test_a_run_folder_that_was_tampered_with_runs_nothing(tmp_path):
     written(tmp_path / "run" / "config.yaml", config | {"dataset": str(tmp_path / "run" / "card.yaml")})
     with pytest.raises(InputError, match="loader: names"):
         predict([str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"strong.kind": ["gcn", f"{__name__}:called"]}, {"strong": {"kind": "os:system"}}, {"regime": "os:system"}],
+)
+def test_a_space_file_names_no_code_of_others(tmp_path, fields):
+    path = written(tmp_path / "space.yaml", fields)
+    with pytest.raises(InputError, match="--trust"):
+        read_search(str(path), [])
+    assert read_search(None, ["strong.kind=gcn,tests.graphs:good"])["strong.kind"] == ["gcn", "tests.graphs:good"]
+    (tmp_path / "space.yaml").write_text(BOMB)
+    with pytest.raises(InputError, match="anchors and aliases"):
+        read_search(str(path), [])
 
 
 # --- YAML

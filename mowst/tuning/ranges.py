@@ -20,18 +20,21 @@ from jsonargparse import ArgumentParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from mowst.errors import InputError, unknown
-from mowst.experiment import Config, config_of, parse, parser
-from mowst.tuning.fields import JUDGES, PARTS, taken
+from mowst.experiment.config import Config
+from mowst.experiment.reading import CODE, config_of, parse, parser
+from mowst.names import vet
+from mowst.system.documents import read_yaml
+from mowst.tuning.fields import JUDGES, PARTS, flat, taken
 
 
 def read_search(path: str | None, flags: Sequence[str]) -> dict[str, Any]:
     """Return what a space file and flags such as lr=1e-3..1e-1:log or strong.num_layers=2,3 ask for."""
-    try:
-        found: Any = (yaml.safe_load(Path(path).read_text()) if path else None) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"--space {path}: cannot be read: {' '.join(str(error).split())}") from None
+    found: Any = (read_yaml("--space", Path(path)) if path else None) or {}
     if not isinstance(found, dict):
         raise InputError(f"--space {path}: must map fields to ranges, such as lr: 1e-3..1e-1:log")
+    for field, given in flat(found):
+        for each in given if field in CODE and isinstance(given, list) else [given] * (field in CODE):
+            vet(f"--space {path}: {field}", CODE[field], each)
     for flag in flags:
         name, equals, text = flag.partition("=")
         if not equals:
