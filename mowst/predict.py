@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mowst.errors import InputError
-from mowst.system.main import main
+from mowst.system.main import imported, main
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
 
@@ -74,6 +74,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.inference import INFERENCE
     from mowst.system import hush_libraries, write_arrays
 
+    imported()
     hush_libraries()
     folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
     if save is not None and save.suffix != ".npz":

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from mowst.system.main import main
+from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -63,6 +63,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, tune_process
 
+    imported()
     hush_libraries()
     console = Console()
     console = console if console.is_terminal else Console(width=160)

@@ -82,6 +82,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     out = Path(
         parsed.out or f"{Path(plan['study']).with_suffix('') if '://' not in plan['study'] else plan['name']}-best"
     )
+    imported()
     be_quiet()
     console = Console()
     with tune_process(plan["fast"]):

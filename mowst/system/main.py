@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +16,10 @@ def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str
 
     Exit codes: 2 for wrong input, 1 for training that diverged, 130 where it was interrupted.
     """
+    before = signal.getsignal(signal.SIGINT)
     try:
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, leave)
         speak_plainly()
         sys.exit(command(arguments))
     except InputError as error:
@@ -26,6 +31,20 @@ def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def leave(*_: object) -> None:
+    """End at once: an exception in the midst of a library's import may be swallowed there, or become another one."""
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+def imported() -> None:
+    """Say that a command has imported what it needs: from now on an interrupt is an exception."""
+    if signal.getsignal(signal.SIGINT) is leave:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def speak_plainly() -> None:
