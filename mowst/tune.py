@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mowst.system.main import main
+from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
     from optuna.study import Study
