@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Self
 
@@ -12,9 +11,19 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data import check
-from mowst.errors import InputError, unknown
-from mowst.experiment import Bench, Config, fabric_of, judged_alone, prepare, regime_of
+from mowst.data import Scale, as_mask, asked, check, check_form, shipped_masks, taken
+from mowst.errors import InputError, some, unknown
+from mowst.experiment import (
+    Bench,
+    Config,
+    advise,
+    classes_of,
+    fabric_of,
+    judged_alone,
+    prepare,
+    regime_of,
+    say_unweighted,
+)
 from mowst.inference import Kept, Nodes, predict
 from mowst.models import ROLES, Mowst
 
@@ -32,6 +41,11 @@ class MowstClassifier:
     """
 
     def __init__(self, config: Config | None = None, *, seed: int = 0, **options: Any):
+        self._given = {"config": config, "seed": seed, **options}
+        if config is not None and not isinstance(config, Config):
+            raise InputError(f"config: must be a mowst.Config, is {config!r}; an expert is given as strong='sage'")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise InputError(f"seed: must be a whole number from 0 to 2**32 - 1, is {seed!r}")
         config = config or Config()
         for name in ("weak", "strong", "gate"):
             if isinstance(options.get(name), str):
@@ -47,38 +61,78 @@ class MowstClassifier:
         self.seed = seed
         self.model: Mowst | None = None
         self.num_features: int | None = None
+        self.class_names: list[Hashable] = []
+        """What each column of `predict_proba` is called: the graph's `class_names`, else the numbers in its `y`."""
         self.history: list[dict[str, Any]] = []
+        self._scale: Scale | None = None
+        self._numbers: Tensor | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return what the classifier was made with, so that scikit-learn's `clone` makes another one."""
+        return dict(self._given)
+
+    def set_params(self, **options: Any) -> Self:
+        """Change what the classifier was made with; it is then as new."""
+        self.__init__(**self._given | options)  # type: ignore[misc]
+        return self
 
     def fit(self, data: Data) -> Self:
         """Train on `data.train_mask`, select on `data.val_mask`; labels elsewhere are not looked at.
 
+        Features, labels and masks may be tensors, arrays or lists, masks also numbers of nodes or several columns, of
+        which `seed` chooses; edges may have an `edge_weight`.
+
         Raises:
             InputError: the graph is not fit for it (`mowst.data.check`).
         """
-        if not isinstance(data, Data):
-            raise InputError(f"data: must be a PyG Data, is {type(data).__name__}; mowst.from_networkx makes one")
-        if "test_mask" not in data and "val_mask" in data:
-            data = copy.copy(data)
-            data.test_mask = torch.zeros_like(data.val_mask)
-        check(data)
-        self.num_features = data.num_features
+        graph = taken(data)
+        graph.train_mask, graph.val_mask, graph.test_mask = shipped_masks(graph, self.seed)
+        if (metric := data.get("metric")) is not None:
+            graph.metric = metric
+        check(graph)
+        advise(self.config, graph)
+        self.num_features = graph.num_features
+        self.class_names = graph.class_names if "class_names" in graph else list(range(classes_of(graph)))
+        own = "class_names" not in data and all(isinstance(name, int) for name in self.class_names)
+        self._numbers = torch.tensor(self.class_names) if own else None
+        self._scale = Scale.of(graph.x) if self.config.standardize else None
         fabric = fabric_of(self.config)
-        ready = prepare(data, self.config, fabric.device)
+        ready = prepare(graph, self.config, fabric.device, self._scale)
         fitted = Bench(self.config, judged_alone(self.config), ready, self.seed, fabric).train("mixture")
         assert isinstance(fitted.model, Mowst)
         self.model, self.history = fitted.model, fitted.history
+        say_unweighted(self.model, graph)
         return self
 
     def predict_proba(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
         """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.modes.predict`.
 
-        For some nodes only what is within reach of them is run, where that is cheaper.
+        Column c is class `class_names[c]`. The graph needs features and edges; labels are not looked at. For some nodes
+        only what is within reach of them is run, where that is cheaper.
+
+        Raises:
+            InputError: the graph is unsound, or has other features or other class names than the one it was fitted on.
         """
         return self._on(data, partial(predict, nodes=nodes, **options)).cpu()
 
     def predict(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
-        """Class of every node, `[N]`, or of the given ones, `[n]`."""
-        return self.predict_proba(data, nodes, **options).argmax(dim=-1)
+        """Class of every node, `[N]`, or of the given ones, `[n]`, in the numbers of the `y` that it was fitted on."""
+        found = self.predict_proba(data, nodes, **options).argmax(dim=-1)
+        return found if self._numbers is None else self._numbers[found]
+
+    def score(self, data: Data, mask: str = "test_mask") -> float:
+        """Return the share of the nodes in a mask that are right, in [0, 1].
+
+        Raises:
+            InputError: the graph has no such mask, or no node is in it.
+        """
+        found = self.predict(data)
+        if data.get(mask) is None or data.get("y") is None or torch.as_tensor(data.y).numel() != len(found):
+            raise InputError(f"{mask}: the data has none, or no y [N] to compare with")
+        chosen = as_mask(data[mask], mask, len(found), self.seed)
+        if not bool(chosen.any()):
+            raise InputError(f"{mask}: no node is in it")
+        return float((found == torch.as_tensor(data.y).view(-1))[chosen].float().mean())
 
     def keep(self, data: Data) -> Kept:
         """Prepare a graph that stays as it is for many queries: `keep(data).query(nodes)`, probabilities [n, C]."""
@@ -86,10 +140,18 @@ class MowstClassifier:
 
     def _on(self, data: Data, do: Callable[..., Any]) -> Any:
         if self.model is None:
-            raise RuntimeError("fit the classifier first")
-        if self.num_features not in (None, data.num_features):
-            raise InputError(f"x: has {data.num_features} features, the classifier was fitted on {self.num_features}")
+            raise InputError("MowstClassifier: is not fitted yet; call fit(data) first")
+        graph = asked(data)
+        check_form(graph)
+        if self.num_features not in (None, graph.num_features):
+            raise InputError(f"x: has {graph.num_features} features, the classifier was fitted on {self.num_features}")
+        theirs = data.get("class_names")
+        if theirs and list(theirs) != self.class_names:
+            raise InputError(
+                f"class_names: the graph's are {some(theirs)}, the classifier was fitted on {some(self.class_names)}; "
+                "give class_names=classifier.class_names to from_networkx"
+            )
         fabric = fabric_of(self.config)
-        ready = prepare(data, self.config, fabric.device)
+        ready = prepare(graph, self.config, fabric.device, self._scale)
         with torch.no_grad(), fabric.autocast():
             return do(self.model, ready.x, ready.adj_t)

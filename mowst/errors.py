@@ -23,3 +23,9 @@ def meant(word: str, names: Iterable[str]) -> str:
     """Ask whether the nearest of some names was meant; empty if none is near."""
     near = get_close_matches(word, list(names), 1, 0.6)
     return f"did you mean {near[0]}? " if near else ""
+
+
+def some(names: Iterable[object], most: int = 5) -> str:
+    """List the first few of some names."""
+    words = [str(name) for name in names]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

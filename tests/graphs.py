@@ -59,10 +59,6 @@ def untested() -> Data:
     return changed(test_mask=torch.zeros(60, dtype=torch.bool))
 
 
-def entries() -> Data:
-    return changed(x=good().x.to_sparse())
-
-
 def label_out_of_range() -> Data:
     y = good().y
     y[5] = -7

@@ -79,7 +79,7 @@ def spoil_age(graph, value):
         (lambda G: spoil_age(G, math.nan), "node 4 is nan"),
         (lambda G: G.remove_edges_from(list(G.edges)), "no edges"),
         (lambda G: G.remove_nodes_from(list(G)), "no nodes"),
-        (lambda G: [G.nodes[node].pop("field", None) for node in G], "'field'"),
+        (lambda G: [G.nodes[node].update(field=node) for node in G], "12 classes for 12"),
     ],
 )
 def test_unsuitable_graph_is_refused_by_name(graph, spoil, said):

@@ -298,7 +298,6 @@ def test_isolated_nodes_are_fine():
         ("--dataset tests.graphs:overlapping", ["overlap"]),
         ("--dataset tests.graphs:untrained", ["train"]),
         ("--dataset tests.graphs:unvalidated", ["val_mask", "empty"]),
-        ("--dataset tests.graphs:entries", ["sparse_csr"]),
         ("--strong.kind torch.nn", ["torch.nn", "module"]),
         ('--strong.options {"add_self_loops":false}', ["strong expert gcn", "add_self_loops"]),
         ("--optimizer torch.optim.Rprop", ["Rprop", "weight_decay"]),

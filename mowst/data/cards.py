@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from mowst.data.fetch import IndexFile, stored
 from mowst.data.splits import SPLITS
@@ -14,6 +14,7 @@ from mowst.errors import InputError, unknown
 from mowst.names import is_path, resolve, vet
 from mowst.system.documents import read_yaml
 from mowst.system.resources import folder
+from mowst.system.typed import check_type_of
 
 METRICS = ("accuracy", "rocauc")
 COUNTS = ("nodes", "edges", "features", "classes")
@@ -91,14 +92,20 @@ def read_card(path: Path) -> Card:
     absent = [key for key, entry in known.items() if key not in entries and _required(entry)]
     if absent:
         raise InputError(f"{what}: missing {', '.join(absent)}")
-    if entries["metric"] not in METRICS:
+    if not isinstance(entries["metric"], str) or entries["metric"] not in METRICS:
         raise unknown(f"{what}: metric", entries["metric"], METRICS)
     if not isinstance(entries["splits"], dict) or not entries["splits"]:
         raise InputError(f"{what}: splits must name at least one protocol, the default first")
     entries["splits"] = {name: _split(f"{what}: split {name}", split) for name, split in entries["splits"].items()}
-    entries["counts"] = tuple(entries.get("counts", ()))
-    for counts in entries["counts"]:
-        _refuse_unknown(f"{what}: count", counts, COUNTS)
+    counts = entries.get("counts", [])
+    entries["counts"] = tuple(counts) if isinstance(counts, list) else counts
+    entries |= {key: entries[key] or {} for key in ("arguments", "features", "transforms") if key in entries}
+    for key in ("features", "transforms"):
+        if isinstance(held := entries.get(key), dict):
+            entries[key] = {name: {} if options is None else options for name, options in held.items()}
+    _check_types(what, Card, entries)
+    for count in entries["counts"]:
+        _refuse_unknown(f"{what}: count", count, COUNTS)
     made = Card(name=path.stem, **entries)
     _check_safe(what, made)
     return made
@@ -145,16 +152,26 @@ def _split(what: str, given: Any) -> Split:
         raise InputError(f"{what}: must be a mapping with a kind, is {given!r}")
     entries = dict(given)
     kind = entries.pop("kind", None)
-    if kind not in SPLITS:
+    if not isinstance(kind, str) or kind not in SPLITS:
         raise unknown(f"{what}: kind", kind, SPLITS)
     arguments = entries.pop("arguments", {})
+    check_type_of(f"{what}: arguments", arguments, dict[str, Any])
     if kind == "file":
         _refuse_unknown(f"{what}: key", entries, [entry.name for entry in fields(IndexFile)])
         if absent := [entry.name for entry in fields(IndexFile) if _required(entry) and entry.name not in entries]:
             raise InputError(f"{what}: missing {', '.join(absent)}")
+        _check_types(what, IndexFile, entries)
         return Split(kind, {}, arguments, IndexFile(**entries))
     _refuse_unknown(f"{what}: key", entries, list(inspect.signature(SPLITS[kind]).parameters)[2:])
+    _check_types(what, SPLITS[kind], entries)
     return Split(kind, entries, arguments)
+
+
+def _check_types(what: str, holder: Any, entries: Mapping[str, Any]) -> None:
+    """Refuse an entry of another type than a class or function has for the field of that name."""
+    hints = get_type_hints(holder)
+    for key, value in entries.items():
+        check_type_of(f"{what}: {key}", value, hints[key])
 
 
 def _refuse_unknown(what: str, entries: Any, known: Any) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import io
+import os
 import shutil
 import socket
-import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
@@ -21,6 +21,7 @@ from typing import Any
 
 from torch_geometric.data import Dataset
 
+from mowst.data.preparing import prepared, scratch, turn
 from mowst.errors import InputError
 
 TIMEOUT = 30.0  # seconds without an answer; PyG and ogb set none
@@ -69,22 +70,28 @@ def parameters(loader: Any) -> tuple[str, ...]:
         return ()
 
 
-def sheltered(loader: type[Dataset], name: str, download: bool) -> type[Dataset]:
-    """Return the same dataset class, whose download completes or raises an InputError and leaves nothing behind."""
+def sheltered(loader: type[Dataset], name: str, download: bool, *, anew: bool = False) -> type[Dataset]:
+    """Return the same dataset class, whose download completes or raises an InputError and leaves nothing behind.
 
-    class Sheltered(loader):
+    What it keeps of the files once they are processed is made as `prepared` says.
+    """
+
+    class Sheltered(prepared(loader, anew=anew)):  # type: ignore[misc]
         root: str
 
         def _download(self) -> None:
-            _borrow(self)
-            absent = _absent(self)
-            if not absent:
+            if not _absent(self):
                 return
+            if not download and len(_lent(self)) < len(_absent(self)):
+                raise InputError(f"{self._missing()}: put the files there, {INSTEAD}")
+            with turn(Path(self.raw_dir).parent):
+                _borrow(self)
+                if _absent(self):
+                    self._fetch()
+
+        def _fetch(self) -> None:
             home, target = self.root, Path(self.raw_dir)
-            missing = f"{name}: {absent[0].name}{f' and {len(absent) - 1} more' if absent[1:] else ''} not in {target}"
-            if not download:
-                raise InputError(f"{missing}: put the files there, {INSTEAD}")
-            with scratch(target) as folder, unreachable(missing), redirect_stderr(io.StringIO()):
+            with scratch(target) as folder, unreachable(self._missing()), redirect_stderr(io.StringIO()):
                 self.root = str(folder)
                 try:
                     Path(self.raw_dir).mkdir(parents=True)
@@ -93,22 +100,13 @@ def sheltered(loader: type[Dataset], name: str, download: bool) -> type[Dataset]
                 finally:
                     self.root = home
 
+        def _missing(self) -> str:
+            absent = _absent(self)
+            more = f" and {len(absent) - 1} more" if absent[1:] else ""
+            return f"{name}: {absent[0].name}{more} not in {self.raw_dir}"
+
     Sheltered.__name__ = loader.__name__
     return Sheltered
-
-
-@contextmanager
-def scratch(target: Path) -> Iterator[Path]:
-    """Give a folder beside `target` (in its nearest parent that exists), gone afterwards."""
-    parent = next(place for place in target.absolute().parents if place.is_dir())
-    try:
-        folder = tempfile.TemporaryDirectory(dir=parent, prefix=".download-")
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {parent}: {error.strerror}; name a writable folder by --data-root"
-        ) from error
-    with folder as path:
-        yield Path(path)
 
 
 @contextmanager
@@ -144,7 +142,7 @@ def index_file(file: IndexFile, root: Path, download: bool) -> Path:
                 shutil.copyfileobj(answer, out)
             _check_hash(copy, file, source)
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(copy, path)
+            os.replace(copy, path)
     _check_hash(path, file, source)
     return path
 
@@ -159,10 +157,14 @@ def _absent(dataset: Any) -> list[Path]:
     return [path for path in map(Path, dataset.raw_paths) if not path.exists()]
 
 
-def _borrow(dataset: Any) -> None:
-    """Copy files that a variant in `<dataset>/<variant>/raw` shares with `<dataset>/raw` (Planetoid's geom-gcn)."""
+def _lent(dataset: Any) -> list[Path]:
+    """Return what a variant in `<dataset>/<variant>/raw` lacks and `<dataset>/raw` has (Planetoid's geom-gcn)."""
     shared = Path(dataset.raw_dir).parent.parent / "raw"
-    for path in _absent(dataset):
-        if (shared / path.name).is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(shared / path.name, path)
+    return [path for path in _absent(dataset) if (shared / path.name).is_file()]
+
+
+def _borrow(dataset: Any) -> None:
+    """Copy such files."""
+    for path in _lent(dataset):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(dataset.raw_dir).parent.parent / "raw" / path.name, path)

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data import fetch, unpickling
 from mowst.data.cards import COUNTS, Card, Split, card
-from mowst.data.splits import MASKS, SPLITS, label
+from mowst.data.given import MASKS, features, taken, unread
+from mowst.data.splits import SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
 from mowst.names import resolve
+from mowst.system.typed import check_type_of
 
 
 class Graph:
@@ -37,6 +38,7 @@ class Graph:
 
     def of_seed(self, seed: int) -> Data:
         """Return the graph with one seed's masks, checked; everything else is shared among the seeds."""
+        check_type_of("seed", seed, int)
         data, entry = copy.copy(self.data), self.entry
         _apply_split(data, entry.splits[self.split], self.root, seed, bool(self.download))
         label(data, name=entry.name, metric=entry.metric, split=self.split, count_mismatch=self.count_mismatch)
@@ -46,6 +48,8 @@ class Graph:
 
 def open_graph(name: str, root: str | Path = "data", *, split: str | None = None, download: bool | str = True) -> Graph:
     """Read a graph, whose splits are then a matter of a moment; arguments as in `load`."""
+    for what, held, hint in (("dataset", name, str), ("root", root, str | Path), ("split", split, str | None)):
+        check_type_of(what, held, hint)
     outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
     entry = _outside_card(name) if outside else card(name)
     chosen = split or next(iter(entry.splits))
@@ -53,8 +57,10 @@ def open_graph(name: str, root: str | Path = "data", *, split: str | None = None
         raise unknown(f"{entry.name}: split", chosen, entry.splits)
     loaded = _read(entry, Path(root), entry.splits[chosen], download)
     data = tidy(loaded.clone() if outside else loaded, entry)
-    if outside and split is None and any(data.get(mask) is None for mask in MASKS):
-        chosen = "random"
+    if outside:
+        if split is None and all(data.get(mask) is None for mask in MASKS):
+            chosen = "random"
+        _say_left_out(loaded, data)
     return Graph(data, entry, chosen, Path(root), download)
 
 
@@ -72,24 +78,30 @@ def load(
 
 
 def tidy(data: Data, entry: Card) -> Data:
-    """Return a copy in the form all graphs here have: see the package's notation. Leaves out edge attributes."""
-    _require(data, entry.name)
-    nodes = int(data.num_nodes or 0)
-    kept = {key: data[key] for key in data.node_attrs() if key not in ("x", "y")}
-    graph = Data(x=_features(data.x), edge_index=data.edge_index.long().clone(), y=_labels(data.y), **kept)
-    graph.num_nodes = nodes
-    inside = graph.edge_index.numel() > 0 and 0 <= int(graph.edge_index.min()) <= int(graph.edge_index.max()) < nodes
-    if inside and entry.simple:
-        graph.edge_index = coalesce(remove_self_loops(graph.edge_index)[0], num_nodes=nodes)
-    if inside and entry.undirected:
-        graph.edge_index = to_undirected(graph.edge_index, num_nodes=nodes)
+    """Return a copy in the form all graphs here have: see the package's notation. Of edges it keeps the weight."""
+    graph = taken(data, entry.name)
+    graph.edge_index = graph.edge_index.clone()
+    _simplify(graph, entry)
     transforms = {**({} if graph.x is not None else entry.features), **entry.transforms}
     for name, options in transforms.items():
         graph = _transform(name, options, entry.name)(graph)
-    graph.x = _features(graph.x)
-    known = data.to_dict().get("num_classes")
-    graph.num_classes = known if isinstance(known, int) else int(graph.y.max()) + 1 if graph.y.numel() else 0
+    graph.x = None if graph.x is None else features(graph.x)
     return graph
+
+
+def _simplify(graph: Data, entry: Card) -> None:
+    """Take self-loops, repeats and directions away, as far as the card says so: repeats add up, directions average."""
+    nodes, index, weight = int(graph.num_nodes or 0), graph.edge_index, graph.get("edge_weight")
+    if not index.numel() or int(index.min()) < 0 or int(index.max()) >= nodes:
+        return  # what is wrong with it is said by `check`
+    if entry.simple:
+        index, weight = remove_self_loops(index, weight)
+        index, weight = coalesce(index, weight, num_nodes=nodes)
+    if entry.undirected:
+        index, weight = to_undirected(index, weight, num_nodes=nodes, reduce="mean")
+    graph.edge_index = index
+    if weight is not None:
+        graph.edge_weight = weight
 
 
 def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Data:
@@ -100,52 +112,53 @@ def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Dat
     given = {"root": str(root / entry.folder), "download": download}
     arguments = {key: value for key, value in given.items() if key in parameters}
     arguments |= {**entry.arguments, **protocol.arguments}
-    if is_dataset:
-        loader = fetch.sheltered(loader, entry.name, bool(download))
     with warnings.catch_warnings(), unpickling.plain_files():
         warnings.simplefilter("ignore")
         try:
-            loaded = unpickling.loaded(loader, arguments)
+            loaded = _called(loader, entry.name, bool(download), arguments) if is_dataset else loader(**arguments)
+            graph = loaded[0] if isinstance(loaded, Dataset) else loaded
         except OSError as error:
             raise InputError(
                 f"{entry.name}: cannot read or write {error.filename or given['root']} ({error.strerror}); PyG keeps a "
-                "processed copy beside the raw files, so the data root must be writable"
+                "processed copy beside the raw files, or where that cannot be written in the user's cache folder"
             ) from error
         except InputError:
             raise
         except Exception as error:  # damaged files, wrong arguments: PyG has no family of errors of its own
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(f"{entry.name}: {entry.loader} failed with {arguments} ({reason})") from error
-        graph = loaded[0] if isinstance(loaded, Dataset) else loaded
     if not isinstance(graph, Data):
         raise InputError(f"{entry.name}: {entry.loader} must return a torch_geometric Data, not {type(graph).__name__}")
     return graph
+
+
+def _called(loader: type[Dataset], name: str, download: bool, arguments: Mapping[str, Any]) -> Dataset:
+    """Make a dataset; a processed copy that is damaged, or holds more than tensors, is made anew from the raw files."""
+    kept = fetch.sheltered(loader, name, download)
+    try:
+        return kept(**arguments)
+    except (InputError, OSError):
+        raise
+    except Exception:  # of whatever reads the copy
+        if kept.fresh:
+            raise
+        return fetch.sheltered(loader, name, download, anew=True)(**arguments)
+
+
+def _say_left_out(loaded: Data, data: Data) -> None:
+    """Say what of somebody's graph is not used."""
+    if without := int((data.y < 0).sum()):
+        whole = isinstance(loaded.y, Tensor) and not loaded.y.is_floating_point()
+        hint = "; where -1 is a class of its own, number classes from 0" * whole
+        warnings.warn(f"y: {without} of {len(data.y)} nodes have no label{hint}", stacklevel=3)
+    for key in unread(loaded):
+        warnings.warn(f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is", stacklevel=3)
 
 
 def _outside_card(name: str) -> Card:
     """Describe a loader of somebody else's: its own masks if it has them, else a random split."""
     splits = {"masks": Split("masks"), "random": Split("random"), "per-class": Split("per-class")}
     return Card(name, name, "accuracy", splits, "", "", undirected=False, simple=False)
-
-
-def _require(data: Data, name: str) -> None:
-    for field in ("edge_index", "y"):
-        if not isinstance(data.get(field), Tensor):
-            raise InputError(f"{name}: the data has no {field}")
-
-
-def _features(x: Tensor | None) -> Tensor | None:
-    """Return float32 features, dense or CSR; the same tensor where it is that already, for it may be large."""
-    return None if x is None else x.to(torch.float32)
-
-
-def _labels(y: Tensor) -> Tensor:
-    """Return labels [N]: a single column is flattened, NaN becomes -1, whole numbers become long."""
-    y = y.view(-1).clone() if y.dim() == 2 and y.size(1) == 1 else y.clone()
-    if y.is_floating_point():
-        y = y.nan_to_num(nan=-1.0)
-    whole = not y.is_floating_point() or bool((y == y.round()).all())
-    return y.long() if whole else y
 
 
 def _transform(name: str, options: Mapping[str, Any], dataset: str) -> Any:

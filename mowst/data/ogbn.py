@@ -20,7 +20,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
-from mowst.data.fetch import INSTEAD, scratch, unreachable
+from mowst.data.fetch import INSTEAD, unreachable
+from mowst.data.preparing import prepared, scratch, turn
 from mowst.errors import InputError, unknown
 
 LARGE = 2**30  # bytes; more is downloaded only when asked for
@@ -87,7 +88,7 @@ def _read(package: Any, name: str, home: Path) -> Data:
         allowed += _numpy_globals()
     with torch.serialization.safe_globals(allowed), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        dataset = package.PygNodePropPredDataset(name, root=str(home.parent))
+        dataset = prepared(package.PygNodePropPredDataset)(name, root=str(home.parent))
         data = dataset[0]
         split = dataset.get_idx_split()
     for ours, theirs in (("train_mask", "train"), ("val_mask", "valid"), ("test_mask", "test")):
@@ -106,7 +107,9 @@ def _numpy_globals() -> list[Any]:
 
 def _download(meta: Any, home: Path, missing: str, large: bool) -> None:
     """Download and unzip beside `home`, and move the result there when it is complete."""
-    with scratch(home) as folder, unreachable(missing):
+    with turn(home.parent), scratch(home) as folder, unreachable(missing):
+        if (home / "raw").is_dir():
+            return  # another process has brought it
         archive = folder / "archive.zip"
         with urllib.request.urlopen(meta["url"]) as answer, archive.open("wb") as out:
             size = int(answer.headers.get("Content-Length") or 0)

@@ -5,9 +5,11 @@ The protocols that draw (`random`, `per-class`) draw from a generator of their o
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
+from mowst.data.given import MASKS, as_mask
 from mowst.errors import InputError
 
 
@@ -27,16 +30,32 @@ class Masks(NamedTuple):
 
 
 Protocol = Callable[..., Masks]
-MASKS = ("train_mask", "val_mask", "test_mask")
 
 
 def shipped_masks(data: Data, seed: int) -> Masks:
-    """Take the masks that come with the data; of several, [N, K], those in column `seed` modulo K."""
-    absent = [name for name in MASKS if data.get(name) is None]
-    if absent:
-        raise InputError(f"split: the data has no {' and no '.join(absent)}; use a random or per-class split")
-    columns = (data[name] if data[name].dim() == 1 else data[name][:, seed % data[name].size(1)] for name in MASKS)
-    return Masks(*(column.bool().clone() for column in columns))
+    """Take the masks that come with the data, in any form that `mowst.data.given.as_mask` knows; of several the seed's.
+
+    Without a test mask there are no test nodes. Without a validation mask a fifth of the training nodes, drawn with the
+    seed, become validation nodes, and that is said.
+
+    Raises:
+        InputError: one cannot be used, or there is none to train on.
+    """
+    given = {name: data.get(name) for name in MASKS}
+    if given["train_mask"] is None:
+        raise InputError("split: the data has no train_mask; use a random or per-class split")
+    nodes = len(data.y)
+    nothing = torch.zeros(nodes, dtype=torch.bool)
+    train, val, test = (nothing if held is None else as_mask(held, name, nodes, seed) for name, held in given.items())
+    if given["val_mask"] is None:
+        drawn = _shuffled(train, seed)
+        val = index_to_mask(drawn[: round(len(drawn) / 5)], size=nodes)
+        train = train & ~val
+        warnings.warn(
+            f"val_mask: the data has none; {int(val.sum())} of its {len(drawn)} training nodes validate instead",
+            stacklevel=2,
+        )
+    return Masks(train, val, test)
 
 
 def random(data: Data, seed: int, *, train: float = 0.5, val: float = 0.25) -> Masks:
@@ -56,6 +75,9 @@ def per_class(
     Source: Shchur et al. 2018, arXiv 1811.05868 (20 and 30 per class); Planetoid's counts are 20 per class and 500.
     A class with fewer labelled nodes gives what it has.
     """
+    for name, count in {"train": train, "val": val, "val_per_class": val_per_class}.items():
+        if count is not None and count < (name == "train"):
+            raise InputError(f"split: {name} must be at least {int(name == 'train')} nodes, is {count}")
     nodes = _shuffled(data.y >= 0, seed)
     place = torch.empty_like(nodes)  # how many nodes of its own class come before each
     for label in data.y[nodes].unique():
@@ -75,13 +97,12 @@ def index_file(data: Data, seed: int, *, path: Path) -> Masks:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             rows = [np.atleast_2d(arrays[name]) for name in ("train", "valid", "test")]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(f"split: {path} is no .npz file with train, valid and test: {error}") from error
-    indices = [torch.from_numpy(row[seed % len(row)].astype(np.int64)) for row in rows]
-    worst = max((int(index.max()) for index in indices if len(index)), default=0)
-    if worst >= len(data.y):
-        raise InputError(f"split: {path} names node {worst}, but the graph has {len(data.y)} nodes")
-    return _masks(data, *(index[data.y[index] >= 0] for index in indices))
+    chosen = (row[seed % len(row)] if len(row) else row.reshape(-1) for row in rows)
+    parts = ("train", "valid", "test")
+    named = (as_mask(ids, f"split: {path}: {part}", len(data.y), seed) for part, ids in zip(parts, chosen, strict=True))
+    return Masks(*(found & (data.y >= 0) for found in named))
 
 
 def label(data: Data, *, name: str, metric: str, split: str, count_mismatch: str | None = None) -> None:
@@ -95,8 +116,8 @@ def mismatch_of(data: Data) -> str | None:
     return vars(data).get("count_mismatch")
 
 
-def _shuffled(mask: Tensor, seed: int) -> Tensor:
-    nodes = mask.nonzero().view(-1)
+def _shuffled(among: Tensor, seed: int) -> Tensor:
+    nodes = among.nonzero().view(-1)
     return nodes[torch.randperm(len(nodes), generator=torch.Generator().manual_seed(seed))]
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
-
-from mowst.data.fetch import parameters
 
 ALLOWED = {
     "numpy": ("_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"),
@@ -47,13 +45,3 @@ def plain_files() -> Iterator[None]:
     """Let nothing that loads a graph unpickle more than arrays and tensors: PyG would, and run code with it."""
     with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"), mock.patch.object(pickle, "load", arrays):
         yield
-
-
-def loaded(loader: Any, arguments: Mapping[str, Any]) -> Any:
-    """Call a loader; a processed file that holds more than tensors is made anew from the raw ones."""
-    try:
-        return loader(**arguments)
-    except pickle.UnpicklingError:
-        if "force_reload" not in parameters(loader):
-            raise
-        return loader(**arguments, force_reload=True)

@@ -8,20 +8,35 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data.splits import MASKS
+from mowst.data.given import MASKS
 from mowst.errors import InputError
 
 
 def check(data: Data) -> None:
     """Raise InputError unless features, edges, labels and masks are sound. Isolated nodes are."""
-    for field in ("x", "edge_index", "y", *MASKS):
-        if not isinstance(data.get(field), Tensor):
-            raise InputError(f"data: {field} is missing")
+    check_form(data)
+    for field in ("y", *MASKS):
+        _require(data, field)
+    _check_labels(data, len(data.x))
+    _check_masks(data, len(data.x))
+
+
+def check_form(data: Data) -> None:
+    """Raise InputError unless features and edges are sound: what a prediction needs."""
+    if not isinstance(data, Data):
+        raise InputError(f"data: must be a PyG Data, is a {type(data).__name__}; mowst.from_networkx makes one")
+    _require(data, "x")
     _check_features(data.x)
-    nodes = data.x.size(0)
-    _check_edges(data.edge_index, nodes)
-    _check_labels(data, nodes)
-    _check_masks(data, nodes)
+    _require(data, "edge_index")
+    _check_edges(data.edge_index, len(data.x))
+
+
+def _require(data: Data, field: str) -> None:
+    held = data.get(field)
+    if held is None:
+        raise InputError(f"data: {field} is missing")
+    if not isinstance(held, Tensor):
+        raise InputError(f"{field}: must be a tensor, is a {type(held).__name__}; torch.as_tensor makes one")
 
 
 def _check_features(x: Tensor) -> None:

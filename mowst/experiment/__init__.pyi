@@ -1,12 +1,14 @@
 from .bench import Bench as Bench
 from .bench import Fitted as Fitted
 from .bench import metric_of as metric_of
+from .building import advise as advise
 from .building import build as build
 from .building import build_expert as build_expert
 from .building import build_model as build_model
 from .building import classes_of as classes_of
 from .building import fabric_of as fabric_of
 from .building import prepare as prepare
+from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
 from .checks import Checked as Checked
 from .checks import metadata as metadata

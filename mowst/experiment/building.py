@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import psutil
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
@@ -15,11 +17,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
+from mowst.data import Scale, say_uneven
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.plan import regime_of
 from mowst.kernels import Adjacency, dense, prepare_features
-from mowst.models import GATES, ROLES, LearnedGate, LogisticGate, Mowst, asks_of, expert
+from mowst.models import GATES, ROLES, LearnedGate, LogisticGate, Mowst, asks_of, expert, reads_of
 from mowst.system import guard_scatter
 
 
@@ -42,18 +45,42 @@ def supports(device: torch.device, precision: str) -> bool:
     return precision != "bf16-mixed" or bfloat16
 
 
-def prepare(data: Data, config: Config, device: torch.device) -> Data:
-    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`."""
+def prepare(data: Data, config: Config, device: torch.device, scale: Scale | None = None) -> Data:
+    """Copy a graph to a device with its adjacency and features in their fast forms: `adj_t` and `x`.
+
+    Args:
+        data: the graph, checked.
+        config: says what is done to features.
+        device: where to.
+        scale: of the features that a model was trained on, where these are standardised; by default the graph's own.
+    """
     data = copy.copy(data)
+    if config.standardize:
+        data.x = (scale or Scale.of(data.x)).standardized(data.x)
     data.x = data.x.to(torch.get_default_dtype())
     if config.normalize_features:
         data.x = dense(data.x)
         data = NormalizeFeatures()(data)
-    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes)
+    weight = data.get("edge_weight")
+    weight = None if weight is None else weight.to(torch.get_default_dtype())
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight)
     x = prepare_features(data.x)
     data = data.to(device)
     data.x, data.adj_t = x.to(device), adjacency.to(device)
     return data
+
+
+def advise(config: Config, data: Data) -> None:
+    """Say what a look at a graph's features suggests and a configuration does not do."""
+    if not (config.standardize or config.normalize_features):
+        say_uneven(data.x)
+
+
+def say_unweighted(model: nn.Module, data: Data) -> None:
+    """Say where edges have weights that no expert of a model uses."""
+    reads = model.experts_read.values() if isinstance(model, Mowst) else [reads_of(model)]
+    if "edge_weight" in data and not any(each.weights for each in reads):
+        warnings.warn("edge_weight: no expert here uses the weights of edges; gcn, sage and gin do", stacklevel=2)
 
 
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
@@ -85,8 +112,10 @@ def build_expert(role: str, config: Config, in_channels: int, num_classes: int) 
     part = {"weak": config.weak, "strong": config.strong}[role]
     what = f"{role} expert {part.kind}"
     options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
+    make = partial(expert, part.kind, in_channels, num_classes, **options, **part.options)
+    refuse_giant(what, make)
     try:
-        made = expert(part.kind, in_channels, num_classes, **options, **part.options)
+        made = make()
     except InputError as error:
         raise InputError(f"{role} {error}") from None
     if not any(parameter.requires_grad for parameter in made.parameters()):
@@ -101,6 +130,21 @@ def build_expert(role: str, config: Config, in_channels: int, num_classes: int) 
         shape = list(said.shape) if isinstance(said, Tensor) else type(said).__name__
         raise InputError(f"{what}: must return logits [N, {num_classes}], and for N = 2 returned {shape}")
     return made
+
+
+def refuse_giant(what: str, make: Callable[[], nn.Module]) -> None:
+    """Refuse an expert whose weights, with gradients and what an optimiser keeps of them, are more than the memory."""
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            numbers = sum(parameter.numel() for parameter in make().parameters())
+    except Exception:  # what is wrong with it, or that it cannot be made without memory, is seen when it is made
+        return
+    needed, there = 16 * numbers, psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(
+            f"{what}: of {numbers:,} weights needs some {needed / 2**30:,.0f} GiB to train, and this machine has "
+            f"{there / 2**30:,.0f}; take fewer hidden_channels, num_layers or heads"
+        )
 
 
 def reason_of(error: BaseException) -> str:

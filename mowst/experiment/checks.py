@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from mowst.errors import InputError
+from mowst.system.typed import check_type_of
 
 if TYPE_CHECKING:
     from mowst.experiment.config import Config
@@ -27,6 +29,7 @@ def setting(
 
 LIMITS: dict[str, tuple[Any, str]] = {
     "at_least": (lambda value, bound: value >= bound, "at least"),
+    "at_most": (lambda value, bound: value <= bound, "at most"),
     "above": (lambda value, bound: value > bound, "above"),
     "below": (lambda value, bound: value < bound, "below"),
 }
@@ -41,27 +44,12 @@ class Checked:
         for entry in fields(self):
             value = getattr(self, entry.name)
             check_type_of(entry.name, value, hints[entry.name])
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"{entry.name}: must be a finite number, got {value!r}")
             for limit, (holds, words) in LIMITS.items():
                 bound = entry.metadata.get(limit)
                 if bound is not None and not holds(value, bound):
                     raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
-
-
-def check_type_of(name: str, value: Any, hint: Any) -> None:
-    """Refuse a value of another type than its field's; a whole number is a number, true and false are none.
-
-    Raises:
-        InputError: it is one.
-    """
-    from typeguard import TypeCheckError, check_type
-
-    try:
-        check_type(value, hint)
-        if hint in (int, float) and isinstance(value, bool):
-            raise TypeCheckError("is a bool")
-    except TypeCheckError:
-        wanted = hint.__name__ if isinstance(hint, type) else hint
-        raise InputError(f"{name}: must be {wanted}, got {value!r}") from None
 
 
 def metadata(holder: Any, name: str) -> Mapping[str, Any]:

@@ -75,9 +75,9 @@ class ExpertConfig(Checked):
 
     kind: str = "gcn"
     """Expert by short name, or the dotted path of any PyG model (package.module:name)."""
-    hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1)
+    hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1, at_most=2**31 - 1)
     """Width of the hidden layers."""
-    num_layers: int = setting(2, [2, 3, 4], at_least=1)
+    num_layers: int = setting(2, [2, 3, 4], at_least=1, at_most=1000)
     """Number of layers."""
     dropout: float = setting(0.5, (0.0, 0.7), at_least=0, below=1)
     """Probability of dropping a hidden activation in training."""
@@ -130,7 +130,7 @@ class Config(Checked):
     gives a logarithmic pool (fused) it is joint: the others do not mean its scale."""
     pretrain: str = setting("strong", ["none", "weak", "strong", "both"], when=unless("held-out", "fine-tuned"))
     """Experts trained alone before joint and alternate begin: none, weak, strong, both. held-out trains both alone."""
-    folds: int = setting(5, when=unless("joint", "alternate"), at_least=2)
+    folds: int = setting(5, when=unless("joint", "alternate"), at_least=2, at_most=100_000)
     """Parts that held-out divides the training nodes into; one of them is held out at a time."""
     rehearsals: int = setting(1, when=unless("joint", "alternate"), at_least=1)
     """How many of these parts are held out in turn; as many as there are is cross-fitting."""
@@ -164,14 +164,17 @@ class Config(Checked):
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False
     """Whether every node's features are scaled to sum to one first (PyG's NormalizeFeatures)."""
+    standardize: bool = False
+    """Whether every column of the features is brought to mean 0 and deviation 1 first, as measured on the graph that is
+    trained on; worth it where some columns are far wider than others."""
     mixture: bool = True
     """Whether the mixture is trained; without it only the experts alone are."""
     baselines: bool = True
     """Whether each expert is also trained alone, with the same budget, to compare with."""
-    seeds: int = setting(3, at_least=1)
+    seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""
-    first_seed: int = setting(0, at_least=0)
+    first_seed: int = setting(0, at_least=0, at_most=2**32 - 100_001)
     """Seed of the first run."""
     device: str = "auto"
     """auto, cpu, cuda, or mps."""

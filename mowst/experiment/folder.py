@@ -10,7 +10,6 @@ nothing else is ever replaced; another one is locked as long as a run writes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -22,16 +21,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torch_geometric.data import Data
 
 from mowst.errors import InputError
 from mowst.experiment.config import Config
+from mowst.experiment.identity import split_hash as split_hash
 from mowst.experiment.reading import config_of, parse, parser
 from mowst.system import write_text
 
@@ -169,14 +167,6 @@ def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:
     """Return the records of the seeds that a folder holds."""
     paths = {seed: folder / f"seed-{seed}" / "result.json" for seed in config.all_seeds}
     return {seed: read_json(path) for seed, path in paths.items() if path.exists()}
-
-
-def split_hash(data: Data) -> str:
-    """Return the SHA-256 of the three masks: runs that share it were trained on the same split."""
-    digest = hashlib.sha256()
-    for mask in (data.train_mask, data.val_mask, data.test_mask):
-        digest.update(np.packbits(mask.cpu().numpy()).tobytes())
-    return digest.hexdigest()
 
 
 def as_json(record: Any) -> str:

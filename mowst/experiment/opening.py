@@ -12,7 +12,16 @@ from torch_geometric.data import Data
 from mowst.data import MASKS, open_graph
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
-from mowst.experiment.building import build, classes_of, fabric_of, prepare, reason_of, seeded
+from mowst.experiment.building import (
+    advise,
+    build,
+    classes_of,
+    fabric_of,
+    prepare,
+    reason_of,
+    say_unweighted,
+    seeded,
+)
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
@@ -55,6 +64,7 @@ class Opened:
         if seed not in self._seeds:
             data = self.graph.of_seed(seed)
             if self._prepared is None:
+                advise(self.config, data)
                 self._prepared = prepare(data, self.config, self.fabric.device)
             ready = copy.copy(self._prepared)
             for mask in MASKS:
@@ -78,6 +88,7 @@ class Opened:
             if self.plan.judged != "mixture":  # which is all of it
                 build(config, one.ready.num_features, classes_of(one.ready))
             trainer = bench.trainer(self.plan.judged)
+            say_unweighted(trainer.model, one.data)
             if config.kd is not None:
                 with attached(parse(config.kd), trainer, self.plan.learns, self.plan.taught_by):
                     pass

@@ -47,9 +47,21 @@ def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
         if (path := word.rpartition("=")[2]).endswith((".yaml", ".yml", ".json")) and Path(path).is_file():
             check_file(Path(path))
     try:
-        return made.instantiate(made.parse_args(short_kinds(words)))
+        read = made.parse_args(short_kinds(words))
+        check_parts(read)
+        return made.instantiate(read)
     except (ArgumentError, TypeError) as error:
         raise InputError(said_plainly(str(error), made, words)) from None
+
+
+def check_parts(read: Namespace) -> None:
+    """Say of which part it is that a value is wrong."""
+    for name, hint in get_type_hints(Config).items():
+        if is_dataclass(hint) and isinstance(hint, type) and name in read:
+            try:
+                hint(**vars(read[name]))
+            except InputError as error:
+                raise InputError(f"{name}.{error}") from None
 
 
 CODE = {
@@ -109,11 +121,23 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
-        return f"unknown argument {found[1]}; {meant(found[1], flags)}--help lists all"
+        return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help lists all"
     if found := re.match(r"Option '([\w.-]+)' is not accepted", message):
         files = " or ".join(word for word in words if word.endswith((".yaml", ".yml", ".json")))
-        return f"{files}: unknown field {found[1]}; {meant(found[1], [flag[2:] for flag in flags])}--help lists all"
+        return (
+            f"{files}: unknown field {found[1]}; {meant_flag(found[1], [flag[2:] for flag in flags])}--help lists all"
+        )
     return message
+
+
+def meant_flag(word: str, flags: Sequence[str]) -> str:
+    """Ask whether the flag nearest to a word was meant, by its whole name or by the last part of it."""
+    whole = {flag: flag for flag in flags if flag.lstrip("-") != "help"}
+    tails = {flag.rpartition(".")[2]: flag for flag in whole if "." in flag}
+    near = meant(word, whole) or meant(word.lstrip("-"), tails)
+    for tail, flag in tails.items():
+        near = near.replace(f"mean {tail}?", f"mean {flag}?")
+    return near
 
 
 def spelled(argument: str) -> list[str]:

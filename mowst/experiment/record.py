@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_geometric.data import Data
 
-from mowst.data import mismatch_of
+from mowst.data import Scale, mismatch_of
 from mowst.evaluation import together
 from mowst.experiment.config import Config
-from mowst.experiment.folder import as_json, dump, split_hash
+from mowst.experiment.folder import as_json, dump
+from mowst.experiment.identity import identity
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
@@ -46,6 +47,9 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             for fitted in run.fitted.values()
             for key, value in fitted.losses.state_dict().items()
         }
+        if config.standardize:
+            scale = Scale.of(run.data.x)
+            weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
         (whole / "config.yaml").write_text(dump(config))
@@ -67,7 +71,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     record: dict[str, Any] = {
         "dataset": run.data.name,
         "metric": run.data.metric,
-        "split": {"name": run.data.split, "sha256": split_hash(run.data)},
+        **identity(config, run.data),
         "count_mismatch": mismatch_of(run.data),
         "seed": run.seed,
         "scores": run.scores,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import zipfile
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +18,68 @@ from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
-from mowst.experiment.folder import read_json, read_weights, split_hash
+from mowst.experiment.folder import marked, read_json, read_weights, split_hash
 from mowst.inference import Touched, answer
 from mowst.models import Mowst
+from mowst.system import try_place
+
+LARGEST_SEED = 2**63 - 1
+"""Of torch's generators."""
+
+
+class Record(NamedTuple):
+    """What is read of the record of a seed."""
+
+    seed: int
+    split: str
+    """Hash of its masks."""
+    threads: int | None
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of one seed, which must have a mixture.
+
+    Raises:
+        InputError: the folder is not one seed's, holds no mixture, or its record is damaged.
+    """
+    path = folder / "result.json"
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: not the record of a run: it is no table of names")
+    if "seed" not in found:
+        raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
+    try:
+        models, scores = dict(found["parameters"]), dict(found["scores"])
+        record = Record(found["seed"], found["split"]["sha256"], found.get("threads"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
+    check_seed(f"{path}: seed", record.seed)
+    if "mixture" not in scores:
+        raise InputError(
+            f"{folder}: holds no mixture but {', '.join(models)}; the README shows how to load one of these"
+        )
+    return record
+
+
+def check_seed(what: str, seed: object) -> None:
+    """Raise an `InputError` for what cannot be a seed."""
+    if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"{what} {seed!r}: must be a whole number from 0 to {LARGEST_SEED}")
+
+
+def check_save(path: Path, folder: Path) -> None:
+    """See that predictions can be written to a file, and that no run's own files lie there.
+
+    Raises:
+        InputError: they cannot, or would be part of a run, which may be replaced or read as a whole.
+    """
+    if path.suffix != ".npz":
+        raise InputError(f"--save {path}: must end with .npz")
+    try_place(path)
+    there = path.resolve()
+    inside = [folder.resolve(), *(place / name for place in there.parents for name in marked(place)["files"])]
+    if any(there.is_relative_to(own) for own in inside):
+        raise InputError(f"--save {path}: is among the files of a run; give a place outside of it")
 
 
 def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
@@ -26,14 +88,9 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
     Raises:
         InputError: the folder is not a run's, holds no mixture, or its graph has another split now.
     """
-    record = read_json(folder / "result.json")
-    if "seed" not in record:
-        raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
-    if "mixture" not in record["scores"]:
-        there = ", ".join(record["parameters"])
-        raise InputError(f"{folder}: holds no mixture but {there}; the README shows how to load one of these")
-    data = load(config.dataset, config.data_root, split=config.split, seed=record["seed"])
-    if split_hash(data) != record["split"]["sha256"]:
+    record = read_record(folder)
+    data = load(config.dataset, config.data_root, split=config.split, seed=record.seed)
+    if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     device = fabric_of(config).device
     ready = prepare(data, config, device)
@@ -66,12 +123,35 @@ def fitting(config: Config) -> Config:
 
 
 def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
-    """Say how near a pooled prediction is to what the run wrote."""
-    if not (folder / "predictions.npz").exists():
+    """Say how near a pooled prediction is to what the run wrote.
+
+    Raises:
+        InputError: what it wrote is damaged, or of another graph.
+    """
+    path = folder / "predictions.npz"
+    if not path.exists():
         return "with nothing to compare them with: predictions.npz is not there"
-    written = np.load(folder / "predictions.npz", allow_pickle=False)["mixture"]
-    written = written if nodes is None else written[nodes]
+    try:
+        written = read_mixture(path)
+        written = written if nodes is None else written[nodes]
+        if written.shape != found.shape:
+            raise ValueError(f"mixture has shape {list(written.shape)}, and must have {list(found.shape)}")
+    except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path}: not the predictions of this run, or damaged: {error}; take it away to predict"
+        ) from None
     if np.array_equal(found, written):
         return "bit for bit as the run wrote them"
     difference = f"they differ by {np.abs(found - written).max():.1e} at most"
     return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
+
+
+def read_mixture(path: Path) -> NDArray[np.floating]:
+    """Read what a run's mixture predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
+    with np.load(path, allow_pickle=False) as arrays:
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it is a single array")
+        found = arrays["mixture"]
+    if found.ndim != 2 or found.dtype.kind != "f":
+        raise ValueError(f"mixture is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
+    return found

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -30,7 +32,8 @@ from graphkd import Signals
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.folder import read_config, read_json, read_weights, split_hash
+from mowst.experiment.folder import read_config, read_json, read_weights
+from mowst.experiment.identity import labels_hash, split_hash
 from mowst.models import ROLES, Mixture, log_pool
 from mowst.training import observe, parse, wanted
 
@@ -87,7 +90,26 @@ def read(teacher: str, seed: int, data: Data) -> Teacher:
         )
     if not all(signal.isfinite().all() for signal in (logits, *others)):
         raise InputError(f"teacher {found.source}: some entries are no finite numbers")
+    check_numbering(found, data)
     return found
+
+
+def check_numbering(teacher: Teacher, data: Data) -> None:
+    """Refuse a teacher whose classes are numbered otherwise than the graph's, as far as training nodes can tell.
+
+    Raises:
+        InputError: it is right on at least twice as many of them, and on most, once its classes are renumbered, and on
+            so many more that this is no chance.
+    """
+    y, guess = data.y[data.train_mask], teacher.signals.logits.argmax(-1)[data.train_mask.cpu()]
+    hits = confusion_matrix(y.cpu(), guess, labels=range(int(data["num_classes"])))
+    rows, columns = linear_sum_assignment(-hits)
+    right, best = hits.trace() / len(y), hits[rows, columns].sum() / len(y)
+    if best > max(0.5, 2 * right) and (best - right) * len(y) ** 0.5 > 4:
+        raise InputError(
+            f"teacher {teacher.source}: is right on {right:.0%} of the training nodes, and on {best:.0%} if its "
+            f"classes {columns.tolist()} were 0 to {len(columns) - 1}; number them as {data.name} does"
+        )
 
 
 def read_run(teacher: str, seed: int, data: Data) -> Teacher:
@@ -111,6 +133,7 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
         models = [model for model in NAMES if model in record["scores"]]
         dataset, split, trained = record["dataset"], record["split"]["name"], record["seed"]
         same = record["split"]["sha256"] == split_hash(data)
+        numbered = record.get("labels_sha256")  # which older runs do not have
     except (KeyError, TypeError):
         raise InputError(f"teacher {folder}: result.json is not the record of a run of one seed") from None
     if name and name not in models:
@@ -121,6 +144,10 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
         raise InputError(
             f"teacher {folder}: was trained on another split of {data.name} ({split}, seed {trained}) "
             "and may have seen the student's test labels; give a run with the same split and seed"
+        )
+    if numbered not in (None, labels_hash(data)):
+        raise InputError(
+            f"teacher {folder}: numbers the classes of {data.name} otherwise; train it anew on the labels of now"
         )
     name = name or models[0]
     try:

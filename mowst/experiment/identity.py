@@ -1,0 +1,65 @@
+"""What a run was made of, in hashes (SHA-256), so that another graph, split, numbering or configuration is noticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from mowst.experiment.config import Config
+
+PLACES = {"data_root", "device"}
+"""Fields that say where, not what."""
+
+
+def split_hash(data: Data) -> str:
+    """Return the hash of the three masks: runs that share it were trained on the same split."""
+    digest = hashlib.sha256()
+    for mask in (data.train_mask, data.val_mask, data.test_mask):
+        digest.update(np.packbits(mask.cpu().numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def labels_hash(data: Data) -> str:
+    """Return the hash of the training and validation labels: runs that share it number the classes alike."""
+    return _hash(data.y[data.train_mask | data.val_mask])
+
+
+def graph_hash(data: Data) -> str:
+    """Return the hash of features, edges and their weights."""
+    x = data.x
+    parts = (x,) if x.layout == torch.strided else (x.crow_indices(), x.col_indices(), x.values())
+    weight = data.get("edge_weight")
+    return _hash(*parts, data.edge_index, *(() if weight is None else (weight,)))
+
+
+def config_hash(config: Config) -> str:
+    """Return the hash of a configuration, but for where its graph is and on what it was run."""
+    held = {name: value for name, value in dataclasses.asdict(config).items() if name not in PLACES}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def identity(config: Config, data: Data) -> dict[str, Any]:
+    """Return all of these for the record of a seed, and the names of its classes if it has some."""
+    names = data.get("class_names")
+    return {
+        "split": {"name": data.split, "sha256": split_hash(data)},
+        "labels_sha256": labels_hash(data),
+        "graph_sha256": graph_hash(data),
+        "config_sha256": config_hash(config),
+        **({} if names is None else {"class_names": list(names)}),
+    }
+
+
+def _hash(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

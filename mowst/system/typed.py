@@ -1,0 +1,24 @@
+"""Values that must be of a type."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mowst.errors import InputError
+
+
+def check_type_of(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value of another type than its field's; a whole number is a number, true and false are none.
+
+    Raises:
+        InputError: it is one.
+    """
+    from typeguard import TypeCheckError, check_type
+
+    try:
+        check_type(value, hint)
+        if hint in (int, float) and isinstance(value, bool):
+            raise TypeCheckError("is a bool")
+    except TypeCheckError:
+        wanted = hint.__name__ if isinstance(hint, type) else hint
+        raise InputError(f"{name}: must be {wanted}, got {value!r}") from None
