@@ -9,7 +9,10 @@ whose rows depend on each other says so (`scope = Scope.ALL`) and returns a scal
     loss = F.cross_entropy(student.logits[train], y[train]) + NKD()(student, teacher, target=y_train).mean()
 
 A target is -100 where training may not see a label; there the teacher's argmax stands in. The teacher is detached,
-half precision becomes float32, and logits of ±1e4 are finite with a finite gradient in every loss.
+half precision becomes float32, and logits of ±1e4 are finite with a finite gradient in every loss. A teacher may mask
+classes of a row by -inf: they count as 2e4 below its largest logit. What is none of what an argument must be (one logit
+a node, a teacher's NaN, labels [N, 1] or of classes that are not there, a mask of numbers, a negative weight) is
+refused by a `ValueError` of one line (`graphkd.checks`); of the student's own numbers nothing is asked.
 
 Losses on a row of logits (`graphkd.logit`)
     KD            T² KL(p_T ‖ q_T). As T grows: (1 / 2C) Σ_c (d_c - mean d)², d = s - t.       Hinton 2015, 1503.02531
@@ -51,11 +54,27 @@ GLD of all classes is nothing but their marginals, and of standardized rows it i
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
 from graphkd.contract import DistillationLoss, Scope, Signals, fill_target, on_rows, scope_of, take
-from graphkd.feature import OFA, USKD, DualHead, binary_kl, ofa, uskd
-from graphkd.graph import GLD, Certificate, certificate
-from graphkd.logit import DKD, GLNN, KD, NKD, Standardized, dkd, kd, nkd, standardize
-from graphkd.relation import KRD, LSP, RKD, krd, lsp, rkd_angle, rkd_distance
-from graphkd.teacher import Extrapolated, Extrapolation, extrapolate, reliability
+from graphkd.feature import OFA, USKD, DualHead
+from graphkd.functions import (
+    binary_kl,
+    certificate,
+    dkd,
+    extrapolate,
+    kd,
+    krd,
+    lsp,
+    nkd,
+    ofa,
+    reliability,
+    rkd_angle,
+    rkd_distance,
+    standardize,
+    uskd,
+)
+from graphkd.graph import GLD, Certificate
+from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
+from graphkd.relation import KRD, LSP, RKD
+from graphkd.teacher import Extrapolated, Extrapolation
 
 __all__ = [
     "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",

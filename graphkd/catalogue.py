@@ -14,15 +14,22 @@ import inspect
 import keyword
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+from torch import nn
 
 from graphkd import feature, graph, logit, relation
-from graphkd.contract import DistillationLoss, choose
+from graphkd.checks import choose, not_negative, shown, whole
+from graphkd.contract import DistillationLoss
 from graphkd.names import Names
 
 COLON = re.compile(r"(?<=\w):(?=[A-Za-z_])")
 BARE_WORD = re.compile(r"=\s*([a-z]+)\b(?!\()")
 Entry = str | Mapping[str, Any]
+LONGEST = 10_000
+"""Characters of a line."""
+MOST_EPOCHS = 10**9
+EXAMPLE = "write e.g. gld(k=5,weight=0.5)+nkd"
 
 
 def loss_class(found: Any) -> type[DistillationLoss]:
@@ -41,17 +48,40 @@ LOSSES: Names[type[DistillationLoss]] = Names(
 )
 
 
-class Weighted(NamedTuple):
-    """A loss as a trainer uses it: its share of the objective, epochs until that is reached, and the nodes it sees."""
-
+class _Share(NamedTuple):
     loss: DistillationLoss
     weight: float = 1.0
     warmup: int = 0
     on: str = "all"
     name: str = ""
 
+
+class Weighted(_Share):
+    """A loss as a trainer uses it: its share of the objective, epochs until that is reached, and the nodes it sees.
+
+    Raises:
+        ValueError: the weight is negative, the warm-up no number of epochs, or `on` neither "all" nor "train".
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, loss: DistillationLoss, weight: float = 1.0, warmup: int = 0, on: str = "all", name: str = ""
+    ) -> Self:
+        """Check a loss's share, and return it."""
+        if not isinstance(name, str):
+            raise ValueError(f"name must be text, got {shown(name)}")
+        where = f"{name}: " if name else ""
+        if not isinstance(loss, nn.Module):
+            raise ValueError(f"{where}loss must be one such as graphkd.KD(), got {shown(loss)}")
+        not_negative(f"{where}weight", weight)
+        whole(f"{where}warmup", warmup, most=MOST_EPOCHS)
+        choose(f"{where}on", on, ("all", "train"))
+        return super().__new__(cls, loss, float(weight), warmup, on, name)
+
     def weight_at(self, epoch: int) -> float:
         """Return the weight in an epoch (from 0): rising linearly over the warm-up."""
+        whole("epoch", epoch)
         return self.weight * min(1.0, (epoch + 1) / (self.warmup + 1))
 
 
@@ -65,39 +95,67 @@ def find(name: str) -> type[DistillationLoss]:
 
 
 def make(name: str, **options: Any) -> DistillationLoss:
-    """Return the loss of that name with these options; `inner` may be a name or a mapping itself."""
+    """Return the loss of that name with these options; `inner` may be a name or a mapping itself.
+
+    Raises:
+        ValueError: there is no such loss, or it has no such options.
+    """
     cls = find(name)
     known = {key: parameter.default for key, parameter in inspect.signature(cls).parameters.items()}
     if unknown := [key for key in options if key not in known]:
-        raise ValueError(f"{name}: unknown option {unknown[0]!r}; choose from {', '.join(known) or 'none'}")
+        raise ValueError(f"{name}: unknown option {shown(unknown[0])}; choose from {', '.join(known) or 'none'}")
     for key, value in options.items():
         if not _alike(value, known[key]):
-            raise ValueError(f"{name}: {key} must be like {known[key]!r}, got {value!r}")
-    if isinstance(options.get("inner"), str | Mapping):
-        options["inner"] = _inner(name, options["inner"])
+            raise ValueError(f"{name}: {key} must be like {known[key]!r}, got {shown(value)}")
     try:
+        if isinstance(options.get("inner"), str | Mapping):
+            options["inner"] = _inner(options["inner"])
         return cls(**options)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{name}: inner losses are nested too deeply") from None
+    except (TypeError, ValueError) as error:
+        said = str(error)
+        raise ValueError(said if said.lower().startswith(f"{name}: ".lower()) else f"{name}: {said}") from None
 
 
 def build(losses: str | Entry | Sequence[Entry]) -> tuple[Weighted, ...]:
-    """Return the weighted losses of a specification: a line, a mapping, or a list of names, lines and mappings."""
+    """Return the weighted losses of a specification: a line, a mapping, or a list of names, lines and mappings.
+
+    Raises:
+        ValueError: it cannot be read, or a loss of it cannot be made.
+    """
     if isinstance(losses, str):
         return tuple(_weighted(entry) for entry in parse(losses))
     if isinstance(losses, Mapping):
         return (_weighted(losses),)
+    if not isinstance(losses, Sequence) or not all(isinstance(entry, str | Mapping) for entry in losses):
+        raise ValueError(
+            f"losses: must be a line such as gld(k=5,weight=0.5)+nkd, or a list of such and of mappings such as "
+            f"{{name: gld, k: 5}}, got {shown(losses)}"
+        )
     return tuple(weighted for entry in losses for weighted in build(entry))
 
 
 def parse(line: str) -> list[dict[str, Any]]:
-    """Return a line's losses as mappings: `parse("gld(k=5)+nkd")` is `[{"name": "gld", "k": 5}, {"name": "nkd"}]`."""
+    """Return a line's losses as mappings: `parse("gld(k=5)+nkd")` is `[{"name": "gld", "k": 5}, {"name": "nkd"}]`.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if not isinstance(line, str) or len(line) > LONGEST:
+        raise ValueError(f"losses: must be a line of at most {LONGEST} characters, got {shown(line)}")
     try:
-        dotted = COLON.sub(".", line.strip())  # package.module:Class
-        tree = ast.parse(BARE_WORD.sub(_quoted, dotted), mode="eval").body
+        return [_entry(term) for term in _terms(_tree(line))]
+    except (RecursionError, MemoryError):
+        raise ValueError(f"losses: {shown(line)} is nested too deeply; {EXAMPLE}") from None
+
+
+def _tree(line: str) -> ast.expr:
+    dotted = COLON.sub(".", line.strip())  # package.module:Class
+    try:
+        return ast.parse(BARE_WORD.sub(_quoted, dotted), mode="eval").body
     except (SyntaxError, ValueError):
-        raise ValueError(f"losses: cannot read {line!r}; write e.g. gld(k=5,weight=0.5)+nkd") from None
-    return [_entry(term) for term in _terms(tree)]
+        raise ValueError(f"losses: cannot read {shown(line)}; {EXAMPLE}") from None
 
 
 def _quoted(match: re.Match[str]) -> str:
@@ -106,22 +164,28 @@ def _quoted(match: re.Match[str]) -> str:
 
 
 def _terms(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return [*_terms(node.left), *_terms(node.right)]
-    return [node]
+    pending, terms = [node], []
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            pending += [node.right, node.left]
+        else:
+            terms.append(node)
+    return terms
 
 
 def _entry(node: ast.expr) -> dict[str, Any]:
     if isinstance(node, ast.Name | ast.Attribute):
         return {"name": ast.unparse(node)}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)) or len(node.args) > 1:
-        raise ValueError(f"losses: cannot read {ast.unparse(node)!r}; write name or name(option=value, ...)")
+        raise ValueError(f"losses: cannot read {shown(ast.unparse(node))}; write name or name(option=value, ...)")
     entry: dict[str, Any] = {"name": ast.unparse(node.func)}
     if node.args:
         entry["inner"] = _entry(node.args[0])
     for option in node.keywords:
         if option.arg is None or option.arg in entry:
-            raise ValueError(f"losses: {ast.unparse(node)!r} gives {option.arg or '**'} in a way that cannot be read")
+            given = shown(ast.unparse(node))
+            raise ValueError(f"losses: {given} gives {option.arg or '**'} twice, or in a way that cannot be read")
         entry[option.arg] = _value(option.value)
     return entry
 
@@ -133,8 +197,8 @@ def _value(node: ast.expr) -> Any:
         return _entry(node)
     try:
         return ast.literal_eval(node)
-    except ValueError:
-        raise ValueError(f"losses: {ast.unparse(node)!r} is no literal value") from None
+    except (TypeError, ValueError):
+        raise ValueError(f"losses: {shown(ast.unparse(node))} is no literal value") from None
 
 
 def _alike(value: Any, default: Any) -> bool:
@@ -143,21 +207,25 @@ def _alike(value: Any, default: Any) -> bool:
 
 
 def _weighted(entry: Mapping[str, Any]) -> Weighted:
+    name, options = _named("losses", entry)
+    share = {key: options.pop(key) for key in ("weight", "warmup", "on") if key in options}
+    return Weighted(make(name, **options), **share, name=name)
+
+
+def _inner(inner: Entry) -> DistillationLoss:
+    entries: Sequence[Mapping[str, Any]] = parse(inner) if isinstance(inner, str) else [inner]
+    if len(entries) != 1:
+        raise ValueError(f"inner must be one loss, got {shown(inner)}")
+    name, options = _named("inner", entries[0])
+    return make(name, **options)
+
+
+def _named(where: str, entry: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of a loss that is given as a mapping."""
     options = dict(entry)
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise ValueError(f"losses: {dict(entry)!r} has no name")
-    weight, warmup, on = options.pop("weight", 1.0), options.pop("warmup", 0), options.pop("on", "all")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-        raise ValueError(f"{name}: weight must be a number from 0, got {weight!r}")
-    if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
-        raise ValueError(f"{name}: warmup must be a whole number of epochs, got {warmup!r}")
-    choose(f"{name}: on", on, ("all", "train"))
-    return Weighted(make(name, **options), float(weight), warmup, on, name)
-
-
-def _inner(name: str, inner: Entry) -> DistillationLoss:
-    entries = parse(inner) if isinstance(inner, str) else [dict(inner)]
-    if len(entries) != 1 or not isinstance(entries[0].get("name"), str):
-        raise ValueError(f"{name}: inner must be one loss, got {inner!r}")
-    return make(**entries[0])
+        raise ValueError(f"{where}: {shown(dict(entry))} has no name, such as name: kd")
+    if wrong := [key for key in options if not isinstance(key, str)]:
+        raise ValueError(f"{where}: {name}: an option has a name in words, got {shown(wrong[0])}")
+    return name, options

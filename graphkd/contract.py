@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.utils import subgraph
+
+from graphkd import checks
+from graphkd.checks import full
 
 UNLABELLED = -100
 """The label of a node whose label is not to be seen."""
@@ -30,6 +34,10 @@ class Scope(Enum):
     ALL = "all"
     """Those of all rows that are given: a scalar, or [N] of which nothing is known."""
 
+    @classmethod
+    def _missing_(cls, value: Any) -> None:
+        raise ValueError(f"scope must be one of {', '.join(each.value for each in cls)}, got {checks.shown(value)}")
+
 
 @runtime_checkable
 class Scoped(Protocol):
@@ -39,8 +47,16 @@ class Scoped(Protocol):
 
 
 def scope_of(loss: Any) -> Scope:
-    """Return the scope of a loss, any callable; of one that says nothing, the widest."""
-    return loss.scope if isinstance(loss, Scoped) else Scope.ALL
+    """Return the scope of a loss, any callable; of one that says nothing, the widest.
+
+    Raises:
+        ValueError: it says something else than a `Scope`.
+    """
+    if not isinstance(loss, Scoped):
+        return Scope.ALL
+    if not isinstance(loss.scope, Scope):
+        raise ValueError(f"scope of {checks.shown(loss)} must be a graphkd.Scope, got {checks.shown(loss.scope)}")
+    return loss.scope
 
 
 class Signals(NamedTuple):
@@ -75,7 +91,7 @@ class DistillationLoss(nn.Module):
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return [N], or a scalar of scope ALL, from float32 or float64 signals; what is not in `needs` may be None."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} states no formula: implement compute")
 
     def forward(
         self,
@@ -85,47 +101,62 @@ class DistillationLoss(nn.Module):
         target: Tensor | None = None,  # [N] classes, -100 where there is no label
         edge_index: Tensor | None = None,  # [2, E], messages from row 0 to row 1
     ) -> Tensor:
-        """Return the loss of each node in nats or as the loss says, [N], or a scalar with scope ALL."""
-        if teacher is not None:
-            teacher = _map(teacher, lambda value: full(value).detach())
-        student = _map(student, full)
-        if "target" in self.needs:
-            target = fill_target(target, teacher)
-        self._check(student, teacher, target, edge_index)
+        """Return the loss of each node in nats or as the loss says, [N], or a scalar with scope ALL.
+
+        Raises:
+            ValueError: an argument is missing, or is not what its comment here or in `Signals` says.
+        """
+        given = self._read(student, teacher, target, edge_index)
+        student = given.student
         rows = student.logits.size(0)
         if rows == 0:
             nothing = sum((h.sum() for h in student.hidden), student.logits.sum()) * 0
             return nothing if self.scope is Scope.ALL else student.logits.sum(-1) + nothing
         with torch.autocast(student.logits.device.type, enabled=False):
-            value = self.compute(student, teacher, target, edge_index)  # type: ignore[arg-type]
-        if value.shape != (() if self.scope is Scope.ALL else (rows,)):
+            value = self.compute(*given)  # type: ignore[arg-type]
+        if not isinstance(value, Tensor) or value.shape != (() if self.scope is Scope.ALL else (rows,)):
+            returned = f"shape {list(value.shape)}" if isinstance(value, Tensor) else checks.shown(value)
             raise ValueError(
-                f"{self}: returned shape {list(value.shape)} for {rows} rows; "
+                f"{self}: returned {returned} for {rows} rows; "
                 "one number per row is expected, or a scalar where its scope is ALL"
             )
         return value
 
-    def _check(
+    def _read(
+        self, student: Signals, teacher: Signals | None, target: Tensor | None, edge_index: Tensor | None
+    ) -> Given:
+        """Check what a call was given, and return it as `compute` expects it."""
+        name = type(self).__name__
+        student = signals(f"{name}: student", student)
+        teacher = None if teacher is None else signals(f"{name}: teacher", teacher)
+        self._check_needs(student, teacher, target, edge_index)
+        N, C = student.logits.shape
+        if target is not None:
+            target = checks.classes(f"{name}: target", target, N, C)
+            checks.together(name, student=student.logits, target=target)
+        if edge_index is not None and "edge_index" in self.needs | self.wants:
+            edge_index = checks.nodes(f"{name}: edge_index", edge_index, 2, N)
+            checks.together(name, student=student.logits, edge_index=edge_index)
+        if teacher is not None:
+            checks.alike(name, student=student.logits, teacher=teacher.logits)
+            teacher = believed(f"{name}: teacher", teacher, "teacher_hidden" in self.needs | self.wants)
+        if C < 3 and self.binary:
+            self.warn_once(f"{name} with {C} classes: {self.binary}")
+        target = _filled(target, teacher) if "target" in self.needs else target
+        return Given(_map(student, full), teacher, target, edge_index)
+
+    def _check_needs(
         self, student: Signals, teacher: Signals | None, target: Tensor | None, edge_index: Tensor | None
     ) -> None:
         given = {
             "teacher": teacher is not None,
-            "target": target is not None,
+            "target": target is not None or teacher is not None,  # its argmax
             "hidden": bool(student.hidden),
             "teacher_hidden": teacher is not None and bool(teacher.hidden),
             "edge_index": edge_index is not None,
         }
         if missing := sorted(name for name in self.needs if not given[name]):
             raise ValueError(f"{type(self).__name__} needs {', '.join(missing)}, which this call did not give")
-        N, C = student.logits.shape
-        if teacher is not None and teacher.logits.shape != (N, C):
-            raise ValueError(
-                f"{type(self).__name__}: the student's logits are {[N, C]}, the teacher's {list(teacher.logits.shape)}"
-            )
-        if target is not None and target.device.type == "cpu" and N and int(target.max()) >= C:
-            raise ValueError(f"{type(self).__name__}: label {int(target.max())} with {C} classes")
-        if C < 3 and self.binary:
-            self.warn_once(f"{type(self).__name__} with {C} classes: {self.binary}")
 
     def extra_repr(self) -> str:
         """Show the options, as a specification would."""
@@ -140,22 +171,68 @@ class DistillationLoss(nn.Module):
             warnings.warn(message, stacklevel=2)
 
 
-def full(value: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 where it is that already."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+class Given(NamedTuple):
+    """What a loss computes from, checked."""
+
+    student: Signals
+    teacher: Signals | None
+    target: Tensor | None
+    edge_index: Tensor | None
+
+
+def signals(name: str, given: Any) -> Signals:
+    """Return signals whose tensors have the sizes that `Signals` says; of their numbers nothing is asked.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if not isinstance(given, Signals):
+        raise ValueError(f"{name} must be Signals(logits, ...), got {checks.shown(given)}")
+    logits = checks.logits(f"{name}.logits", given.logits)
+    if not isinstance(given.hidden, tuple | list):
+        raise ValueError(f"{name}.hidden must be a tuple of tensors [N, H], got {checks.shown(given.hidden)}")
+    for i, h in enumerate(given.hidden):
+        checks.matrix(f"{name}.hidden[{i}]", h, len(logits))
+        checks.together(name, logits=logits, hidden=h)
+    if given.reliability is not None:
+        checks.shares(f"{name}.reliability", given.reliability, len(logits))
+        checks.together(name, logits=logits, reliability=given.reliability)
+    return given
+
+
+def believed(name: str, teacher: Signals, hidden: bool = False) -> Signals:
+    """Return a teacher's signals detached, in at least float32; its logits (and hidden layers) are finite.
+
+    Raises:
+        ValueError: some cannot.
+    """
+    teacher = _map(teacher, lambda value: full(value).detach())
+    for i, h in enumerate(teacher.hidden if hidden else ()):
+        checks.finite(f"{name}.hidden[{i}]", h)
+    return teacher._replace(logits=checks.believable(f"{name}.logits", teacher.logits))
 
 
 def fill_target(target: Tensor | None, teacher: Signals | None) -> Tensor | None:
-    """Return classes [N]: the label where there is one, the teacher's argmax (if any) where it is -100."""
-    if teacher is None:
-        return target
-    guess = teacher.logits.argmax(-1) if teacher.logits.numel() else teacher.logits.new_zeros(0, dtype=torch.long)
-    return guess if target is None else torch.where(target < 0, guess, target)
+    """Return classes [N]: the label where there is one, the teacher's argmax (if any) where it is -100.
+
+    Raises:
+        ValueError: they are no labels, or no teacher's signals.
+    """
+    if teacher is not None:
+        teacher = believed("teacher", signals("teacher", teacher))
+    if target is not None:
+        N, C = (None, None) if teacher is None else teacher.logits.shape
+        target = checks.classes("target", target, N, C)
+    return _filled(target, teacher)
 
 
 def take(signals: Signals, rows: Tensor) -> Signals:
-    """Return the signals of some nodes: a boolean mask [N] or indices."""
-    return _map(signals, lambda value: value[rows])
+    """Return the signals of some nodes: a boolean mask [N] or indices.
+
+    Raises:
+        ValueError: they are neither, or there are no signals.
+    """
+    return _taken("signals", signals, rows)
 
 
 def on_rows(
@@ -171,14 +248,27 @@ def on_rows(
 
     A loss of scope EDGES sees the whole neighbourhood of each of these nodes; one of scope ALL sees the subgraph
     between them.
+
+    Raises:
+        ValueError: the mask is none (numbers 0 and 1 are not), or the loss cannot use the rest.
     """
-    if loss.scope is Scope.EDGES:
+    if not (isinstance(loss, Scoped) and callable(loss)) or isinstance(loss, type):
+        raise ValueError(f"loss must be a DistillationLoss, such as graphkd.KD(), got {checks.shown(loss)}")
+    logits = signals("student", student).logits
+    N, C = logits.shape
+    rows = checks.mask("rows", rows, N).to(logits.device)
+    if scope_of(loss) is Scope.EDGES:
         return mean(loss(student, teacher, target=target, edge_index=edge_index)[rows])
     if edge_index is not None:
-        edge_index, _ = subgraph(rows, edge_index, relabel_nodes=True, num_nodes=rows.size(0))
+        edge_index = checks.nodes("edge_index", edge_index, 2, N)
+        checks.together("on_rows", student=logits, edge_index=edge_index)
+        edge_index, _ = subgraph(rows, edge_index, relabel_nodes=True, num_nodes=N)
+    if target is not None:
+        target = checks.classes("target", target, N, C)
+        checks.together("on_rows", student=logits, target=target)
     value = loss(
-        take(student, rows),
-        None if teacher is None else take(teacher, rows),
+        _taken("student", student, rows),
+        None if teacher is None else _taken("teacher", teacher, rows),
         target=None if target is None else target[rows],
         edge_index=edge_index,
     )
@@ -190,19 +280,18 @@ def mean(value: Tensor) -> Tensor:
     return value.mean() if value.numel() else value.sum()
 
 
-def positive(**values: float) -> None:
-    """Refuse, by name, a number that is not above zero."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+def _taken(name: str, given: Signals, rows: Tensor) -> Signals:
+    chosen = checks.mask_or_nodes("rows", rows, signals(name, given).logits.size(0))
+    return _map(given, lambda value: value[chosen])
 
 
-def choose(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse, naming the choices, a value that is not one of them."""
-    if value not in choices:
-        raise ValueError(f"{name}: unknown {value!r}; choose from {', '.join(choices)}")
+def _filled(target: Tensor | None, teacher: Signals | None) -> Tensor | None:
+    if teacher is None:
+        return target
+    guess = teacher.logits.argmax(-1)
+    return guess if target is None else torch.where(target < 0, guess, target)
 
 
-def _map(signals: Signals, change: Any) -> Signals:
+def _map(signals: Signals, change: Callable[[Tensor], Tensor]) -> Signals:
     reliability = None if signals.reliability is None else change(signals.reliability)
     return Signals(change(signals.logits), tuple(change(h) for h in signals.hidden), reliability)

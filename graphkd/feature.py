@@ -13,8 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
+from graphkd.checks import full, options, positive, shown, together, whole
+from graphkd.contract import DistillationLoss, Scope, Signals, signals
 from graphkd.logit import TEMPERATURE, is_target, log_probs, others_log_probs
+
+WIDEST = 100_000
+"""Columns of a hidden layer, and classes, that a head may have."""
+MOST_WEIGHTS = 10**8
+"""Of all heads of a loss: 400 MB."""
 
 
 def ofa(
@@ -110,14 +116,17 @@ class HeadedLoss(DistillationLoss):
 
     def __init__(self, hidden_channels: int | Sequence[int] | None = None, num_classes: int | None = None):
         super().__init__()
-        sizes = [hidden_channels] if isinstance(hidden_channels, int) else list(hidden_channels or ())
-        if (num_classes is None) != (not sizes):
-            raise ValueError(f"{type(self).__name__}: give both hidden_channels and num_classes, or neither")
+        sizes = self._sizes(hidden_channels, num_classes)
         used = sizes[-1:] if self.only_last else sizes
         self.heads = nn.ModuleList(nn.Linear(size, num_classes or 0) for size in used)
 
     def prepare(self, student: Signals, teacher: Signals | None = None) -> None:
-        """Create the heads that these signals need, where there are none yet."""
+        """Create the heads that these signals need, where there are none yet.
+
+        Raises:
+            ValueError: these are no signals.
+        """
+        signals(f"{type(self).__name__}: student", student)
         if not self.heads:
             logits = full(student.logits)
             for h in self._layers(student):
@@ -125,16 +134,53 @@ class HeadedLoss(DistillationLoss):
                 self.heads.append(head)
 
     def exits(self, student: Signals) -> list[Tensor]:
-        """Return each head's logits, [N, C]."""
-        layers, name = self._layers(student), type(self).__name__
+        """Return each head's logits, [N, C].
+
+        Raises:
+            ValueError: there are no heads, or they are for other layers or classes than these.
+        """
+        name = type(self).__name__
+        layers = self._layers(signals(f"{name}: student", student))
         if not self.heads:
             raise ValueError(f"{name} has no heads yet: give hidden_channels and num_classes, or call prepare(student)")
         if len(layers) != len(self.heads):
             raise ValueError(f"{name} has {len(self.heads)} heads for {len(layers)} hidden layers")
-        return [head(h) for head, h in zip(self.heads, layers, strict=True)]
+        exits = list(zip(self.heads, layers, strict=True))
+        for head, h in exits:
+            _check_head(name, head, h, student.logits)
+        return [head(h) for head, h in exits]
 
     def _layers(self, student: Signals) -> tuple[Tensor, ...]:
         return student.hidden[-1:] if self.only_last else student.hidden
+
+    def _sizes(self, hidden_channels: Any, num_classes: Any) -> list[int]:
+        """Check what the constructor was given, and return the widths of the hidden layers."""
+        sizes = [] if hidden_channels is None else hidden_channels
+        sizes = [sizes] if isinstance(sizes, int) else sizes
+        if not isinstance(sizes, list | tuple):
+            raise ValueError(f"hidden_channels must be a width or a list of widths, got {shown(hidden_channels)}")
+        if (num_classes is None) != (not sizes):
+            raise ValueError(f"{type(self).__name__}: give both hidden_channels and num_classes, or neither")
+        for size in sizes:
+            whole("hidden_channels", size, 1, WIDEST)
+        if num_classes is not None:
+            whole("num_classes", num_classes, 2, WIDEST)
+            if sum(sizes) * num_classes > MOST_WEIGHTS:
+                raise ValueError(f"hidden_channels x num_classes must be at most {MOST_WEIGHTS:,} weights")
+        return list(sizes)
+
+
+def _check_head(name: str, head: nn.Module, h: Tensor, logits: Tensor) -> None:
+    """Refuse a hidden layer that a head does not take, and logits of other classes than its."""
+    assert isinstance(head, nn.Linear)
+    made, met = [head.in_features, head.out_features], [h.size(1), logits.size(1)]
+    if made != met:
+        raise ValueError(f"{name} has a head of {made[0]} columns to {made[1]} classes, here are {met[0]} and {met[1]}")
+    together(name, head=head.weight, hidden=h)
+    if head.weight.dtype != h.dtype:
+        raise ValueError(
+            f"{name} has a head of {head.weight.dtype}, the hidden layer is {h.dtype}; call loss.to(dtype)"
+        )
 
 
 class OFA(HeadedLoss):
@@ -153,8 +199,8 @@ class OFA(HeadedLoss):
         gamma_on: str = "all",
     ):
         super().__init__(hidden_channels, num_classes)
-        positive(gamma=gamma, temperature=temperature)
-        choose("gamma_on", gamma_on, ("all", "target"))
+        options(gamma=gamma, temperature=temperature, gamma_on=gamma_on)
+        positive("gamma", gamma)
         self.gamma, self.temperature, self.gamma_on = gamma, temperature, gamma_on
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -184,7 +230,7 @@ class DualHead(HeadedLoss):
         center: bool = False,
     ):
         super().__init__(hidden_channels, num_classes)
-        positive(temperature=temperature)
+        options(temperature=temperature, center=center)
         self.temperature, self.center = temperature, center
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -211,6 +257,7 @@ class USKD(HeadedLoss):
         author_code: bool = False,
     ):
         super().__init__(hidden_channels, num_classes)
+        options(alpha=alpha, beta=beta, mu=mu, author_code=author_code)
         self.alpha, self.beta, self.mu, self.author_code = alpha, beta, mu, author_code
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, segment
 
-from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
+from graphkd.checks import alike, choose, full, options, whole
+from graphkd.contract import DistillationLoss, Scope, Signals, believed, signals
 from graphkd.logit import standardize
 
 FORMS = ("global", "class", "neighbourhood")
@@ -132,12 +133,11 @@ class GLD(DistillationLoss):
         super().__init__()
         choose("form", form, FORMS)
         choose("matching", matching, ("sorted", "identity"))
-        choose("feature", feature, ("mean", "rms"))
         choose("support", support, ("own", "teacher"))
         choose("of", of, ("probabilities", "standardized"))
-        positive(temperature=temperature, k=1 if k is None else k)
-        if not isinstance(k, int | None):
-            raise ValueError(f"GLD: k must be a whole number, got {k}")
+        options(feature=feature, temperature=temperature)
+        if k is not None:
+            whole("k", k, 1)
         if feature == "rms" and form != "global":
             raise ValueError(f"GLD: feature 'rms' needs each graph in full, which form {form!r} never has; use 'mean'")
         self.form, self.k, self.matching, self.feature = form, k, matching, feature
@@ -154,8 +154,15 @@ class GLD(DistillationLoss):
         return top(student, k, teacher if self.support == "teacher" else None), top(teacher, k)
 
     def diagnose(self, student: Signals, teacher: Signals) -> Certificate:
-        """Bracket the true Gromov-Wasserstein cost between the two global graphs."""
-        x, y = self.activations(student.logits.detach(), teacher.logits)
+        """Bracket the true Gromov-Wasserstein cost between the two global graphs.
+
+        Raises:
+            ValueError: these are no signals of two models on the same nodes and classes, or no finite ones.
+        """
+        seen = (("student", student), ("teacher", teacher))
+        student, teacher = (believed(f"GLD: {name}", signals(name, given)) for name, given in seen)
+        alike("GLD", student=student.logits, teacher=teacher.logits)
+        x, y = self.activations(student.logits, teacher.logits)
         return certificate(coactivation(x), coactivation(y), self.feature)
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Losses that compare two rows of logits: KD, GLNN's recipe, DKD, NKD, and standardization around them.
 
-Functions first, on plain tensors: `student` and `teacher` [N, C] logits, `target` [N] classes; each returns [N].
+Formulas first, on plain tensors: `student` and `teacher` [N, C] logits, `target` [N] classes; each returns [N]. They
+check nothing: `graphkd.kd` is `kd` with its arguments checked, and so on.
 The teacher is detached inside, and only `log_softmax` and `logsumexp` are used, so ±1e4 is as good as ±1.
 """
 
@@ -13,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
+from graphkd.checks import full, options, shown
+from graphkd.contract import DistillationLoss, Scope, Signals
 
 TEMPERATURE = (0.5, 8.0, "log")
 
@@ -102,8 +104,7 @@ class KD(DistillationLoss):
 
     def __init__(self, temperature: float = 4.0, direction: str = "forward"):
         super().__init__()
-        positive(temperature=temperature)
-        choose("direction", direction, ("forward", "reverse"))
+        options(temperature=temperature, direction=direction)
         self.temperature, self.direction = temperature, direction
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class DKD(DistillationLoss):
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()
-        positive(temperature=temperature)
+        options(alpha=alpha, beta=beta, temperature=temperature)
         self.alpha, self.beta, self.temperature = alpha, beta, temperature
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ class NKD(DistillationLoss):
 
     def __init__(self, gamma: float = 1.5, temperature: float = 1.0):
         super().__init__()
-        positive(temperature=temperature)
+        options(gamma=gamma, temperature=temperature)
         self.gamma, self.temperature = gamma, temperature
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -165,11 +166,13 @@ class Standardized(DistillationLoss):
     def __init__(self, inner: DistillationLoss | None = None, temperature: float | None = None, min_std: float = 1e-3):
         super().__init__()
         inner = KD(2.0) if inner is None else inner
+        if not isinstance(inner, DistillationLoss):
+            raise ValueError(f"standardized: inner must be a loss such as graphkd.KD(), got {shown(inner)}")
         if inner.scope is not Scope.NODE or not inner.needs <= {"teacher", "target"} or isinstance(inner, Standardized):
             raise ValueError(f"standardized: {type(inner).__name__} is no loss on logits alone; choose kd, dkd or nkd")
-        positive(min_std=min_std)
+        options(min_std=min_std)
         if temperature is not None:
-            positive(temperature=temperature)
+            options(temperature=temperature)
             if not hasattr(inner, "temperature"):
                 raise ValueError(f"standardized: {type(inner).__name__} has no temperature to replace")
             inner = copy.deepcopy(inner)  # the caller's stays as it is

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from class_resolver import FunctionResolver
 
+from graphkd.checks import shown
+
 T = TypeVar("T")
 
 
@@ -28,7 +30,9 @@ def resolve(path: str) -> Any:
     try:
         return resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"cannot import {path!r}: {error}") from error
+        raise ValueError(f"cannot import {shown(path)}: {_line(error)}") from error
+    except Exception as error:  # what a module may raise while it is imported
+        raise ValueError(f"cannot import {shown(path)}: {type(error).__name__}: {_line(error)}") from error
 
 
 class Names(Generic[T]):
@@ -69,7 +73,7 @@ class Names(Generic[T]):
 
     def knows(self, name: str) -> bool:
         """Tell whether this is a short name."""
-        return self.found.normalize(name) in {*map(self.found.normalize, self.names)}
+        return isinstance(name, str) and self.found.normalize(name) in {*map(self.found.normalize, self.names)}
 
     def lookup(self, query: Any) -> T:
         """Return the variant called `query`; what is none of these names but an object already is adapted.
@@ -89,9 +93,14 @@ class Names(Generic[T]):
     def unknown(self, query: Any, choices: Iterable[str], reason: str) -> ValueError:
         """Return the error for a name that stands for nothing of this kind, with the reason if one is known."""
         if reason:
-            return ValueError(f"{self.kind} {query!r}: {reason}")
+            return ValueError(f"{self.kind} {shown(query)}: {reason}")
         hint = "or give a dotted path package.module.Class"
-        return ValueError(f"unknown {self.kind} {query!r}; choose from {', '.join(sorted(choices))}, {hint}")
+        return ValueError(f"unknown {self.kind} {shown(query)}; choose from {', '.join(sorted(choices))}, {hint}")
+
+
+def _line(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    return " ".join(str(error).split())[:500]
 
 
 def callable_only(found: Any) -> Any:

@@ -14,8 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, softmax
 
-from graphkd.contract import DistillationLoss, Scope, Signals, choose, full, positive
+from graphkd.checks import choose, full, options, whole
+from graphkd.contract import DistillationLoss, Scope, Signals
 from graphkd.logit import TEMPERATURE, log_probs
+
+MOST_SAMPLES = 10_000_000
+"""Pairs and triples that a call may draw: of so many, rows of 40 classes are some gigabytes."""
 
 
 def local_structure(h: Tensor, edge_index: Tensor, width: float = 100.0) -> Tensor:
@@ -136,7 +140,7 @@ class LSP(_Relation):
 
     def __init__(self, width: float = 100.0, of: str = "logits"):
         super().__init__(of)
-        positive(width=width)
+        options(width=width)
         self.width = width
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
@@ -166,7 +170,10 @@ class RKD(_Relation):
     ):
         super().__init__(of)
         choose("pairs", pairs, ("sampled", "edges"))
-        positive(samples=samples)
+        options(distance=distance, angle=angle)
+        whole("samples", samples, 1, MOST_SAMPLES)
+        if seed is not None:
+            whole("seed", seed)
         self.distance, self.angle, self.pairs, self.samples, self.seed = distance, angle, pairs, samples, seed
         if pairs == "edges":
             self.needs = self.needs | {"edge_index"}
@@ -198,7 +205,7 @@ class KRD(DistillationLoss):
 
     def __init__(self, temperature: float = 1.0):
         super().__init__()
-        positive(temperature=temperature)
+        options(temperature=temperature)
         self.temperature = temperature
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:

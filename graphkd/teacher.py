@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from graphkd.contract import Signals, positive
+from graphkd.checks import alike, options
+from graphkd.contract import Signals, believed, signals
 from graphkd.logit import log_probs
 
 
@@ -37,15 +38,19 @@ class Extrapolated(nn.Module):
 
     def __init__(self, beta: float = 1.0, max_step: float = 3.0):
         super().__init__()
-        positive(max_step=max_step)
-        if beta < 0:
-            raise ValueError(f"beta must not be below 0, got {beta}")
+        options(beta=beta, max_step=max_step)
         self.beta, self.max_step = beta, max_step
 
     def forward(self, strong: Signals, weak: Signals) -> Signals:
-        """Return the teacher's signals: extrapolated logits, and the strong expert's hidden layers."""
+        """Return the teacher's signals: extrapolated logits, and the strong expert's hidden layers.
+
+        Raises:
+            ValueError: these are no signals of two models on the same nodes and classes, or no finite ones.
+        """
+        strong, weak = (believed(name, signals(name, it)) for name, it in (("strong", strong), ("weak", weak)))
+        alike("extrapolated", strong=strong.logits, weak=weak.logits)
         logits = extrapolate(strong.logits, weak.logits, self.beta, self.max_step).logits
-        return Signals(logits, tuple(h.detach() for h in strong.hidden), strong.reliability)
+        return Signals(logits, strong.hidden, strong.reliability)
 
 
 @torch.no_grad()
@@ -56,7 +61,6 @@ def reliability(logits: Tensor, noisy_logits: Tensor, power: float = 1.0) -> Ten
     features: `noisy_logits` are the teacher's, in evaluation mode, on those. All 1 where nothing changes. Compute
     it once, with the teacher's logits; the authors refit `power` to the student while it trains, here it is an option.
     """
-    positive(power=power)
     change = (_entropy(noisy_logits) - _entropy(logits)).abs()
     largest = change.max() if change.numel() else change.sum()
     return 1 - torch.where(largest > 0, change / largest, torch.zeros_like(change)).pow(power)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import class_resolver.base
 import pytest
@@ -64,10 +66,10 @@ def test_a_weight_rises_over_its_warm_up():
         ("kd(temperature=hot)", "kd: temperature must be like 4.0, got 'hot'"),
         ("kd(temperature=True)", "kd: temperature must be like 4.0, got True"),
         ("rkd(samples=1.5)", "rkd: samples must be like 4096, got 1.5"),
-        ("gld(k=many)", "gld: '>' not supported"),
+        ("gld(k=many)", "gld: k must be a whole number from 1, below 2^63, got 'many'"),
         ("kd(direction=up)", "direction: unknown 'up'; choose from forward, reverse"),
         ("kd(weight=-1)", "kd: weight must be a number from 0, got -1"),
-        ("kd(warmup=0.5)", "kd: warmup must be a whole number of epochs"),
+        ("kd(warmup=0.5)", "kd: warmup must be a whole number from 0 to 1,000,000,000, got 0.5"),
         ("kd(on=test)", "kd: on: unknown 'test'; choose from all, train"),
         ("no.such.module.Loss", "cannot import 'no.such.module.Loss'"),
         ("torch.nn.Linear", "loss 'torch.nn.Linear': is no graphkd.DistillationLoss"),
@@ -88,6 +90,77 @@ def test_mistakes_are_told_in_one_line(line, words):
         graphkd.build(line)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": "kd"}
+    for _ in range(depth):
+        found = {"name": "standardized", "inner": found}
+    return found
+
+
+def own() -> dict[str, Any]:
+    found: dict[str, Any] = {"name": "standardized"}
+    found["inner"] = found
+    return found
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        "kd(" * 5000,
+        "kd(" * 5000 + ")" * 5000,
+        "standardized(" * 100 + "kd" + ")" * 100,
+        "kd" + "+kd" * 100_000,
+        "a." * 4000 + "b",
+        "a.b" * 100_000,
+        "kd(temperature=" + "-" * 9000 + "1)",
+        "kd(temperature=" + "[" * 4000 + "]" * 4000 + ")",
+        "kd(temperature={[]: 1})",
+        f"kd(temperature={'9' * 5000})",
+        f"kd(weight={'9' * 4000})",
+        f"kd(warmup={'9' * 4000})",
+        f"gld(k={'9' * 4000})",
+        "kd(temperature=1e400)",
+        "kd(weight=1e400)",
+        "rkd(samples=1000000000000)",
+        "rkd(seed=99999999999999999999999)",
+        "ofa(hidden_channels=[1000000000], num_classes=5)",
+        "kd(temperature=1, temperature=2)",
+        "kd(weight=1, weight=2)",
+        "kd(name='nkd')",
+        "standardized(inner=3)",
+        "standardized(kd, inner=kd)",
+        "kd\0",
+        "\ud800",
+        "kd\n+nkd",
+        ["kd", None],
+        ["kd", 3],
+        [["kd"]],
+        [{"name": "kd", 3: 4}],
+        [{"name": "kd", "self": 1}],
+        {"name": "standardized", "inner": {"name": "kd", 3: 4}},
+        nested(300),
+        nested(5000),
+        own(),
+        b"kd",
+        graphkd.Weighted(KD()),
+    ],
+    ids=lambda it: str(it)[:30] if isinstance(it, str) else type(it).__name__,
+)
+def test_nonsense_is_refused_at_once_in_one_short_line(losses):
+    start = time.perf_counter()
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - any words, but one line
+        graphkd.build(losses)
+    assert time.perf_counter() - start < 1
+    assert str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_a_long_sum_is_read_in_order():
+    line = "kd + (nkd + gld) + " + " + ".join(["dkd"] * 300)
+    assert [each["name"] for each in graphkd.parse(line)] == ["kd", "nkd", "gld", *["dkd"] * 300]
 
 
 def test_a_temperature_given_to_a_wrapper_leaves_the_callers_loss_alone():

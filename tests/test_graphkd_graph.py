@@ -166,7 +166,7 @@ def test_what_gld_cannot_do_is_refused():
         GLD("galactic")
     with pytest.raises(ValueError, match="rms"):
         GLD("neighbourhood", feature="rms")
-    with pytest.raises(ValueError, match="k must be above 0"):
+    with pytest.raises(ValueError, match="k must be a whole number from 1, below 2\\^63, got 0"):
         GLD(k=0)
 
 
