@@ -7,9 +7,13 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mowst.errors import InputError
 from mowst.system.main import imported, main
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
 
@@ -38,8 +42,8 @@ def numbers(text: str) -> list[int]:
     return [int(word) for word in text.replace(",", " ").split()]
 
 
-def command(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
+def flags() -> ArgumentParser:
+    """Return the parser of the command line."""
     from mowst.experiment import reading
 
     parser = reading.parser("predict", PURPOSE, config=False)
@@ -64,27 +68,36 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
     parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")
-    parsed = reading.parse(parser, arguments)
+    return parser
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
+    from mowst.experiment import reading
+
+    parsed = reading.parse(flags(), arguments)
 
     import numpy as np
     from rich.console import Console
 
     from mowst.experiment.folder import read_config
-    from mowst.experiment.reload import ask, compared, fitting
+    from mowst.experiment.reload import ask, check_save, check_seed, compared, fitting, read_record
     from mowst.inference import INFERENCE
-    from mowst.system import hush_libraries, write_arrays
+    from mowst.system import hush_libraries, take_threads, write_arrays
 
     imported()
     hush_libraries()
     folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
-    if save is not None and save.suffix != ".npz":
-        raise InputError(f"--save {save}: must end with .npz")
+    if save is not None:
+        check_save(save, folder)
+    check_seed("--seed", parsed.seed)
     INFERENCE.lookup(parsed.how)
     if parsed.threshold is not None and not math.isfinite(parsed.threshold):
         raise InputError(f"--threshold {parsed.threshold}: must be a number")
     nodes = ids_of(parsed.nodes)
     given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
     config = fitting(dataclasses.replace(read_config(folder), **given))
+    take_threads(read_record(folder).threads)
     options = {"nodes": nodes, "how": parsed.how, "threshold": parsed.threshold, "seed": parsed.seed}
     found, touched = ask(folder, config, **options)
     console = Console(soft_wrap=True)

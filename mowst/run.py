@@ -61,7 +61,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import Opened, claim, fabric_of, run
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
-    from mowst.system import Settings, float32_products, hush_libraries, tune_process
+    from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
 
     imported()
     hush_libraries()
@@ -71,9 +71,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
-    settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted())
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
     with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
+        threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
+        settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         opened = Opened(config)
         if opened.graph.count_mismatch:
             console.print(f"note: {opened.graph.count_mismatch}")

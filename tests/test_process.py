@@ -1,5 +1,6 @@
-"""The process-wide settings change nothing but speed and the draw of the dropout masks."""
+"""The process-wide settings change nothing but speed and the draw of the dropout masks; threads fit the machine."""
 
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,8 @@ from torch_geometric.nn.models import MLP
 
 import mowst.system.process
 from mowst.errors import InputError
-from mowst.system.process import float32_products, keep_freed_memory, tune_process
+from mowst.system import threads
+from mowst.system.process import Settings, float32_products, keep_freed_memory, tune_process
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -110,3 +112,98 @@ def test_float32_products_are_made_coarser_inside_and_on_cuda_only():
         pass
     with pytest.raises(InputError, match="CUDA"):
         float32_products("high", torch.device("cpu"))
+
+
+# --- Threads
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """An idle machine of eight CPUs, on which torch would take as many threads, and the numbers that it is told."""
+    told = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(threads, "free_cpus", lambda: 8.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: told[-1] if told else 8)
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    return told
+
+
+@pytest.mark.parametrize(("workers", "each"), [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)])
+def test_workers_divide_the_cpus_that_the_process_may_use(machine, workers, each, capsys):
+    assert threads.take_threads(workers=workers) == each
+    assert machine == [each]
+    assert not capsys.readouterr().err
+
+
+def test_a_control_group_bounds_what_torch_would_take(machine, monkeypatch):
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 3)
+    assert threads.take_threads() == 3
+
+
+def test_torchs_own_number_is_never_exceeded(machine, monkeypatch):
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 16)  # hyperthreads, say
+    assert threads.take_threads() == 8
+
+
+def test_a_number_that_was_recorded_is_taken(machine, capsys):
+    assert threads.take_threads(3, workers=2) == 3
+    assert machine == [3]
+    assert not capsys.readouterr().err
+    assert threads.take_threads(12) == 12
+    assert capsys.readouterr().err == (
+        "note: 12 threads, as the run took, share 8 CPUs: it is slow; OMP_NUM_THREADS=1 takes one thread\n"
+    )
+
+
+def test_a_number_that_was_given_is_left_alone_and_said_where_the_run_had_another(machine, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setattr(threads, "free_cpus", lambda: 0.0)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    assert threads.take_threads(workers=4) == threads.take_threads(5) == 5
+    assert not capsys.readouterr().err
+    assert threads.take_threads(2) == 5
+    assert "2 threads, OMP_NUM_THREADS gives 5" in capsys.readouterr().err
+    assert set(machine) <= {5}
+
+
+@pytest.mark.parametrize(("free", "said"), [(8.0, False), (4.1, False), (3.9, True), (0.0, True)])
+def test_a_busy_machine_gets_a_line_and_the_same_number(machine, monkeypatch, capsys, free, said):
+    monkeypatch.setattr(threads, "free_cpus", lambda: free)
+    assert threads.take_threads() == 8
+    line = capsys.readouterr().err
+    assert line.count("\n") == said
+    assert ("OMP_NUM_THREADS=1" in line) == said
+
+
+def test_one_thread_is_never_too_many(machine, monkeypatch, capsys):
+    monkeypatch.setattr(threads, "free_cpus", lambda: 0.0)
+    assert threads.take_threads(1) == 1
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**9, 1.5, "2", [2]])
+def test_a_record_without_a_sensible_number_is_said(machine, number):
+    with pytest.raises(InputError, match="threads"):
+        threads.take_threads(number)
+    assert not machine
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinities")
+def test_cpus_are_those_of_the_affinity_and_busy_ones_are_seen():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})  # and of what is started from here
+    try:
+        assert threads.usable_cpus() == 1
+        with subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=-1) as spinning:
+            spinning.stdout.readline()
+            free = threads.free_cpus()
+            spinning.kill()
+        assert free < 0.5
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_settings_of_another_process_bring_their_number_of_threads(machine):
+    with Settings(threads=3).applied():
+        assert machine == [3]

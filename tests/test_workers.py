@@ -17,6 +17,7 @@ from mowst import Config, ExpertConfig
 from mowst.errors import InputError
 from mowst.experiment.runs import run
 from mowst.reporting.progress import Display
+from mowst.system.files import in_place
 from mowst.system.process import Settings
 from mowst.system.workers import gpus, in_processes, take_share
 
@@ -67,7 +68,16 @@ def killed(item, tell):
     time.sleep(3600)
 
 
-def test_results_come_in_the_order_of_the_items_from_processes_with_their_share_and_settings(tmp_path):
+def half_writing(item, tell, folder):
+    """Have half of a folder written."""
+    with in_place(folder / str(item)) as half:
+        (half / "half").touch()
+        tell(item)
+        time.sleep(3600)
+
+
+def test_results_come_in_the_order_of_the_items_from_processes_with_their_share_and_settings(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     items = [3, 1, 2, 0]
     found = in_processes(2, partial(seen_with_another, folder=tmp_path), items, settings=Settings(matmul="high"))
     assert [each[0] for each in found] == items
@@ -113,6 +123,39 @@ def test_an_interrupt_ends_the_job():
     with pytest.raises(KeyboardInterrupt):
         in_processes(2, killed, [0, 2, 3], told=interrupt)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_processes_that_are_ended_leave_nothing_half_written(tmp_path):
+    heard = []
+
+    def interrupt(item):
+        heard.append(item)
+        if len(heard) == 2:
+            assert len(list(tmp_path.rglob("half"))) == 2
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_processes(2, partial(half_writing, folder=tmp_path), range(2), told=interrupt)
+    assert not list(tmp_path.iterdir())
+    assert not multiprocessing.active_children()
+
+
+UNGUARDED = """
+from mowst.system.workers import in_processes
+print(in_processes(2, abs, [-1, -2]))
+"""
+
+
+def test_a_script_without_a_guard_is_told_so_once(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1, "that of the script itself, to which it is raised"
+    assert "InputError" in done.stderr.splitlines()[-1]
+    assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
+    assert "memory" not in done.stderr
+    assert not done.stdout
 
 
 def test_a_run_of_several_processes_is_the_run_of_one(tmp_path, monkeypatch):

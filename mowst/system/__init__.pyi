@@ -1,8 +1,10 @@
 from .files import in_place as in_place
+from .files import try_place as try_place
 from .files import whole_file as whole_file
 from .files import write_arrays as write_arrays
 from .files import write_text as write_text
 from .main import main as main
+from .main import out_of_memory as out_of_memory
 from .main import speak_plainly as speak_plainly
 from .native import guard_scatter as guard_scatter
 from .process import Settings as Settings
@@ -10,7 +12,11 @@ from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
 from .resources import folder as folder
+from .threads import take_threads as take_threads
 from .workers import end_with_parent as end_with_parent
+from .workers import ended_early as ended_early
 from .workers import gpus as gpus
 from .workers import in_processes as in_processes
+from .workers import need_guard as need_guard
+from .workers import spawning as spawning
 from .workers import take_share as take_share

@@ -3,47 +3,104 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+
+from mowst.errors import InputError
+
+
+class UnwritableError(InputError):
+    """A file or folder cannot be written; its cause says why."""
 
 
 @contextmanager
 def in_place(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`, and move it there if nothing went wrong."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
-        whole = Path(made) / folder.name
-        whole.mkdir()
-        yield whole
+    """Give a temporary folder beside `folder`, and move it there if nothing went wrong.
+
+    Raises:
+        InputError: it cannot be written; what was there is there still.
+    """
+    with said_of(folder), beside(folder) as made:
+        new, old = made / "new", made / "old"
+        new.mkdir()
+        yield new
         if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(whole, folder)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there."""
-    with whole_file(path) as beside:
-        beside.write_text(text)
-
-
-def write_arrays(path: Path, **found: np.ndarray) -> None:
-    """Write a compressed `.npz` beside its place and move it there."""
-    with whole_file(path) as beside, beside.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **found)
+            os.replace(folder, old)
+        try:
+            os.replace(new, folder)
+        except OSError:
+            if old.exists():
+                os.replace(old, folder)
+            raise
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a name beside `path`, and move that file there if nothing went wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    """Give a name in a temporary folder beside `path`, and move that file there if nothing went wrong.
+
+    Raises:
+        InputError: it cannot be written; what was there is there still.
+    """
+    with said_of(path), beside(path) as made:
+        yield made / path.name
+        os.replace(made / path.name, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there; `InputError` where that fails."""
+    with whole_file(path) as whole:
+        whole.write_text(text, encoding="utf-8")
+
+
+def write_arrays(path: Path, **found: np.ndarray) -> None:
+    """Write a compressed `.npz` beside its place and move it there; `InputError` where that fails."""
+    with whole_file(path) as whole, whole.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **found)
+
+
+def try_place(path: Path) -> None:
+    """See whether a file could be written, before anything is computed that should go there.
+
+    Raises:
+        InputError: it is a folder, or the system refuses its name or its place.
+    """
+    with said_of(path):
+        if path.is_dir():
+            raise OSError(None, "it is a folder")
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        with beside(there / path.name) as made:
+            (made / path.name).touch()
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `path`, on the same disk."""
     try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{path.name[:20]}-", dir=path.parent, ignore_cleanup_errors=True)
+    except ValueError as error:  # a name with a NUL, or with characters that the system's encoding lacks
+        raise OSError(None, str(error)) from None
+    with made as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def said_of(path: Path) -> Iterator[None]:
+    """Say in one line why a file or folder could not be written: the disk, the place, or the name."""
+    try:
+        yield
+    except UnwritableError as error:  # of a part of it
+        raise UnwritableError(refusal(path, error.__cause__ or error)) from error.__cause__
+    except (OSError, SafetensorError) as error:
+        raise UnwritableError(refusal(path, error)) from error
+
+
+def refusal(path: Path, error: BaseException) -> str:
+    """Name what cannot be written, and why."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return f"{path}: cannot be written: {reason}"

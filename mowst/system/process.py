@@ -83,10 +83,14 @@ class Settings:
     matmul: str = "highest"
     trusted: tuple[str, ...] = ()
     """Packages that files may name (`mowst.names.trust`)."""
+    threads: int | None = None
+    """Of torch; none: the process's share of the CPUs (`mowst.system.threads`)."""
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Run with them."""
         trust(*self.trusted)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
         with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul):
             yield
