@@ -21,6 +21,12 @@ from mowst.errors import InputError, unknown
 from mowst.names import resolve
 from mowst.system.typed import check_type_of
 
+FILES = {
+    *(".csv", ".tsv", ".txt", ".json", ".parquet", ".xlsx", ".npz", ".npy", ".mat", ".pt", ".pth", ".pkl"),
+    *(".graphml", ".gml", ".gexf", ".edgelist", ".edges", ".net", ".safetensors"),
+}
+"""What people's graphs end in."""
+
 
 class Graph:
     """A graph in memory, of which every seed has its split.
@@ -50,6 +56,11 @@ def open_graph(name: str, root: str | Path = "data", *, split: str | None = None
     """Read a graph, whose splits are then a matter of a moment; arguments as in `load`."""
     for what, held, hint in (("dataset", name, str), ("root", root, str | Path), ("split", split, str | None)):
         check_type_of(what, held, hint)
+    if ":" not in name and Path(name).suffix.lower() in FILES:
+        raise InputError(
+            f"dataset: {name} is a file; a graph of your own comes in by a function that returns a PyG Data, as "
+            "package.module:function (mowst.from_networkx makes a Data from a networkx graph), or by a card, a .yaml file"
+        )
     outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
     entry = _outside_card(name) if outside else card(name)
     chosen = split or next(iter(entry.splits))
