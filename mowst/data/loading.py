@@ -59,7 +59,7 @@ def open_graph(name: str, root: str | Path = "data", *, split: str | None = None
     if ":" not in name and Path(name).suffix.lower() in FILES:
         raise InputError(
             f"dataset: {name} is a file; a graph of your own comes in by a function that returns a PyG Data, as "
-            "package.module:function (mowst.from_networkx makes a Data from a networkx graph), or by a card, a .yaml file"
+            "package.module:function (mowst.from_networkx makes one of a networkx graph), or by a card, a .yaml file"
         )
     outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
     entry = _outside_card(name) if outside else card(name)

@@ -23,7 +23,7 @@ from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
 from .folder import read_weights as read_weights
-from .folder import split_hash as split_hash
+from .identity import split_hash as split_hash
 from .opening import Opened as Opened
 from .plan import Plan as Plan
 from .plan import judged_alone as judged_alone

@@ -13,7 +13,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,15 +24,15 @@ import yaml
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
+from mowst.data import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
-from mowst.experiment.identity import split_hash as split_hash
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.system import write_text
+from mowst.system import check_type_of, write_text
 
-MARK, LOCK = ".mowst.json", ".mowst.lock"
+MARK, LOCK, WEIGHTS = ".mowst.json", ".mowst.lock", "model.safetensors"
 
 
 class Claimed(NamedTuple):
@@ -131,11 +130,19 @@ def unwritable(folder: Path, error: OSError) -> InputError:
 
 
 def marked(folder: Path) -> dict[str, Any]:
-    """Return the configuration of the run that is in a folder, and which entries it wrote."""
+    """Return the configuration of the run that is in a folder, and which entries it wrote.
+
+    Raises:
+        InputError: the mark is damaged.
+    """
     path = folder / MARK
     if path.exists():
         found = read_json(path)
-        return {"config": found["config"], "files": set(found["files"])}
+        try:
+            check_type_of("files", found["files"], list[str])
+            return {"config": found["config"], "files": {name for name in found["files"] if name == Path(name).name}}
+        except (InputError, TypeError, KeyError):
+            raise InputError(f"{path}: not the mark of a run, or damaged; give another folder") from None
     try:  # a run of before there were marks
         record = json.loads((folder / "result.json").read_text())
         files = {"config.yaml", "result.json", *(f"seed-{seed}" for seed in record["seeds"])}
@@ -156,17 +163,28 @@ def replacing(folder: Path, held: list[str]) -> Iterator[Path]:
     """Give a folder beside, whose entries take the place of those that a run left when they are all there."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         yield Path(beside)
+        aside = Path(beside) / ".before"
+        aside.mkdir()
+        new = [path for path in Path(beside).iterdir() if path != aside]
         for name in held:
-            old = folder / name
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        for new in Path(beside).iterdir():
-            os.replace(new, folder / new.name)
+            os.replace(folder / name, aside / name)
+        try:
+            for path in new:
+                os.replace(path, folder / path.name)
+        except BaseException:
+            for name in held:
+                os.replace(aside / name, folder / name)
+            raise
 
 
 def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:
     """Return the records of the seeds that a folder holds."""
     paths = {seed: folder / f"seed-{seed}" / "result.json" for seed in config.all_seeds}
-    return {seed: read_json(path) for seed, path in paths.items() if path.exists()}
+    found = {seed: read_json(path) for seed, path in paths.items() if path.exists()}
+    for seed, record in found.items():
+        if not isinstance(record, dict) or record.get("seed") != seed or "scores" not in record:
+            raise InputError(f"{paths[seed]}: not the record of seed {seed}, or damaged; take the folder away")
+    return found
 
 
 def as_json(record: Any) -> str:
@@ -190,8 +208,8 @@ def dump(config: Config) -> str:
 def read_json(path: Path) -> Any:
     """Read a JSON file that a run wrote."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not the record of a run: {error}") from None
 
 
@@ -205,12 +223,30 @@ def read_config(folder: Path) -> Config:
 
 def read_weights(folder: Path, name: str, model: nn.Module) -> nn.Module:
     """Load the weights of `weak`, `strong`, `student`, `mixture`, or `kd`'s losses, into a model built alike."""
-    path = folder / "model.safetensors"
     try:
-        weights = {
-            key.split(".", 1)[1]: value for key, value in load_file(path).items() if key.split(".", 1)[0] == name
-        }
-        model.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be read as the weights of {name!r}: {error}") from None
+        model.load_state_dict(weights_of(folder, name))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{folder / WEIGHTS}: cannot be read as the weights of {name!r}: {reason}") from None
     return model
+
+
+def read_scale(folder: Path) -> Scale:
+    """Read where the columns of the features lay that a run was trained on, if it standardised them.
+
+    Raises:
+        InputError: it did not.
+    """
+    held = weights_of(folder, "features")
+    if held.keys() != {"mean", "deviation"}:
+        raise InputError(f"{folder / WEIGHTS}: does not say how the features were standardised")
+    return Scale(**held)
+
+
+def weights_of(folder: Path, name: str) -> dict[str, Tensor]:
+    """Read the tensors of one part of what a run left."""
+    try:
+        held = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
+    return {key.split(".", 1)[1]: value for key, value in held.items() if key.startswith(f"{name}.")}

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-
-from mowst.experiment.config import Config
-
-PLACES = {"data_root", "device"}
-"""Fields that say where, not what."""
 
 
 def split_hash(data: Data) -> str:
@@ -39,20 +32,18 @@ def graph_hash(data: Data) -> str:
     return _hash(*parts, data.edge_index, *(() if weight is None else (weight,)))
 
 
-def config_hash(config: Config) -> str:
-    """Return the hash of a configuration, but for where its graph is and on what it was run."""
-    held = {name: value for name, value in dataclasses.asdict(config).items() if name not in PLACES}
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+def text_hash(text: str) -> str:
+    """Return the hash of a file's text, such as that of a configuration."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def identity(config: Config, data: Data) -> dict[str, Any]:
-    """Return all of these for the record of a seed, and the names of its classes if it has some."""
+def identity(data: Data) -> dict[str, Any]:
+    """Return what the record of a seed says of its graph: these hashes, and the names of its classes if it has some."""
     names = data.get("class_names")
     return {
         "split": {"name": data.split, "sha256": split_hash(data)},
         "labels_sha256": labels_hash(data),
         "graph_sha256": graph_hash(data),
-        "config_sha256": config_hash(config),
         **({} if names is None else {"class_names": list(names)}),
     }
 

@@ -22,7 +22,7 @@ from mowst.data import Scale, mismatch_of
 from mowst.evaluation import together
 from mowst.experiment.config import Config
 from mowst.experiment.folder import as_json, dump
-from mowst.experiment.identity import identity
+from mowst.experiment.identity import identity, text_hash
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
@@ -71,7 +71,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     record: dict[str, Any] = {
         "dataset": run.data.name,
         "metric": run.data.metric,
-        **identity(config, run.data),
+        **identity(run.data),
+        "config_sha256": text_hash(dump(config)),
         "count_mismatch": mismatch_of(run.data),
         "seed": run.seed,
         "scores": run.scores,

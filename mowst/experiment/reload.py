@@ -18,7 +18,8 @@ from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
-from mowst.experiment.folder import marked, read_json, read_weights, split_hash
+from mowst.experiment.folder import marked, read_json, read_scale, read_weights
+from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
 from mowst.inference import Touched, answer
 from mowst.models import Mowst
 from mowst.system import try_place
@@ -34,6 +35,12 @@ class Record(NamedTuple):
     split: str
     """Hash of its masks."""
     threads: int | None
+    labels: str | None
+    """Hash of its labels; older runs have none, as of the next two."""
+    graph: str | None
+    """Hash of its graph."""
+    config: str | None
+    """Hash of its configuration's file."""
 
 
 def read_record(folder: Path) -> Record:
@@ -50,7 +57,8 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
     try:
         models, scores = dict(found["parameters"]), dict(found["scores"])
-        record = Record(found["seed"], found["split"]["sha256"], found.get("threads"))
+        hashes = (found.get(f"{name}_sha256") for name in ("labels", "graph", "config"))
+        record = Record(found["seed"], found["split"]["sha256"], found.get("threads"), *hashes)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
     check_seed(f"{path}: seed", record.seed)
@@ -86,14 +94,24 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
     """Return the trained mixture of one seed's folder, its graph, and the graph as the mixture takes it.
 
     Raises:
-        InputError: the folder is not a run's, holds no mixture, or its graph has another split now.
+        InputError: the folder is not a run's, holds no mixture, was edited, or its graph has another split or other
+            class numbers now.
     """
     record = read_record(folder)
+    if record.config not in (None, text_hash((folder / "config.yaml").read_text(encoding="utf-8"))):
+        raise InputError(
+            f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
+            "back, and give another place by --data_root and --device"
+        )
     data = load(config.dataset, config.data_root, split=config.split, seed=record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
+    if record.labels not in (None, labels_hash(data)):
+        raise InputError(f"{folder}: was trained on {config.dataset} with its classes numbered otherwise")
+    if record.graph not in (None, graph_hash(data)):
+        print(f"note: {config.dataset} is another graph than the run was trained on", file=sys.stderr)
     device = fabric_of(config).device
-    ready = prepare(data, config, device)
+    ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
     model = build(config, data.num_features, classes_of(data))
     read_weights(folder, "mixture", model)
     return model.to(device).eval(), data, ready

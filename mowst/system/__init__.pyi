@@ -13,6 +13,7 @@ from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
 from .resources import folder as folder
 from .threads import take_threads as take_threads
+from .typed import check_type_of as check_type_of
 from .workers import end_with_parent as end_with_parent
 from .workers import ended_early as ended_early
 from .workers import gpus as gpus
