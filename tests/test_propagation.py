@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,9 +127,9 @@ def test_weighted_products_equal_a_loop_over_edges(reduce, weighted):
         if len(messages) == 0:
             want = torch.zeros(3, dtype=torch.float64)
         else:
-            want = {"sum": messages.sum(0), "mean": messages.mean(0), "max": messages.amax(0), "min": messages.amin(0)}[
-                reduce
-            ]
+            total = len(messages) if weight is None else weight[into].sum()
+            mean = messages.sum(0) / total
+            want = {"sum": messages.sum(0), "mean": mean, "max": messages.amax(0), "min": messages.amin(0)}[reduce]
         torch.testing.assert_close(got[node], want)
 
 
@@ -255,6 +256,89 @@ def test_a_kept_product_survives_being_written_into_and_is_never_made_for_infere
         torch.testing.assert_close(torch.autograd.grad((product * weight).sum(), weight)[0], want)
         product.add_(1)
     torch.testing.assert_close(adjacency @ x, want)
+
+
+WRITERS = {
+    "from_numpy": lambda x: (torch.from_numpy(array := x.numpy().copy()), lambda: array.fill(7)),
+    "numpy": lambda x: (x, lambda: x.numpy().fill(7)),
+    "asarray": lambda x: (x, lambda: np.asarray(x).fill(7)),
+    "a view of what numpy sees": lambda x: ((whole := torch.cat([x, x]))[:N], lambda: whole.numpy().fill(7)),
+    "torch": lambda x: (x, lambda: x.fill_(7)),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_no_product_is_kept_of_features_that_numpy_wrote_into(name):
+    adjacency = Adjacency.from_edge_index(edges(), N)
+    x, write = WRITERS[name](torch.randn(N, 3))
+    for _ in range(3):
+        adjacency @ x
+    write()
+    torch.testing.assert_close(adjacency @ x, adjacency.rows.times(torch.full((N, 3), 7.0)))
+
+
+def test_a_kept_product_that_numpy_wrote_into_is_made_anew():
+    adjacency, x = Adjacency.from_edge_index(edges(), N), torch.randn(N, 3)
+    for _ in range(3):
+        product = adjacency @ x
+    product.numpy().fill(7)
+    torch.testing.assert_close(adjacency @ x, adjacency.rows.times(x))
+
+
+@pytest.mark.parametrize(
+    "write", [lambda edge_index: edge_index.zero_(), lambda edge_index: edge_index.numpy().fill(0)]
+)
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_prepared_graph_stays_as_it_was_whoever_writes_into_its_edges(write, foreign):
+    edge_index = torch.from_numpy(edges().numpy().copy()) if foreign else edges()
+    weight = torch.rand(edge_index.size(1))
+    adjacency = Adjacency.from_edge_index(edge_index, N, weight)
+    before = adjacency.gcn() @ torch.eye(N)
+    write(edge_index)
+    weight.zero_()
+    again = Adjacency.from_edge_index(adjacency.edge_index, N, adjacency.edge_weight)
+    torch.testing.assert_close(again @ torch.eye(N), adjacency @ torch.eye(N))
+    assert int(adjacency.edge_index.max()) > 0
+    torch.testing.assert_close(again.gcn() @ torch.eye(N), before)
+
+
+def test_weights_come_back_in_the_order_of_the_edges():
+    weight = torch.rand(edges().size(1))
+    adjacency = Adjacency.from_edge_index(edges(), N, weight)
+    assert torch.equal(adjacency.edge_index, edges())
+    assert torch.equal(adjacency.edge_weight, weight)
+    assert Adjacency.from_edge_index(edges(), N).edge_weight is None
+
+
+def test_the_mean_over_edges_of_no_weight_is_zero():
+    adjacency = Adjacency.from_edge_index(torch.tensor([[0, 1, 2], [3, 3, 1]]), 4, torch.tensor([0.0, 0.0, 2.0]))
+    mean = adjacency.aggregate(torch.ones(4, 2), "mean")
+    assert mean.tolist() == [[0, 0], [1, 1], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (torch.tensor([1.0, -0.5]), "-0.5 at edge 1"),
+        (torch.tensor([float("nan"), 1.0]), "nan at edge 0"),
+        (torch.tensor([float("inf"), 1.0]), "inf at edge 0"),
+        (torch.ones(3), "2 numbers, one an edge"),
+        (torch.ones(2, 1), r"shape \[2, 1\]"),
+        ([1.0, 1.0], "is list"),
+        (torch.ones(2, dtype=torch.complex64), "complex64"),
+    ],
+)
+def test_what_are_no_weights_is_refused(weight, words):
+    with pytest.raises(InputError, match=f"^edge_weight: .*{words}"):
+        Adjacency.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3, weight)
+
+
+def test_whole_numbers_are_weights_too():
+    whole = Adjacency.from_edge_index(edges(), N, torch.full((edges().size(1),), 3))
+    torch.testing.assert_close(
+        whole.gcn() @ torch.eye(N),
+        Adjacency.from_edge_index(edges(), N, torch.full((edges().size(1),), 3.0)).gcn() @ torch.eye(N),
+    )
 
 
 def test_a_layer_that_cannot_multiply_spoils_none_that_can():

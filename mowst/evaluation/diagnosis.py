@@ -69,7 +69,8 @@ def mean(values: Tensor) -> float:
 
 def bins(confidence: Tensor, weak: Tensor, strong: Tensor) -> list[dict[str, float]]:
     """Count by confidence [n]: nodes, and how many of them each expert has right ([n], 0 or 1)."""
-    place = torch.bucketize(confidence.float(), torch.tensor(EDGES[1:-1], device=confidence.device), right=True)
+    inner = torch.tensor(EDGES[1:-1], dtype=torch.float32, device=confidence.device)
+    place = torch.bucketize(confidence.float(), inner, right=True)
     found = []
     for index, (low, high) in enumerate(itertools.pairwise(EDGES)):
         inside = place == index

@@ -138,7 +138,8 @@ def _expected_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
     each = metric.per_node
     if each is None or not isinstance(out, Mixture):
         return _pooled_values(out, y, metric)
-    return each(out.strong, y).lerp(each(out.weak, y), out.confidence.float())
+    strong = each(out.strong, y)
+    return strong.lerp(each(out.weak, y), out.confidence.to(strong.dtype))
 
 
 def _likelihood_values(out: Output, y: Tensor, metric: Metric) -> Tensor:

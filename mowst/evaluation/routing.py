@@ -33,7 +33,7 @@ def best_threshold(out: Mixture, y: Tensor, metric: Metric) -> float:
     """
     each = metric.per_node
     if each is None:
-        steps = torch.linspace(0, 0.99, 100, device=out.confidence.device)
+        steps = torch.linspace(0, 0.99, 100, dtype=torch.float32, device=out.confidence.device)
         places = [*torch.unique(out.confidence.float().quantile(steps)).tolist(), math.inf]
         scores = [pooled(hard(out, place), y, metric) for place in places]
         if not any(map(math.isnan, scores)):

@@ -24,12 +24,23 @@ import torch
 from torch import Tensor, nn
 
 from mowst.errors import InputError
+from mowst.inference.checks import (
+    check_answer,
+    check_generator,
+    check_ids,
+    check_mode,
+    check_parts,
+    check_question,
+    threshold_of,
+)
 from mowst.inference.frontier import Touched, at_nodes, untouched
 from mowst.kernels import rows_of
-from mowst.models import Gated, Mixture, Mowst, probabilities
+from mowst.models import Gated, Mixture, Mowst, probabilities, shown
 from mowst.names import Names
 
 Nodes = Tensor | Sequence[int]
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+"""What ids may be kept as."""
 Expert = Callable[[Tensor | None], tuple[Tensor, Touched]]
 """An expert on a graph: `(distinct ids [n] | None) -> (logits [n, C], touched)`; none: all nodes."""
 
@@ -56,6 +67,8 @@ class Question:
     """
 
     def __init__(self, model: Mowst, x: Tensor, nodes: Tensor | None, weak: Expert, strong: Expert, touched: Touched):
+        check_parts(model, x)
+        check_ids(nodes)
         self.model, self.nodes, self.touched = model, nodes, touched
         self.x = x if nodes is None else rows_of(x, nodes)
         self.ask_weak, self.ask_strong = weak, strong
@@ -114,6 +127,20 @@ Inference = Callable[..., Tensor]
 INFERENCE: Names[Inference] = Names("inference", {"pooled": pooled, "sampled": sampled, "routed": routed})
 
 
+def say(ask: Question, how: str | Inference, threshold: float | None, generator: torch.Generator | None) -> Tensor:
+    """Let a mode answer a question, at the model's own threshold if none is asked for: probabilities [n, C].
+
+    Raises:
+        InputError: there is no such mode, it answers something else, or an option is not what it must be.
+    """
+    check_generator(generator)
+    mode, chosen = INFERENCE.lookup(how), threshold_of(ask.model, threshold)
+    check_mode(mode)
+    probs = mode(ask, threshold=chosen, generator=generator)
+    check_answer(probs, len(ask.x))
+    return probs
+
+
 class Answer(NamedTuple):
     """A prediction, and what it took."""
 
@@ -146,8 +173,9 @@ def answer(
         generator: of the draws of `sampled`.
 
     Raises:
-        InputError: a node id is not one of the graph.
+        InputError: a node id is not one of the graph, or an argument is not what it must be.
     """
+    check_question(model, x, graph)
     distinct, place = distinct_ids(nodes, len(x), x.device)
     with evaluating(model):
         ask = Question(
@@ -158,7 +186,7 @@ def answer(
             expert_on(model, "strong", x, graph),
             untouched(model.experts_read["strong"], x, graph),
         )
-        probs: Tensor = INFERENCE.lookup(how)(ask, threshold=own(model, threshold), generator=generator)
+        probs = say(ask, how, threshold, generator)
     return Answer(probs if place is None else probs[place], ask.touched)
 
 
@@ -183,14 +211,15 @@ class Kept:
     """A trained mixture on a graph that stays as it is: the strong expert is run once, a query is one gather.
 
     Its logits are kept, C numbers per node; the weak expert and the gate are run for what is asked. Exact for every
-    strong expert. The model is copied: what is trained later does not reach it.
+    strong expert. Model, features and edges are copied: what is trained or written later does not reach them.
 
         kept = Kept(model, data.x, data.adj_t)
         kept.query([17])                     # [1, C]
     """
 
     def __init__(self, model: Mowst, x: Tensor, graph: Tensor):
-        self.model, self.x, self.graph = copy.deepcopy(model).eval(), x, graph
+        check_question(model, x, graph)
+        self.model, self.x, self.graph = copy.deepcopy(model).eval(), x.clone(), graph.clone()
         kind = x.device.type
         self.precision: dict[str, Any] = {"dtype": torch.get_autocast_dtype(kind)}
         self.precision["enabled"] = torch.is_autocast_enabled(kind)
@@ -200,13 +229,17 @@ class Kept:
     @torch.no_grad()
     def query(
         self,
-        nodes: Nodes,
+        nodes: Nodes | None,
         *,
         how: str | Inference = "pooled",
         threshold: float | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Probabilities [n, C] for node ids `[n]`; options as in `answer`."""
+        """Probabilities [n, C] for node ids `[n]`, none: all nodes; options as in `answer`.
+
+        Raises:
+            InputError: as `answer`.
+        """
         distinct, place = distinct_ids(nodes, len(self.x), self.x.device)
         ask = Question(
             self.model,
@@ -217,12 +250,8 @@ class Kept:
             self.touched,
         )
         with torch.autocast(self.x.device.type, **self.precision):  # as the strong expert was run
-            return INFERENCE.lookup(how)(ask, threshold=own(self.model, threshold), generator=generator)[place]
-
-
-def own(model: Mowst, threshold: float | None) -> float:
-    """Return the threshold that was asked for, or the model's own."""
-    return float(model.threshold) if threshold is None else threshold
+            probs = say(ask, how, threshold, generator)
+        return probs if place is None else probs[place]
 
 
 def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
@@ -235,19 +264,18 @@ def distinct_ids(nodes: Nodes | None, num_nodes: int, device: torch.device) -> t
         return None, None
     try:
         ids = torch.as_tensor(nodes, device=device)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"nodes: must be a list of ids: {error}") from None
-    if ids.numel() == 0:
-        ids = ids.long()
-    if ids.dim() != 1 or ids.dtype.is_floating_point or ids.dtype == torch.bool:
+    except Exception as error:  # of whatever was handed in: anything
+        raise InputError(f"nodes: must be a list of ids: {shown(error)}") from None
+    if (ids.numel() and ids.dtype not in WHOLE) or ids.dim() != 1 or ids.layout != torch.strided:
         raise InputError(f"nodes: must be a list of ids, got {ids.dtype} of shape {list(ids.shape)}")
+    ids = ids.long()
     wrong = ids[(ids < 0) | (ids >= num_nodes)]
     if len(wrong):
         raise InputError(f"nodes: {int(wrong[0])} is no node of the graph, which has 0 to {num_nodes - 1}")
     if len(ids) == 0:
         return ids.new_zeros(1), ids  # Rows without a node give warnings on their way: one is asked, none is taken.
-    distinct, place = torch.unique(ids.long(), return_inverse=True)
-    return (None, ids.long()) if len(distinct) == num_nodes else (distinct, place)
+    distinct, place = torch.unique(ids, return_inverse=True)
+    return (None, ids) if len(distinct) == num_nodes else (distinct, place)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from .adjacency import Adjacency as Adjacency
 from .adjacency import normalized as normalized
+from .adjacency import normalized_edges as normalized_edges
 from .attention import GAT as GAT
 from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
@@ -7,6 +8,7 @@ from .dropout import ReLUDropout as ReLUDropout
 from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
 from .dropout import relu_dropout as relu_dropout
+from .edges import checked_edges as checked_edges
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
 from .sparse_features import SparseFeatures as SparseFeatures

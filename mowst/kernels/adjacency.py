@@ -24,7 +24,8 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
-from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix
+from mowst.kernels.edges import checked_edges, checked_weight
+from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
 
 with torch.random.fork_rng(devices=[]):
     # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
@@ -35,29 +36,47 @@ with torch.random.fork_rng(devices=[]):
 class Adjacency(SparseMatrix):
     """The prepared adjacency [N, N] of one graph, which PyG's fused message passing takes in place of `edge_index`."""
 
-    _edge_index: Tensor | None = None
+    _edge_index: tuple[Tensor, int] | None = None
     _gcn: Adjacency | None = None
     _mean: Adjacency | None = None
     _part_of: tuple[Adjacency, Tensor] | None = None
 
     @classmethod
     def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
-        """Prepare a graph given as source and target of each edge, [2, E], possibly with a weight per edge, [E]."""
-        if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < num_nodes:
-            span = f"{int(edge_index.min())} to {int(edge_index.max())}"
-            raise InputError(f"edge_index names nodes {span}, but the graph has nodes 0 to {num_nodes - 1}")
+        """Prepare a graph given as source and target of each edge, [2, E], possibly with a weight per edge, [E].
+
+        Weights are finite and not negative: GCN divides by the root of their sums, and an average by the sums. The
+        graph stays as it was then, whatever is written into the tensors later.
+
+        Raises:
+            InputError: an edge names no node, or a tensor is of another shape or kind.
+        """
+        edge_index = checked_edges(edge_index, num_nodes)
+        weight = None if edge_weight is None else checked_weight(edge_weight, edge_index)
         source, target = edge_index
-        adjacency = cls(Rows.from_entries(target, source, edge_weight, (num_nodes, num_nodes)), num_nodes)
-        adjacency._edge_index = edge_index
+        adjacency = cls(Rows.from_entries(target, source, weight, (num_nodes, num_nodes)), num_nodes)
+        kept = edge_index if written_by_torch_alone(edge_index) else edge_index.clone()
+        adjacency._edge_index = kept, _version(kept)
         return adjacency
 
     @property
     def edge_index(self) -> Tensor:
-        """Source and target of each edge, [2, E]: what it was made from, or, once moved or restored, by target."""
-        if self._edge_index is None:
+        """Source and target of each edge, [2, E]: what it was made from; once moved, restored or changed, by target."""
+        edges, version = self._edge_index or (None, 0)
+        if edges is None or _version(edges) != version or not written_by_torch_alone(edges):
             target, source = self.rows.entries()
-            self._edge_index = torch.stack([source, target])
-        return self._edge_index
+            edges = torch.stack([source, target])
+            self._edge_index = edges, _version(edges)
+        return edges
+
+    @property
+    def edge_weight(self) -> Tensor | None:
+        """Weight of each edge of `edge_index`, [E]; none: all are 1."""
+        if self.rows.value is None:
+            return None
+        source, target = self.edge_index
+        order = torch.argsort(target * self.size(1) + source, stable=True)
+        return torch.empty_like(self.rows.value).index_copy_(0, order, self.rows.value)
 
     def within(self, nodes: Tensor) -> Adjacency:
         """Return the edges among some distinct nodes `[n]`, as the adjacency [n, n] of a graph of these.
@@ -81,15 +100,21 @@ class Adjacency(SparseMatrix):
         return self._gcn
 
     def averaging(self) -> Adjacency:
-        """Return D^-1 A, D the number of edges into each node: its product is a mean over neighbours; kept."""
+        """Return D^-1 A, D the number of edges into each node: its product is a mean over neighbours; kept.
+
+        With weights D is their sum, and the mean is weighted; it is 0 where that is 0, as it is without neighbours.
+        """
         if self._mean is None and self._part_of is not None:
             whole, nodes = self._part_of
             self._mean = Adjacency(whole.averaging().rows.within(nodes), len(nodes))
         if self._mean is None:
             degree = self.rows.start.diff()
-            share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
-            value = share if self.rows.value is None else share * self.rows.value
-            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, value), self.size(1))
+            if self.rows.value is None:
+                share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
+            else:
+                total = torch.segment_reduce(self.rows.value, "sum", offsets=self.rows.start.long())
+                share = self.rows.value * total.reciprocal().nan_to_num(posinf=0.0).repeat_interleave(degree)
+            self._mean = Adjacency(Rows(self.rows.start, self.rows.column, share), self.size(1))
         return self._mean
 
     def aggregate(self, x: Tensor, reduce: str = "sum") -> Tensor:
@@ -128,6 +153,22 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     Tensor.col_indices: lambda self: self.rows.column,
     **dict.fromkeys(PRODUCTS, Adjacency.aggregate),
 }
+
+
+def _version(x: Tensor) -> int:
+    """Return a number that another one takes the place of when torch writes into a tensor; inference has none."""
+    return -1 if x.is_inference() else x._version
+
+
+def normalized_edges(edge_index: Tensor, num_nodes: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the GCN-normalised graph as edges [2, E + N] and weights [E + N], self-loops last, as PyG's GCN has it.
+
+    An explanation masks edges one by one, so they stay in the order in which they came.
+    """
+    graph, weight = edge_index, None
+    if isinstance(edge_index, Adjacency):
+        graph, weight = edge_index.edge_index, edge_index.edge_weight
+    return gcn_norm(graph, weight, num_nodes, dtype=dtype)
 
 
 def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:

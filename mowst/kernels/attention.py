@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch_geometric.nn import GATConv
+from torch_geometric.nn import GATConv, MessagePassing
 from torch_geometric.nn.models import GAT as PyGGAT
 
 from mowst.kernels.adjacency import Adjacency
@@ -139,14 +139,19 @@ def attend(
 
 
 class AttentionConv(GATConv):
-    """PyG's GAT layer, which on a prepared adjacency attends by products; elsewhere it is PyG's as it is."""
+    """PyG's GAT layer, which on a prepared adjacency attends by products; elsewhere it is PyG's as it is.
+
+    It is PyG's, too, while a layer is being explained (`torch_geometric.explain`), edge by edge.
+    """
+
+    propagate = MessagePassing.propagate  # PyG compiles it; left to GATConv's compiled one it could not explain
 
     def forward(self, x: Any, edge_index: Tensor, *args: Any, **kwargs: Any) -> Any:
         """[N, F], [2, E] or an `Adjacency` [N, N] -> [N, H * C], or [N, C] where heads are averaged."""
         if not isinstance(edge_index, Adjacency):
             return super().forward(x, edge_index, *args, **kwargs)
         plain = self.flow == "source_to_target" and self.lin is not None and isinstance(x, Tensor)
-        asked = any(value is not None for value in (*args, *kwargs.values()))
+        asked = self.explain or any(value is not None for value in (*args, *kwargs.values()))
         if asked or not plain or edge_index.device.type not in DEVICES:
             return super().forward(x, edge_index.edge_index, *args, **kwargs)
         heads = self.lin(x).view(-1, self.heads, self.out_channels)

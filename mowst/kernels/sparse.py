@@ -23,6 +23,16 @@ PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, T
 """What torch calls a product of two matrices."""
 
 
+def written_by_torch_alone(x: Tensor) -> bool:
+    """Tell whether the version of a tensor says of every change of its numbers that there was one.
+
+    It does not where others see its memory: numpy (`torch.from_numpy`, and `x.numpy()` as well), a file, another
+    process. Nothing tells of a tensor that was handed on by DLPack (`np.from_dlpack`), or written into by `x.data`.
+    """
+    storage = x.untyped_storage()
+    return storage.resizable() and (storage.device.type != "cpu" or not storage.is_shared())
+
+
 class Rows:
     """A sparse matrix by rows (CSR); `value` is None where every entry is 1.
 
@@ -145,9 +155,9 @@ class SparseMatrix(Tensor):
     _known: MutableMapping[Tensor, Any]
 
     @staticmethod
-    def __new__(cls, rows: Rows, width: int) -> Self:
-        """Wrap the rows of a matrix with `width` columns."""
-        dtype = torch.get_default_dtype() if rows.value is None else rows.value.dtype
+    def __new__(cls, rows: Rows, width: int, dtype: torch.dtype | None = None) -> Self:
+        """Wrap the rows of a matrix with `width` columns; entries that are all 1 have this dtype, or the default."""
+        dtype = dtype or torch.get_default_dtype() if rows.value is None else rows.value.dtype
         shape = (len(rows.start) - 1, width)
         self: Self = Tensor._make_wrapper_subclass(cls, shape, dtype=dtype, device=rows.start.device)
         self.rows, self._columns, self._known = rows, None, WeakTensorKeyDictionary()
@@ -172,14 +182,18 @@ class SparseMatrix(Tensor):
         """Multiply by a dense matrix [M, H]; the gradient with respect to it is as fast.
 
         A matrix without gradient that comes a second time unchanged, as a graph's features do, is a constant: its
-        product is kept for as long as it lives itself, or until somebody writes into either.
+        product is kept for as long as it lives itself, or until somebody writes into either. Of one that others than
+        torch may write into none is kept (`written_by_torch_alone`, which says what it cannot notice).
         """
         if isinstance(x, SparseMatrix):
             return x.after(self)
-        if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled():
+        if x.layout != torch.strided:
+            return _product(self, x.to_dense())
+        if x.requires_grad or x.is_inference() or torch.is_inference_mode_enabled() or not written_by_torch_alone(x):
             return _product(self, x)
         version, product, written = self._known.get(x, (None, None, None))
-        if product is not None and (version, written) == (x._version, product._version):
+        unchanged = product is not None and (version, written) == (x._version, product._version)
+        if unchanged and written_by_torch_alone(product):
             return product
         product = _product(self, x)
         self._known[x] = (x._version, product if version == x._version else None, product._version)
@@ -192,7 +206,7 @@ class SparseMatrix(Tensor):
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Return the matrix on another device; a dtype is ignored, as products follow the dense side."""
         device = self.rows.start[:0].to(*args, **kwargs).device
-        return self if device == self.device else type(self)(self.rows.to(device), self.size(1))
+        return self if device == self.device else type(self)(self.rows.to(device), self.size(1), self.dtype)
 
     def cpu(self, *args: Any) -> Self:
         """Return the matrix on the CPU."""
@@ -210,13 +224,18 @@ class SparseMatrix(Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         rows = self.rows
-        return _restored, (type(self), rows.start, rows.column, rows.value, self.size(1))
+        return _restored, (type(self), rows.start, rows.column, rows.value, self.size(1), self.dtype)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"{type(self).__name__}({self.size(0)} x {self.size(1)}, {len(self.rows.column)} entries)"
 
 
 def _restored(
-    kind: type[SparseMatrix], start: Tensor, column: Tensor, value: Tensor | None, width: int
+    kind: type[SparseMatrix],
+    start: Tensor,
+    column: Tensor,
+    value: Tensor | None,
+    width: int,
+    dtype: torch.dtype | None = None,
 ) -> SparseMatrix:
-    return kind(Rows(start, column, value), width)
+    return kind(Rows(start, column, value), width, dtype)

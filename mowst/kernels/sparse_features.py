@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from mowst.errors import InputError
-from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix
+from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
 
 DENSEST = 0.1  # Share of entries that are not zero. The sparse product is 3x as fast here, and no faster at 0.4.
 
@@ -98,7 +98,7 @@ class SparseFeatures(SparseMatrix, Factor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         """Keep copies sparse."""
         if func is torch.ops.aten.clone.default:
-            return SparseFeatures(args[0].rows, args[0].size(1))
+            return SparseFeatures(args[0].rows, args[0].size(1), args[0].dtype)
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
@@ -126,15 +126,18 @@ class Passed(Factor):
 
 
 def prepare_features(x: Tensor) -> Tensor:
-    """Return features [N, F] in the form whose first linear layer is fastest; `x` itself where that is dense."""
+    """Return features [N, F] in the form whose first linear layer is fastest; `x` itself where that is dense.
+
+    Of dense ones that others than torch may write into it is a copy, of which products can be kept.
+    """
     if isinstance(x, SparseFeatures) or x.dim() != 2 or x.device.type != "cpu" or not x.is_floating_point():
         return x
     if x.layout == torch.strided and int(x.count_nonzero()) > DENSEST * x.numel():
-        return x
+        return x if written_by_torch_alone(x) else x.clone()
     entries = x.to_sparse(layout=torch.sparse_coo).coalesce()
     (row, column), value = entries.indices(), entries.values()
-    ones = x.dtype == torch.get_default_dtype() and bool((value == 1).all())
-    return SparseFeatures(Rows.from_entries(row, column, None if ones else value, x.shape), x.size(1))
+    ones = bool((value == 1).all())
+    return SparseFeatures(Rows.from_entries(row, column, None if ones else value, x.shape), x.size(1), x.dtype)
 
 
 def dense(x: Tensor) -> Tensor:
@@ -169,6 +172,6 @@ def by_column(model: nn.Module, x: Tensor) -> Iterator[None]:
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
     """Return rows [n] of features [N, F], prepared if all of them are."""
     if isinstance(x, SparseFeatures):
-        return SparseFeatures(x.rows.take(index), x.size(1))
+        return SparseFeatures(x.rows.take(index), x.size(1), x.dtype)
     plain = x.layout in (torch.strided, torch.sparse_coo)
     return (x if plain else x.to_sparse(layout=torch.sparse_coo)).index_select(0, index)

@@ -2,8 +2,10 @@ from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion
 from .dispersions import negentropy as negentropy
 from .experts import EXPERTS as EXPERTS
+from .experts import Channels as Channels
 from .experts import EdgelessMLP as EdgelessMLP
 from .experts import Residual as Residual
+from .experts import channels_of as channels_of
 from .experts import expert as expert
 from .gates import GATES as GATES
 from .gates import Asks as Asks
@@ -20,6 +22,7 @@ from .layers import NarrowGCNConv as NarrowGCNConv
 from .mixture import InParts as InParts
 from .mixture import Known as Known
 from .mixture import Mowst as Mowst
+from .options import shown as shown
 from .outputs import ROLES as ROLES
 from .outputs import Gated as Gated
 from .outputs import Logits as Logits

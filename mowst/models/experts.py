@@ -21,18 +21,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GCN as PyGCN
 from torch_geometric.nn.models import GIN, MLP, GraphSAGE
+from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.nn.resolver import normalization_resolver
 
 from mowst.errors import InputError
-from mowst.kernels import GAT, ReLUDropout, normalized, relu_dropout
+from mowst.kernels import GAT, ReLUDropout, normalized, normalized_edges, relu_dropout
 from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
-from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies
+from mowst.models.options import layers, one_line, probability, shown, whole
+from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
 from mowst.names import Names
 
 
@@ -43,6 +45,11 @@ class EdgelessMLP(MLP):
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
+        strange = sorted(
+            kwargs.keys() - inspect.signature(MLP.__init__).parameters.keys() - {"batch_norm", "relu_first"}
+        )
+        if strange:  # PyG's swallows what it does not know
+            raise TypeError(f"got an unexpected keyword argument {strange[0]!r}")
         super().__init__(*args, **kwargs)
         self.reads = Reads(0 if all(map(is_node_wise, self.norms)) else None, sparse=True)
 
@@ -58,7 +65,7 @@ class GCN(PyGCN):
         super().__init__(*args, **kwargs)
         known = type(self).forward is GCN.forward and self.jk_mode in (None, "last") and keeps_to_its_hops(self)
         hops = int(self.num_layers) if known else None
-        self.reads = Reads(hops, adjacency=True, sparse=True, normalised=True, by_layer=hops is not None)
+        self.reads = Reads(hops, True, sparse=True, normalised=True, by_layer=hops is not None, weights=True)
 
     def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
         """Make a layer, as PyG's models do."""
@@ -66,7 +73,7 @@ class GCN(PyGCN):
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
-        return super().forward(x, normalized(edge_index, x.size(0)))
+        return super().forward(x, *normalized_for(self.convs, x, edge_index))
 
 
 class Residual(nn.Module):
@@ -102,7 +109,11 @@ class Residual(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        self.normalize, self.num_layers, self.hidden_channels = normalize, num_layers, hidden_channels
+        if not callable(conv):
+            raise InputError(f"conv must be a class of convolutions, or a function that makes one, got {shown(conv)}")
+        self.in_channels, self.out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
+        self.hidden_channels = hidden_channels = whole("hidden_channels", hidden_channels)
+        self.num_layers, self.normalize = layers("num_layers", num_layers), normalize
         self.lin_in = nn.Linear(in_channels, hidden_channels) if pre_linear else None
         first = hidden_channels if pre_linear else in_channels
         widths = [first, *[hidden_channels] * (num_layers - 1)]
@@ -111,20 +122,29 @@ class Residual(nn.Module):
         norm_kwargs = norm_options(norm) if norm_kwargs is None else norm_kwargs
         norms = (normalization_resolver(norm, hidden_channels, **norm_kwargs) for _ in widths)
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(probability("dropout", dropout))
         self.lin_out = nn.Linear(hidden_channels, out_channels)
+        self.reads = self._read()
+
+    def _read(self) -> Reads:
+        """Find out what it reads."""
         known = type(self).forward is Residual.forward and keeps_to_its_hops(self)
-        hops = num_layers if known else None
         adjacency = all(map(only_multiplies, self.convs))
-        self.reads = Reads(hops, adjacency, sparse=True, normalised=normalize, by_layer=hops is not None)
+        return Reads(
+            hops=self.num_layers if known else None,
+            adjacency=adjacency,
+            sparse=True,
+            normalised=self.normalize,
+            by_layer=known,
+            weights=adjacency and any(map(weighs, self.convs)),
+        )
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
-        if self.normalize:
-            edge_index = normalized(edge_index, x.size(0))
+        graph = normalized_for(self.convs, x, edge_index) if self.normalize else (edge_index,)
         x = self._enter(x)
         for layer, conv in enumerate(self.convs):
-            x = self._update(layer, conv(x, edge_index), x)
+            x = self._update(layer, conv(x, *graph), x)
         return self.lin_out(x)
 
     def inference_per_layer(self, layer: int, x: Any, edge_index: Tensor, batch_size: int) -> Tensor:
@@ -141,6 +161,28 @@ class Residual(nn.Module):
     def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
         x = passed if self.skips is None else passed + self.skips[layer](own)
         return relu_dropout(self.norms[layer](x), self.dropout.p, self.dropout.training)
+
+
+class Channels(NamedTuple):
+    """What goes into an expert and comes out of it; none where that is not known."""
+
+    features: int | None = None
+    classes: int | None = None
+
+
+def channels_of(module: nn.Module) -> Channels:
+    """Return F and C of one of our experts, or of PyG's; of anything else nothing is known."""
+    if not isinstance(module, (Residual, BasicGNN, MLP)):
+        return Channels()
+    found = (module.in_channels, module.out_channels)
+    return Channels(*(count if isinstance(count, int) and count > 0 else None for count in found))
+
+
+def normalized_for(convs: Any, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...]:
+    """Return what GCN layers are called with: the normalised adjacency, or, being explained, edges and weights."""
+    if any(conv.explain for conv in convs):
+        return normalized_edges(edge_index, x.size(0), x.dtype)
+    return (normalized(edge_index, x.size(0)),)
 
 
 def norm_options(norm: str | None) -> dict[str, Any]:
@@ -183,7 +225,7 @@ EXPERTS: Names[Callable[..., nn.Module]] = Names(
 
 
 def expert(
-    kind: str, in_channels: int, out_channels: int, *, norm: str = "none", dropout: float = 0.0, **options: Any
+    kind: str, in_channels: int, out_channels: int, *, norm: str | None = "none", dropout: float = 0.0, **options: Any
 ) -> nn.Module:
     """Build an expert by name.
 
@@ -195,18 +237,24 @@ def expert(
         options: `hidden_channels`, `num_layers` and whatever else the constructor takes.
 
     Raises:
-        InputError: the name is unknown, or the constructor refuses an argument.
+        InputError: the name is unknown, a number is none or too small, or the constructor refuses an argument.
     """
-    factory = EXPERTS.lookup(kind)
+    factory, name = EXPERTS.lookup(kind), f"expert {one_line(str(kind))}"
+    checks = {"in_channels": whole, "out_channels": whole, "hidden_channels": whole, "num_layers": layers}
+    options |= {"in_channels": in_channels, "out_channels": out_channels}
+    options |= {key: check(f"{name}: {key}", options[key]) for key, check in checks.items() if key in options}
+    if not (norm is None or isinstance(norm, str) or callable(norm)):
+        raise InputError(f"{name}: norm must be PyG's name of one, got {shown(norm)}")
+    norm = None if isinstance(norm, str) and norm == "none" else norm
+    options |= {"norm": norm, "norm_kwargs": norm_options(norm), "dropout": probability(f"{name}: dropout", dropout)}
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError as error:
-        raise InputError(f"expert {kind}: {error}") from None
-    options |= {"norm": None if norm == "none" else norm, "norm_kwargs": norm_options(norm), "dropout": float(dropout)}
+        raise InputError(f"{name}: {error}") from None
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         optional = {"norm", "norm_kwargs", "hidden_channels", "num_layers", "dropout"}
-        options = {name: value for name, value in options.items() if name in parameters or name not in optional}
+        options = {key: value for key, value in options.items() if key in parameters or key not in optional}
     try:
-        return factory(in_channels=in_channels, out_channels=out_channels, **options)
-    except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"expert {kind}: {error}") from None
+        return factory(**options)
+    except Exception as error:  # of a third party's constructor: anything
+        raise InputError(f"{name}: {one_line(str(error)) or type(error).__name__}") from error

@@ -24,6 +24,7 @@ from torch_geometric.nn.models import MLP
 from mowst.errors import InputError
 from mowst.kernels import dense
 from mowst.models.dispersions import DISPERSIONS, Dispersion
+from mowst.models.options import layers, listed, number, numbers, probability, shown, whole
 from mowst.models.outputs import Gated, probabilities
 from mowst.names import Names
 
@@ -56,8 +57,16 @@ class Weighable(Protocol):
 
 
 def asks_of(gate: Any) -> Asks:
-    """Return what a gate, or a class of gates, asks for; one that says nothing sees the weak expert alone."""
-    return gate.asks if isinstance(gate, Asking) else Asks()
+    """Return what a gate, or a class of gates, asks for; one that says nothing sees the weak expert alone.
+
+    Raises:
+        InputError: what it says is no `Asks`.
+    """
+    if not isinstance(gate, Asking):
+        return Asks()
+    if not isinstance(gate.asks, Asks):
+        raise InputError(f"{type(gate).__name__}: its `asks` must be a mowst.models.Asks, is {shown(gate.asks)}")
+    return gate.asks
 
 
 def weigh(gate: nn.Module, asks: Asks, weak: Tensor, x: Tensor, strong: Tensor | None) -> Gated:
@@ -79,6 +88,9 @@ class DispersionGate(nn.Module):
         dispersions: names or functions; one column each.
         detach: stop the gradient of the confidence at the weak expert's logits, as the authors' code does. The paper's
             analysis lets it flow, and so does the default: that is how the weak expert learns to step back.
+
+    Raises:
+        InputError: an option is not what it must be; so do all gates.
     """
 
     asks = Asks()
@@ -87,13 +99,15 @@ class DispersionGate(nn.Module):
 
     def __init__(self, dispersions: Sequence[str | Dispersion] = ("variance", "negentropy"), *, detach: bool = False):
         super().__init__()
-        self.dispersions = tuple(DISPERSIONS.lookup(dispersion) for dispersion in dispersions)
+        self.dispersions = tuple(map(DISPERSIONS.lookup, listed("dispersions", dispersions)))
         self.detach = detach
 
     def measure(self, weak_logits: Tensor) -> Tensor:
-        """Dispersions of the weak prediction, [N, C] -> [N, D] in [0, 1]."""
+        """Dispersions of a prediction, [N, C] -> [N, D] in [0, 1], in the precision of the gate's own parameters."""
         probs = probabilities(weak_logits.detach() if self.detach else weak_logits)
-        return torch.stack([dispersion(probs) for dispersion in self.dispersions], dim=-1)
+        signals = torch.stack([dispersion(probs) for dispersion in self.dispersions], dim=-1)
+        own = next(self.parameters(), signals)
+        return signals.to(own.dtype)
 
 
 class LearnedGate(DispersionGate):
@@ -120,10 +134,10 @@ class LearnedGate(DispersionGate):
         detach: bool = False,
     ):
         super().__init__(dispersions, detach=detach)
-        self.in_channels = in_channels
-        width = len(self.dispersions) + in_channels
-        channels = [width, *[hidden_channels] * (num_layers - 1), 1]
-        self.mlp = MLP(channels, dropout=float(dropout), norm=None)
+        self.in_channels = whole("in_channels", in_channels, least=0)
+        width, hidden = len(self.dispersions) + self.in_channels, whole("hidden_channels", hidden_channels)
+        channels = [width, *[hidden] * (layers("num_layers", num_layers) - 1), 1]
+        self.mlp = MLP(channels, dropout=probability("dropout", dropout), norm=None)
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
         """[N, C], [N, F] -> confidence [N]."""
@@ -145,10 +159,8 @@ class PowerGate(DispersionGate):
     def __init__(
         self, dispersions: Sequence[str | Dispersion] = ("variance",), *, alpha: float = 1.0, detach: bool = False
     ):
-        if alpha < 1:
-            raise ValueError(f"alpha must be at least 1, got {alpha}")
         super().__init__(dispersions, detach=detach)
-        self.alpha = alpha
+        self.alpha = number("alpha", alpha, lambda alpha: 1 <= alpha < math.inf, "at least 1")
 
     def forward(self, weak_logits: Tensor, x: Tensor, strong_logits: Tensor | None = None) -> Gated:
         """[N, C] -> confidence [N]."""
@@ -169,8 +181,8 @@ class MonotoneGate(DispersionGate):
         detach: bool = False,
     ):
         super().__init__(dispersions, detach=detach)
-        self.inner = nn.Linear(len(self.dispersions), hidden_channels)
-        self.outer = nn.Parameter(torch.empty(hidden_channels))
+        self.inner = nn.Linear(len(self.dispersions), whole("hidden_channels", hidden_channels))
+        self.outer = nn.Parameter(torch.empty(self.inner.out_features))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -200,9 +212,6 @@ class LogisticGate(DispersionGate):
     Args:
         dispersions, detach: see `DispersionGate`.
         start: confidence at a uniform prediction before anything is learned; it leans to the strong expert.
-
-    Raises:
-        ValueError: start is not in (0, 1).
     """
 
     search: ClassVar[dict[str, Any]] = {"start": (0.01, 0.5, "log")}
@@ -214,10 +223,8 @@ class LogisticGate(DispersionGate):
         start: float = 0.1,
         detach: bool = False,
     ):
-        if not 0 < start < 1:
-            raise ValueError(f"start must be between 0 and 1, got {start}")
         super().__init__(dispersions, detach=detach)
-        self.start = start
+        self.start = number("start", start, lambda start: 0 < start < 1, "between 0 and 1")
         self.slope = nn.Parameter(torch.empty(len(self.dispersions)))
         self.bias = nn.Parameter(torch.empty(()))
         self.reset_parameters()
@@ -244,9 +251,6 @@ class FusedGate(DispersionGate):
     Args:
         dispersions, detach: see `DispersionGate`.
         start: the two weights before anything is learned; they lean to the strong expert.
-
-    Raises:
-        ValueError: start is not a pair of positive numbers.
     """
 
     asks = Asks(strong=True, scale=True)
@@ -261,10 +265,8 @@ class FusedGate(DispersionGate):
         start: tuple[float, float] = (0.001, 1.0),
         detach: bool = False,
     ):
-        if len(start) != 2 or min(start) <= 0:
-            raise ValueError(f"start must be two positive weights, got {start}")
         super().__init__(dispersions, detach=detach)
-        self.start = start
+        self.start = numbers("start", start, 2, lambda weight: 0 < weight < math.inf, "two positive weights")
         self.linear = nn.Linear(2 * len(self.dispersions), 2)
         self.reset_parameters()
 

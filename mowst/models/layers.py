@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.nn import GCNConv, GINConv
+from torch_geometric.nn import GCNConv, GINConv, MessagePassing
 from torch_geometric.nn.models import MLP
 
 from mowst.kernels import AttentionConv
@@ -15,8 +15,11 @@ from mowst.kernels import AttentionConv
 class NarrowGCNConv(GCNConv):
     """PyG's GCN layer on a normalised adjacency, (A X) W where X is the narrower side, else A (X W).
 
-    The results are the same. In a first layer A X is the product of two constants, which an `Adjacency` keeps.
+    The results are the same. In a first layer A X is the product of two constants, which an `Adjacency` keeps. While a
+    layer is being explained (`torch_geometric.explain`) its messages are PyG's, X W.
     """
+
+    propagate = MessagePassing.propagate  # PyG compiles it; left to GCNConv's compiled one it could not explain
 
     def __init__(self, in_channels: int, out_channels: int, **kwargs: Any):
         for name in kwargs.keys() & {"add_self_loops", "improved", "cached"}:
@@ -25,8 +28,8 @@ class NarrowGCNConv(GCNConv):
         self.passes_first = in_channels < out_channels
 
     def forward(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None = None) -> Tensor:
-        """[N, F], [N, N] -> [N, H]."""
-        if not self.passes_first:
+        """[N, F], and [N, N], or normalised edges [2, E] with their weights [E] -> [N, H]."""
+        if self.explain or not self.passes_first:
             return super().forward(x, edge_index, edge_weight)
         passed = self.propagate(edge_index, x=x, edge_weight=edge_weight)
         return F.linear(passed, self.lin.weight, self.bias)

@@ -8,7 +8,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from mowst.errors import InputError, unknown
+from mowst.models.experts import Channels, channels_of
 from mowst.models.gates import asks_of, weigh
+from mowst.models.options import module
 from mowst.models.outputs import ROLES, Gated, Mixture
 from mowst.models.reads import Reads, reads_of, run_module
 
@@ -47,6 +50,13 @@ class InParts(Protocol):
         """Return from how many edges away anything is read once this is known."""
 
 
+def agree(weak: Channels, strong: Channels) -> None:
+    """Refuse two experts on other features, or of other classes, where both are known."""
+    for what, one, other in zip(("features", "classes"), weak, strong, strict=True):
+        if one is not None and other is not None and one != other:
+            raise InputError(f"weak and strong: must have as many {what}, but weak has {one}, strong {other}")
+
+
 class Mowst(nn.Module):
     """A weak expert, a strong expert, and a gate that says how far to trust the weak one at each node.
 
@@ -66,16 +76,21 @@ class Mowst(nn.Module):
 
     def __init__(self, weak: nn.Module, strong: nn.Module, gate: nn.Module, router: nn.Module | None = None):
         super().__init__()
-        self.weak, self.strong, self.gate, self.router = weak, strong, gate, router
+        self.weak, self.strong, self.gate = module("weak", weak), module("strong", strong), module("gate", gate)
+        self.router = None if router is None else module("router", router)
+        agree(channels_of(weak), channels_of(strong))
         self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
-        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True)
+        weights = any(each.weights for each in self.experts_read.values())
+        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights)
         self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))
 
     def of(self, role: str) -> nn.Module:
         """Return the `weak` or the `strong` expert."""
-        return {"weak": self.weak, "strong": self.strong}[role]
+        if role not in ROLES:
+            raise unknown("role", role, ROLES)
+        return self.get_submodule(role)
 
     def expert(self, role: str, x: Tensor, edge_index: Tensor) -> Tensor:
         """Calibrated logits of the `weak` or the `strong` expert, [N, C]."""

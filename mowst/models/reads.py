@@ -31,8 +31,10 @@ from torch_geometric.nn.models import MLP, JumpingKnowledge
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
+from mowst.errors import InputError
 from mowst.kernels import Adjacency, AttentionConv, dense
 from mowst.models.layers import NarrowGCNConv
+from mowst.models.options import shown
 
 PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
 """Convolutions that take the features of sources and targets as a pair."""
@@ -59,6 +61,8 @@ class Reads:
     by_layer: bool = False
     """Its layers can be run one at a time: it has `convs`, `num_layers`, `hidden_channels` and `inference_per_layer`
     as PyG's models have them."""
+    weights: bool = False
+    """Weights of edges change what it says: it multiplies by the weighted graph. What takes plain edges sees none."""
 
 
 @runtime_checkable
@@ -69,12 +73,20 @@ class Reading(Protocol):
 
 
 def reads_of(module: nn.Module) -> Reads:
-    """Return what a module reads: what it says itself, else what is known of PyG's models."""
+    """Return what a module reads: what it says itself, else what is known of PyG's models.
+
+    Raises:
+        InputError: what it says is no `Reads`.
+    """
     if isinstance(module, Reading):
+        if not isinstance(module.reads, Reads):
+            said, name = shown(module.reads), type(module).__name__
+            raise InputError(f"{name}: its `reads` must be a mowst.models.Reads, is {said}")
         return module.reads
     if isinstance(module, BasicGNN):
-        hops = reach(module)
-        return Reads(hops, all(map(only_multiplies, module.convs)), sparse=True, by_layer=hops is not None)
+        hops, adjacency = reach(module), all(map(only_multiplies, module.convs))
+        weights = adjacency and any(map(weighs, module.convs))
+        return Reads(hops, adjacency, sparse=True, by_layer=hops is not None, weights=weights)
     return Reads(sparse=isinstance(module, MLP))
 
 
@@ -120,6 +132,14 @@ def only_multiplies(conv: nn.Module) -> bool:
     own = vars(conv)
     rebuilds = own.get("normalize", False) and "add_self_loops" in own
     return isinstance(conv, MessagePassing) and conv.fuse and conv.flow == "source_to_target" and not rebuilds
+
+
+def weighs(conv: nn.Module) -> bool:
+    """Tell whether a convolution that multiplies by the graph (`only_multiplies`) does so by the weights of edges.
+
+    Attention puts its own in their place.
+    """
+    return conv.reads.weights if isinstance(conv, Reading) else not isinstance(conv, AttentionConv)
 
 
 def suited(reads: Reads, graph: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def rehearse(
             epochs = max(1, lengths.get(part, schedule.epochs))
             pace = {"epochs": epochs, "eval_every": epochs, "last": True}
             fit_expert(twins, schedule, f"rehearse {part}", part, terms, **pace)
-            said = twins.sub(part).output().of("").values.float()
+            said = twins.sub(part).output().of("").values
+            said = said.to(torch.promote_types(said.dtype, torch.float32))
             said = said / temperature(said[held], labels[held])
             logits[part].append(said[held])
             sharp[part].append(sharpness(said[outside]))
