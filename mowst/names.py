@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeVar
 
 import graphkd.names
+from graphkd.checks import shown
 from graphkd.names import callable_only as callable_only
 from graphkd.names import is_path as is_path
 from mowst.errors import InputError, meant
@@ -24,7 +25,7 @@ class Names(graphkd.names.Names[T]):
         guess = "" if reason else meant(str(query), names)
         why = f" ({reason})" if reason else ""
         ways = f"choose from {', '.join(names)}, or give package.module:name"
-        return InputError(f"{self.kind}: unknown {query!r}{why}; {guess}{ways}")
+        return InputError(f"{self.kind}: unknown {shown(query)}{why}; {guess}{ways}")
 
 
 def resolve(what: str, path: str) -> Any:

@@ -7,7 +7,6 @@ says what is wrong with it. Nothing that is there is replaced by something else.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphkd.checks import shown
 from mowst.data.labels import labels
 from mowst.errors import InputError
 
@@ -255,4 +255,4 @@ def _said(given: Any) -> str:
     """Describe what somebody handed over, in a few words."""
     if isinstance(given, np.ndarray):
         return f"an array of {given.dtype} of shape {list(given.shape)}"
-    return f"a {type(given).__name__} of {len(given)}" if isinstance(given, Sequence) else f"{given!r}"[:80]
+    return shown(given)

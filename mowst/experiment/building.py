@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.data import Scale, say_uneven
-from mowst.errors import InputError
+from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.plan import regime_of
 from mowst.kernels import Adjacency, dense, prepare_features
@@ -71,9 +71,16 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
 
 
 def advise(config: Config, data: Data) -> None:
-    """Say what a look at a graph's features suggests and a configuration does not do."""
+    """Say what a look at a graph suggests: columns of features that drown, classes that cannot be learned."""
     if not (config.standardize or config.normalize_features):
         say_uneven(data.x)
+    trained = data.y[data.train_mask].bincount(minlength=classes_of(data))
+    if absent := (trained == 0).nonzero().flatten().tolist():
+        names = data.get("class_names") or range(len(trained))
+        warnings.warn(
+            f"train_mask: no node of class {some(names[k] for k in absent)} is in it: it is never predicted right",
+            stacklevel=2,
+        )
 
 
 def say_unweighted(model: nn.Module, data: Data) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from graphkd.checks import shown as shown
 from mowst.errors import InputError
 
 MOST_LAYERS = 10_000
@@ -19,11 +20,6 @@ def one_line(text: str, most: int = 120) -> str:
     """Put a text into one line, and end it where it becomes too long."""
     text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def shown(value: Any) -> str:
-    """Show a value in one short line."""
-    return one_line(repr(value), most=60)
 
 
 def whole(what: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
