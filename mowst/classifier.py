@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data import Scale, as_mask, asked, check, check_form, shipped_masks, taken
+from mowst.data import check, check_form
+from mowst.data.given import Scale, as_mask, asked, class_names_of, taken
+from mowst.data.splits import shipped_masks
 from mowst.errors import InputError, some, unknown
 from mowst.experiment import (
     Bench,
@@ -120,18 +122,21 @@ class MowstClassifier:
         found = self.predict_proba(data, nodes, **options).argmax(dim=-1)
         return found if self._numbers is None else self._numbers[found]
 
-    def score(self, data: Data, mask: str = "test_mask") -> float:
-        """Return the share of the nodes in a mask that are right, in [0, 1].
+    def score(self, data: Data, mask: Any = "test_mask") -> float:
+        """Return the share of the nodes in a mask, by name or in any form that `fit` takes, that are right, in [0, 1].
 
         Raises:
             InputError: the graph has no such mask, or no node is in it.
         """
         found = self.predict(data)
-        if data.get(mask) is None or data.get("y") is None or torch.as_tensor(data.y).numel() != len(found):
-            raise InputError(f"{mask}: the data has none, or no y [N] to compare with")
-        chosen = as_mask(data[mask], mask, len(found), self.seed)
+        if data.get("y") is None or torch.as_tensor(data.y).numel() != len(found):
+            raise InputError("y: the data has none, [N], to compare with")
+        name, given = (mask, data.get(mask)) if isinstance(mask, str) else ("mask", mask)
+        if given is None:
+            raise InputError(f"{name}: the data has none; give the name of a mask, or one")
+        chosen = as_mask(given, name, len(found), self.seed)
         if not bool(chosen.any()):
-            raise InputError(f"{mask}: no node is in it")
+            raise InputError(f"{name}: no node is in it")
         return float((found == torch.as_tensor(data.y).view(-1))[chosen].float().mean())
 
     def keep(self, data: Data) -> Kept:
@@ -145,8 +150,8 @@ class MowstClassifier:
         check_form(graph)
         if self.num_features not in (None, graph.num_features):
             raise InputError(f"x: has {graph.num_features} features, the classifier was fitted on {self.num_features}")
-        theirs = data.get("class_names")
-        if theirs and list(theirs) != self.class_names:
+        theirs = class_names_of(data)
+        if theirs and theirs != self.class_names:
             raise InputError(
                 f"class_names: the graph's are {some(theirs)}, the classifier was fitted on {some(self.class_names)}; "
                 "give class_names=classifier.class_names to from_networkx"

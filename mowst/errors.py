@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000
+"""Characters of a message."""
+
 
 class InputError(ValueError):
     """Something handed in from outside is wrong: one line that says what, where, and what would be right.
 
-    The commands print it and exit with code 2; library users catch it as a `ValueError`.
+    The commands print it and exit with code 2; library users catch it as a `ValueError`. Whatever was handed in, and
+    stands in the message, it is one line of some length.
     """
+
+    def __init__(self, message: str):
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}")
 
 
 def unknown(what: str, value: object, choices: Iterable[object]) -> InputError:

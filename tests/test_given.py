@@ -15,8 +15,8 @@ from torch_geometric.data import Data
 
 import mowst.names
 from mowst import Config, MowstClassifier, from_networkx, load
-from mowst.data import Scale, check, taken
-from mowst.data.given import as_mask, edges, features, say_uneven, weights
+from mowst.data import check
+from mowst.data.given import Scale, as_mask, edges, features, say_uneven, taken, weights
 from mowst.data.labels import labels, scalar
 from mowst.errors import InputError
 from tests.graphs import changed, good

@@ -5,17 +5,8 @@ from .cards import card as card
 from .cards import catalogue as catalogue
 from .cards import names as names
 from .given import MASKS as MASKS
-from .given import Scale as Scale
-from .given import as_mask as as_mask
-from .given import asked as asked
-from .given import features as features
-from .given import say_uneven as say_uneven
-from .given import taken as taken
-from .loading import Graph as Graph
 from .loading import load as load
 from .loading import open_graph as open_graph
 from .networks import from_networkx as from_networkx
-from .splits import mismatch_of as mismatch_of
-from .splits import shipped_masks as shipped_masks
 from .validation import check as check
 from .validation import check_form as check_form

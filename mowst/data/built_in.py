@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 from mowst.data.given import MASKS
 from mowst.data.splits import label, per_class, random
 from mowst.errors import InputError, unknown
+from mowst.system.typed import check_type_of
 
 
 def digits(neighbours: int = 10) -> Data:
@@ -34,6 +35,7 @@ def digits(neighbours: int = 10) -> Data:
 
 def _nearest(images: np.ndarray[Any, Any], count: int) -> Tensor:
     """Return edges [2, E] from each row to its nearest ones by Euclidean distance; the numbers are whole, so exact."""
+    check_type_of("digits: neighbours", count, int)
     if not 1 <= count < len(images):
         raise InputError(f"digits: neighbours must be in 1 to {len(images) - 1}, is {count}")
     products = images @ images.T
@@ -62,6 +64,8 @@ class BlockModel:
     useless_edges: float = 0.4  # share of nodes
 
     def __post_init__(self) -> None:
+        for entry, hint in get_type_hints(BlockModel).items():
+            check_type_of(f"sbm: {entry}", getattr(self, entry), hint)
         for name in ("homophily", "useless_features", "useless_edges"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"sbm: {name} must be in [0, 1], is {getattr(self, name)}")
@@ -78,6 +82,7 @@ def sbm(seed: int = 0, **settings: Any) -> Data:
 
     The truth per node is in the masks `feature_useless [N]` and `edges_useless [N]`; they are disjoint.
     """
+    check_type_of("seed", seed, int)
     known = [entry.name for entry in fields(BlockModel)]
     for name in settings:
         if name not in known:

@@ -74,6 +74,7 @@ def names() -> list[str]:
 
 def card(name: str) -> Card:
     """Return the card of a name, in any case, or of a path to a card's file."""
+    check_type_of("dataset", name, str)
     if Path(name).suffix in (".yaml", ".yml"):
         return read_card(Path(name))
     spelling = {known.lower(): known for known in names()}
@@ -113,6 +114,7 @@ def read_card(path: Path) -> Card:
 
 def catalogue(root: str | Path = "data") -> list[Row]:
     """Return a row for every card, in order of name, saying which are on disk under `root`; loads nothing."""
+    check_type_of("root", root, str | Path)
     return [_row(card(name), Path(root)) for name in names()]
 
 

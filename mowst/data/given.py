@@ -7,6 +7,7 @@ says what is wrong with it. Nothing that is there is replaced by something else.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,8 +51,8 @@ def tensor(given: Any, what: str, form: str) -> Tensor:
             found = torch.as_tensor(array if array.flags.writeable else array.copy()).reshape(np.shape(given))
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"{what}: must be {form}, is {_said(given)}") from None
-    if found.is_complex():
-        raise InputError(f"{what}: must be {form}, is {found.dtype}")
+    if found.is_complex() or found.is_meta:
+        raise InputError(f"{what}: must be {form}, is {'without values' if found.is_meta else found.dtype}")
     return found
 
 
@@ -134,6 +135,8 @@ def as_mask(given: Any, name: str, nodes: int, seed: int) -> Tensor:
     """
     form = f"bool of shape [{nodes}], several of these as columns, or numbers of nodes"
     found = tensor(given, name, form)
+    if found.layout != torch.strided:
+        raise InputError(f"{name}: must be {form}, is {found.layout}; to_dense makes it so")
     if found.dim() == 2 and nodes in found.shape:
         found = found[:, seed % found.size(1)] if found.size(0) == nodes else found[seed % found.size(0)]
     if found.dim() != 1:
@@ -178,7 +181,7 @@ def taken(data: Data, what: str = "data") -> Data:
     graph, held = asked(data, what), data.to_dict()
     if held.get("y") is None:
         raise InputError(f"{what}: the data has no y")
-    names, known = held.get("class_names"), held.get("num_classes")
+    names, known = class_names_of(data), held.get("num_classes")
     if known is not None and (isinstance(known, bool) or not isinstance(known, int) or known < 1):
         raise InputError(f"num_classes: must be a whole number from 1, is {known!r}")
     classes = known if known is not None else None if names is None else len(names)
@@ -186,12 +189,37 @@ def taken(data: Data, what: str = "data") -> Data:
     graph.y, graph.num_nodes = found.y.clone(), len(found.y) if graph.x is None else len(graph.x)
     graph.num_classes = classes or (int(graph.y.max()) + 1 if graph.y.numel() else 0)
     if found.names is not None or names is not None:
-        graph.class_names = found.names or list(names)
+        graph.class_names = found.names or names
     for key, value in held.items():
         of_nodes = isinstance(value, Tensor) and value.dim() and len(value) == graph.num_nodes and "edge" not in key
         if key not in graph and (of_nodes or key in MASKS):
             graph[key] = value
     return graph
+
+
+def class_names_of(data: Data) -> list[Hashable] | None:
+    """Return the names of a graph's classes, if it has some.
+
+    Raises:
+        InputError: `class_names` is no list of names.
+    """
+    held = data.get("class_names")
+    if held is None:
+        return None
+    return named_list("class_names", held)
+
+
+def named_list(what: str, held: Any) -> list[Hashable]:
+    """Return a list of distinct names.
+
+    Raises:
+        InputError: it is something else.
+    """
+    listed = held.tolist() if isinstance(held, Tensor | np.ndarray) and np.ndim(held) == 1 else held
+    whole = isinstance(listed, list | tuple) and all(isinstance(name, Hashable) for name in listed)
+    if not whole or len(set(listed)) < len(listed):
+        raise InputError(f"{what}: must be a list of names, one for each class, is {shown(held)}")
+    return list(listed)
 
 
 def say_uneven(x: Tensor) -> None:

@@ -54,7 +54,12 @@ class Graph:
 
 def open_graph(name: str, root: str | Path = "data", *, split: str | None = None, download: bool | str = True) -> Graph:
     """Read a graph, whose splits are then a matter of a moment; arguments as in `load`."""
-    for what, held, hint in (("dataset", name, str), ("root", root, str | Path), ("split", split, str | None)):
+    for what, held, hint in (
+        ("dataset", name, str),
+        ("root", root, str | Path),
+        ("split", split, str | None),
+        ("download", download, bool | str),
+    ):
         check_type_of(what, held, hint)
     if ":" not in name and Path(name).suffix.lower() in FILES:
         raise InputError(

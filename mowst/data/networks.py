@@ -55,8 +55,12 @@ def from_networkx(
         raise InputError(f"G: must be a networkx graph, is a {type(G).__name__}")
     if split not in ("random", "per-class"):
         raise unknown("split", split, ("random", "per-class"))
-    if isinstance(features, str) or not features:
+    if not isinstance(features, list | tuple) or not features:
         raise InputError("features: name at least one numeric node attribute in a list, such as ['degree']")
+    for what, name in (("label", label), ("weight", weight), *(("features", name) for name in features)):
+        if not isinstance(name, Hashable):
+            raise InputError(f"{what}: must be the name of an attribute, is {name!r}")
+    class_names = None if class_names is None else given.named_list("class_names", class_names)
     nodes = list(G.nodes)
     if not nodes:
         raise InputError("networkx: the graph has no nodes")

@@ -19,6 +19,7 @@ from torch_geometric.utils import index_to_mask
 
 from mowst.data.given import MASKS, as_mask
 from mowst.errors import InputError
+from mowst.system.typed import check_type_of
 
 
 class Masks(NamedTuple):
@@ -41,6 +42,7 @@ def shipped_masks(data: Data, seed: int) -> Masks:
     Raises:
         InputError: one cannot be used, or there is none to train on.
     """
+    check_type_of("seed", seed, int)
     given = {name: data.get(name) for name in MASKS}
     if given["train_mask"] is None:
         raise InputError("split: the data has no train_mask; use a random or per-class split")
@@ -117,6 +119,7 @@ def mismatch_of(data: Data) -> str | None:
 
 
 def _shuffled(among: Tensor, seed: int) -> Tensor:
+    check_type_of("seed", seed, int)
     nodes = among.nonzero().view(-1)
     return nodes[torch.randperm(len(nodes), generator=torch.Generator().manual_seed(seed))]
 

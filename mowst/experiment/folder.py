@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mowst.data import Scale
+from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser

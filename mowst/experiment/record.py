@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_geometric.data import Data
 
-from mowst.data import Scale, mismatch_of
+from mowst.data.given import Scale
+from mowst.data.splits import mismatch_of
 from mowst.evaluation import together
 from mowst.experiment.config import Config
 from mowst.experiment.folder import as_json, dump

@@ -46,10 +46,12 @@ def check_parts(model: Any, x: Any) -> None:
         raise InputError(f"{right}, is of shape {list(x.shape)}")
 
 
-def check_ids(nodes: Any) -> None:
-    """Refuse what are no ids [n], nor none for all nodes."""
+def check_ids(nodes: Any, count: int) -> None:
+    """Refuse what are no ids [n] of so many nodes, nor none for all of them."""
     if nodes is not None and not (isinstance(nodes, Tensor) and nodes.dim() == 1 and nodes.dtype == torch.long):
         raise InputError(f"nodes: must be a tensor of distinct ids (torch.long) [n], or none, got {shown(nodes)}")
+    if nodes is not None and len(nodes) and not 0 <= int(nodes.min()) <= int(nodes.max()) < count:
+        raise InputError(f"nodes: must be from 0 to {count - 1}, are {int(nodes.min())} to {int(nodes.max())}")
 
 
 def check_features(model: Mowst, x: Tensor) -> None:

@@ -68,7 +68,7 @@ class Question:
 
     def __init__(self, model: Mowst, x: Tensor, nodes: Tensor | None, weak: Expert, strong: Expert, touched: Touched):
         check_parts(model, x)
-        check_ids(nodes)
+        check_ids(nodes, len(x))
         self.model, self.nodes, self.touched = model, nodes, touched
         self.x = x if nodes is None else rows_of(x, nodes)
         self.ask_weak, self.ask_strong = weak, strong
