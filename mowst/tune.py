@@ -7,19 +7,22 @@ begins. They are read once, at the very end, for the winner and the default, on 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
+    from mowst.tuning.plan import Plan
     from mowst.tuning.search import tune as tune
+    from mowst.tuning.space import Space
     from mowst.tuning.trial import objective as objective
 
 PURPOSE = """Search a configuration's space with Optuna: any field that is not given here and has a range, see --space.
@@ -50,17 +53,13 @@ def say(study: Study, trial: FrozenTrial) -> None:
     print(f"trial {trial.number}: {words}; {took}, {done} ended", file=sys.stderr, flush=True)
 
 
-def command(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, search, train the winner and the default, print what came out."""
+def flags() -> ArgumentParser:
+    """Return the parser of the command line."""
     from jsonargparse.typing import NonNegativeInt, PositiveInt
-    from rich.console import Console
 
     from mowst.experiment import reading
-    from mowst.reporting import confidence_line, finalists_table, front_table, params_table, scores_table, write_page
-    from mowst.system import tune_process
-    from mowst.tuning import Plan, be_quiet, best_trial, finish, make_space, read_search, tune
+    from mowst.tuning.plan import Plan
 
-    arguments = sys.argv[1:] if arguments is None else arguments
     parser = reading.parser("tune", PURPOSE)
     parser.add_class_arguments(Plan)
     parser.add_argument(
@@ -76,29 +75,74 @@ def command(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default beside the study.")
     reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print no line per trial.")
-    parsed = reading.parse(parser, arguments)
-    config, plan = reading.config_of(parsed), {entry.name: parsed[entry.name] for entry in dataclasses.fields(Plan)}
-    space = make_space(config, read_search(parsed.space, parsed.search), reading.given_fields(arguments))
-    out = Path(
-        parsed.out or f"{Path(plan['study']).with_suffix('') if '://' not in plan['study'] else plan['name']}-best"
-    )
+    return parser
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, search, train the winner and the default, print what came out."""
+    from mowst.experiment import reading
+    from mowst.tuning.plan import Plan
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = reading.parse(flags(), arguments)
+    config, plan = reading.config_of(parsed), Plan(**{entry.name: parsed[entry.name] for entry in fields(Plan)})
+
+    from rich.console import Console
+
+    from mowst.reporting import Trainings
+    from mowst.system import take_threads, tune_process
+    from mowst.tuning import be_quiet, finish, make_space, read_search, tune
+    from mowst.tuning.finals import fresh
+    from mowst.tuning.place import claim, claimed, default_place
+
     imported()
     be_quiet()
+    space = make_space(config, read_search(parsed.space, parsed.search), reading.given_fields(arguments))
+    if parsed.retrain:
+        fresh(config, parsed.retrain)  # seeds that there cannot be are said now, not after all trials
+    out, quiet = Path(parsed.out) if parsed.out else default_place(plan), bool(parsed.quiet)
+    shown = Trainings(Console(stderr=True, quiet=quiet), "--retrain 0 leaves them out")
+    try:
+        with claimed(out, plan), tune_process(plan.fast):
+            take_threads(workers=plan.workers)
+            study = tune(config, space, None if quiet else say, **vars(plan))
+            claim(out, plan)
+            show_study(study, space, plan, out)
+            result = finish(study, space, plan, out, int(parsed.retrain), int(parsed.finalists), shown)
+    except KeyboardInterrupt:
+        print(f"what was done is in {plan.study} and {out}; the same command goes on", file=sys.stderr)
+        raise
+    show_result(result, plan)
+    print(f"written to {out}: best.yaml, study.html; to look around: optuna-dashboard {plan.study}")
+    return 0
+
+
+def show_study(study: Study, space: Space, plan: Plan, out: Path) -> None:
+    """Print the best trials, and write the page."""
+    from rich.console import Console
+
+    from mowst.reporting import front_table, params_table, write_page
+    from mowst.tuning import best_trial
+
     console = Console()
-    with tune_process(plan["fast"]):
-        study = tune(config, space, None if parsed.quiet else say, **plan)
-        write_page(study, out / "study.html", plan["goals"])
-        console.print(front_table(study, plan["goals"]))
-        console.print(params_table(best_trial(study), space.point(config)))
-        result = finish(study, space, Plan(**plan), out, int(parsed.retrain), int(parsed.finalists))
+    write_page(study, out / "study.html", plan.goals)
+    console.print(front_table(study, plan.goals))
+    console.print(params_table(best_trial(study), space.point(space.config)))
+
+
+def show_result(result: dict[str, Any] | None, plan: Plan) -> None:
+    """Print what the finals came to."""
+    from rich.console import Console
+
+    from mowst.reporting import confidence_line, finalists_table, scores_table
+
+    console = Console()
     if result:
-        console.print(finalists_table(result["finalists"], plan["goals"][0]))
+        console.print(finalists_table(result["finalists"], plan.goals[0]))
     for name, scores in ((name, result[name]) for name in ("default", "tuned") if result and result[name]):
         console.print(f"{name}, on seeds that no trial has used:")
         console.print(scores_table(scores))
         console.print(confidence_line(scores))
-    console.print(f"written to {out}: best.yaml, study.html; to look around: optuna-dashboard {plan['study']}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from mowst.errors import InputError
+from mowst.tuning.plan import Plan
 from mowst.tuning.sampling import SAMPLERS, make_sampler
 from mowst.tuning.search import tune
 from mowst.tuning.storage import RETRIES, open_storage
-from mowst.tuning.study import Plan, open_study, revive, work, work_together
+from mowst.tuning.study import open_study, revive, work, work_together
 from tests.tuning import SMALL, narrow, plan, state
 
 HERE = __name__
@@ -204,6 +205,58 @@ def test_a_line_that_was_cut_short_harms_nobody(tmp_path):
     check(held(path), 6)
 
 
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda held: held + b"garbage\n", "line .* is damaged"),
+        (lambda held: held + b"garbage", "line .* is damaged"),
+        (lambda held: held.replace(b"\n", b"\ngarbage\n", 1), "line 2 is damaged"),
+        (lambda held: held + b'{"op_code":99,"worker_id":"a"}\n', "line .* is damaged"),
+        (lambda held: held + b"[" * 100_000 + b"\n", "line .* is damaged"),
+        (lambda held: held + b'{"op_code":0,"worker_id":"a"}\n', "study_name"),
+        (lambda held: b"SQLite format 3\0" + held, "sqlite:///PATH"),
+        (lambda held: bytes(range(256)), "no journal"),
+    ],
+)
+def test_a_damaged_journal_is_one_line_and_left_as_it_was(tmp_path, damage, words):
+    path = tmp_path / "s"
+    fields, _ = opened(path, trials=2)
+    work(fields, square, 10)
+    path.write_bytes(damage(path.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=words) as caught:
+        opened(path, trials=3)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"op_code":5,"wor', b"{", b"\0" * 50])
+def test_an_empty_journal_and_one_that_was_cut_in_a_line_go_on(tmp_path, tail):
+    path = tmp_path / "s"
+    path.write_bytes(b"")
+    fields, _ = opened(path, trials=2)
+    work(fields, square, 10)
+    path.write_bytes(path.read_bytes() + tail)
+    again, _ = opened(path, trials=4)
+    check(work(again, square, 10), 4)
+
+
+@pytest.mark.slow
+def test_workers_of_a_script_without_a_guard_are_one_line(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mowst.tuning import tune\nfrom tests.tuning import SMALL, narrow\n"
+        f"tune(SMALL, narrow(), study={str(tmp_path / 's')!r}, trials=4, workers=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mowst.errors.InputError: workers: ")
+    assert "__main__" in last
+    assert done.stderr.count("Traceback") == 1
+
+
 def test_no_two_trials_are_drawn_alike_by_whom_ever_and_the_seed_repeats_them():
     def drawn(seed, numbers):
         study = optuna.create_study(sampler=make_sampler("random", seed, {}))
@@ -286,6 +339,8 @@ def test_one_file_holds_several_studies_by_name(tmp_path):
         ("nowhere://localhost/x", "nowhere"),
         ("sqlite:////no/such/folder/x.db", "unable to open"),
         ("grpc://localhost", "host:port"),
+        ("sqlite://", "memory"),
+        ("", "directory"),
     ],
 )
 def test_a_place_that_cannot_be_is_one_line_and_left_as_it_was(tmp_path, place, words):
@@ -310,7 +365,7 @@ def test_a_storage_that_goes_away_in_a_trial_is_one_line(tmp_path, place):
 
     how = Plan(study=place.format(folder=tmp_path), trials=2)
     open_study(how, ["maximize"], {})
-    with pytest.raises(InputError, match=r"went away .*the same command") as caught:
+    with pytest.raises(InputError, match=r"cannot be used any more .*the same command") as caught:
         work(how, vanishing, 5)
     assert "\n" not in str(caught.value)
 

@@ -1,7 +1,11 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import optuna
 import pytest
@@ -9,7 +13,8 @@ import torch
 import yaml
 from optuna.trial import FixedTrial, TrialState, create_trial
 
-import mowst.tuning.finals
+import mowst.tuning
+import mowst.tuning.judging
 from mowst import Config, ExpertConfig
 from mowst.data import load
 from mowst.errors import InputError
@@ -24,10 +29,10 @@ from mowst.tune import command
 from mowst.tuning.fields import configured
 from mowst.tuning.finals import best_trial, finals, finish
 from mowst.tuning.goals import Goal
+from mowst.tuning.plan import Plan
 from mowst.tuning.sampling import make_pruner
 from mowst.tuning.search import tune
 from mowst.tuning.space import make_space
-from mowst.tuning.study import Plan
 from mowst.tuning.trial import objective
 from tests.tuning import SMALL, narrow, plan, state
 
@@ -268,7 +273,7 @@ def test_the_winner_goes_through_mowst_run_as_it_is(tmp_path, capsys):
 def test_the_test_nodes_are_read_once_for_one_winner(tmp_path, monkeypatch):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
     first = finish(study, narrow(), Plan(), tmp_path / "out", 1)
-    monkeypatch.setattr(mowst.tuning.finals, "run", None)
+    monkeypatch.setattr(mowst.tuning.judging, "run", None)
     assert finish(study, narrow(), Plan(), tmp_path / "out", 1) == first
     with pytest.raises(TypeError):
         finish(study, narrow(), Plan(), tmp_path / "out", 2)
@@ -278,7 +283,7 @@ def test_what_was_judged_stays_while_it_is_of_the_best_trials(tmp_path, monkeypa
     study = tune(SMALL, narrow(), **plan(tmp_path / "s"))
     judged, files = finish(study, narrow(), Plan(), tmp_path / "out", 1), ("best.yaml", "result.json")
     written = [(tmp_path / "out" / name).read_text() for name in files]
-    monkeypatch.setattr(mowst.tuning.finals, "run", None)
+    monkeypatch.setattr(mowst.tuning.judging, "run", None)
     assert finish(study, narrow(), Plan(), tmp_path / "out", 0) is None
     assert [(tmp_path / "out" / name).read_text() for name in files] == written
     study.add_trial(create_trial(params=study.best_params, distributions=study.best_trial.distributions, value=2e3))
@@ -388,6 +393,23 @@ def test_a_page_of_a_study_without_a_trial_that_ended_says_so(tmp_path):
         ("--pruner mediam", ["mediam", "hyperband"]),
         ("--pruner median --goals [metric,share]", ["median", "single goal"]),
         ("--goals [speed]", ["speed", "share"]),
+        ("--goals []", ["goals", "metric, share"]),
+        ("--goals [metric,metric]", ["'metric' is there twice"]),
+        ("--timeout -1", ["timeout", "seconds from 0"]),
+        ("--silence nan", ["silence", "nan"]),
+        ("--silence 1e400", ["silence", "inf"]),
+        ("--name=", ["name", "a word"]),
+        ("--seed -1", ["seed", "at least 0"]),
+        ("--retrain 99999999999999999999", ["seeds", "at most"]),
+        ("--trials 99999999999999999999", ["trials", "below 10000000"]),
+        ('--sampler_options {"gamma":5}', ["sampler", "callable"]),
+        ('--sampler_options {"n_startup_trials":"x"}', ["sampler", "int"]),
+        ('--pruner hyperband --pruner_options {"reduction_factor":0}', ["pruner", "math domain"]),
+        ('--pruner_options {"n_startup_trials":"x"}', ["pruner percentile", "TypeError"]),
+        ("--sampler os:getcwd", ["sampler", "before_trial"]),
+        ("--search kd.gld.k=1..5", ["kd.gld", "--kd"]),
+        ("--search lr=[[[[[[[[[[[[[[[[[[[[[[[[", ["lr", "float"]),
+        ("--space /dev", ["--space /dev", "directory"]),
         ("--trials 0", ["trials", "at least 1"]),
         ("--dataset coral", ["coral"]),
         ("--device gpu5", ["gpu5"]),
@@ -433,3 +455,56 @@ def test_the_place_of_the_data_and_the_default_of_what_is_searched_may_change(tm
     tune(SMALL, narrow(), **plan(path, trials=1))
     moved = dataclasses.replace(SMALL, data_root=str(tmp_path), lr=0.05, strong=ExpertConfig("gcn", 8, dropout=0.2))
     assert len(tune(moved, narrow(moved), **plan(path, trials=2)).trials) == 2
+
+
+def test_help_loads_neither_torch_nor_optuna():
+    code = (
+        "import sys; from mowst.tune import flags; flags().format_help(); print({'torch', 'optuna'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+
+
+WRONG = [None, "", "word", [], ["a"], {"a": 1}, 0, -1, 1.5, float("nan"), True, torch.zeros(0), object(), b"x", set()]
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("best_trial", {"study": None}),
+        ("Goal", {"measure": few_layers, "direction": "maximize"}),
+        ("read_search", {"path": None, "flags": ["lr=1..2"]}),
+        ("make_space", {"config": SMALL, "search": None, "fixed": ["gate"]}),
+        ("Space", {"config": SMALL, "dimensions": ()}),
+        ("tune", {"config": SMALL, "space": None, "told": None, "trials": 1}),
+        ("finish", {"study": None, "space": None, "plan": None, "out": "out", "seeds": 0, "count": 1, "shown": None}),
+        (
+            "objective",
+            {
+                "trial": FixedTrial({"lr": 0.02, "strong.dropout": 0.1}),
+                "config": SMALL,
+                "space": narrow(),
+                "goals": ["metric"],
+                "shared": None,
+            },
+        ),
+        ("Plan", dataclasses.asdict(Plan())),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(name, right, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = optuna.create_study()
+    study.add_trial(create_trial(value=1.0))
+    right |= {"study": study} if right.keys() >= {"study"} and name != "Plan" else {}
+    right |= {"space": narrow(), "plan": Plan()} if name == "finish" else {}
+    for argument in right:
+        for value in WRONG:
+            whole = argument == "space" and value is None and name != "finish"  # all of the space, which is right
+            with suppress(InputError):
+                if not whole:
+                    getattr(mowst.tuning, name)(**{**right, argument: value})
+
+
+def test_an_unknown_field_of_a_plan_is_one_line():
+    with pytest.raises(InputError, match="unknown 'trails'; did you mean trials"):
+        tune(SMALL, narrow(), trails=3)

@@ -6,8 +6,8 @@ import time
 import torch
 
 from mowst import Config, ExpertConfig
+from mowst.tuning.plan import Plan
 from mowst.tuning.space import make_space
-from mowst.tuning.study import Plan
 from tests.graphs import good
 
 SMALL = Config(

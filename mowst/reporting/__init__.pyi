@@ -1,4 +1,5 @@
 from .progress import Display as Display
+from .progress import Trainings as Trainings
 from .study_page import finalists_table as finalists_table
 from .study_page import front_table as front_table
 from .study_page import params_table as params_table

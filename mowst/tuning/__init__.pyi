@@ -2,10 +2,10 @@ from .finals import best_trial as best_trial
 from .finals import finish as finish
 from .goals import GOALS as GOALS
 from .goals import Goal as Goal
+from .plan import Plan as Plan
 from .ranges import read_search as read_search
 from .search import tune as tune
 from .space import Space as Space
 from .space import make_space as make_space
-from .study import Plan as Plan
 from .study import be_quiet as be_quiet
 from .trial import objective as objective

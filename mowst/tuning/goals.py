@@ -8,10 +8,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch_geometric.data import Data
 
+from mowst.errors import InputError, unknown
 from mowst.evaluation import pooled, routable
 from mowst.experiment import Fitted, metric_of, parameters
 from mowst.models import Mixture, Mowst
 from mowst.names import Names, callable_only
+
+DIRECTIONS = ("maximize", "minimize")
 
 
 @runtime_checkable
@@ -28,6 +31,12 @@ class Goal:
     measure: Callable[[Fitted, Data], float]
     """`(what was trained, graph) -> number`; the graph has no test labels."""
     direction: str = "maximize"
+
+    def __post_init__(self) -> None:
+        if not callable(self.measure):
+            raise InputError(f"goal: must be a function (fitted, graph) -> number, got {type(self.measure).__name__}")
+        if self.direction not in DIRECTIONS:
+            raise unknown("goal: direction", self.direction, DIRECTIONS)
 
     def __call__(self, fitted: Fitted, data: Data) -> float:
         """Measure it."""

@@ -23,13 +23,20 @@ from mowst.errors import InputError, unknown
 from mowst.experiment.config import Config
 from mowst.experiment.reading import CODE, config_of, parse, parser
 from mowst.names import vet
-from mowst.system.documents import read_yaml
+from mowst.system.documents import Plain, read_yaml
+from mowst.tuning.arguments import checked
 from mowst.tuning.fields import JUDGES, PARTS, flat, taken
 
 
-def read_search(path: str | None, flags: Sequence[str]) -> dict[str, Any]:
-    """Return what a space file and flags such as lr=1e-3..1e-1:log or strong.num_layers=2,3 ask for."""
-    found: Any = (read_yaml("--space", Path(path)) if path else None) or {}
+@checked
+def read_search(path: str | Path | None, flags: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a space file and flags such as lr=1e-3..1e-1:log or strong.num_layers=2,3 ask for.
+
+    Raises:
+        InputError: the file cannot be read, or one of them asks for nothing.
+    """
+    found: Any = read_yaml("--space", Path(path)) if path else None
+    found = {} if found is None else found
     if not isinstance(found, dict):
         raise InputError(f"--space {path}: must map fields to ranges, such as lr: 1e-3..1e-1:log")
     for field, given in flat(found):
@@ -85,7 +92,10 @@ def distribution(path: str, given: Sequence[Any]) -> BaseDistribution:
         needed = "a range needs low < high" + (", and low > 0 for log" if scale else "")
         raise InputError(f"space: {path}: the range {low}..{high} is empty; {needed}")
     whole = isinstance(low, int) and isinstance(high, int)
-    return (IntDistribution if whole else FloatDistribution)(low, high, log=bool(scale))
+    try:
+        return (IntDistribution if whole else FloatDistribution)(low, high, log=bool(scale))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"space: {path}: the range {low}..{high} is none: {' '.join(str(error).split())}") from None
 
 
 def ends(given: BaseDistribution) -> Sequence[Any]:
@@ -111,10 +121,12 @@ def typed(path: str, value: Any) -> Any:
     """
     if ".options." in path or path.startswith("kd."):
         return plain(value) if isinstance(value, str) else value
+    if not isinstance(value, None | bool | int | float | str | list):
+        raise InputError(f"space: {path}: must be a range, choices or a value, got {value!r}")
     try:
         text = value if isinstance(value, str) else json.dumps(value)
         return taken(config_of(parse(flags(), [f"--{path}", text])), path)
-    except InputError as error:
+    except (InputError, TypeError, RecursionError) as error:
         raise InputError(f"space: {path}: {error}") from None
 
 
@@ -127,6 +139,6 @@ def flags() -> ArgumentParser:
 def plain(text: str) -> Any:
     """Read a word as YAML does, and 1e-3 as a number too."""
     try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError):
+        return float(text) if "e" in text.lower() else yaml.load(text, Plain)
+    except (ValueError, yaml.YAMLError, RecursionError):
         return text

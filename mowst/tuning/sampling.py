@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 from optuna import samplers
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import OptunaError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, PercentilePruner
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -42,6 +43,9 @@ PRUNERS: Names[Callable[..., BasePruner]] = Names(
 USUAL = {"multivariate": True, "group": True, "constant_liar": True}
 """What we ask of every sampler that knows it: dimensions drawn together, and running trials taken into account."""
 
+REHEARSED = 12
+"""Trials in memory that a sampler draws before a study begins: most draw at random at first, for ten trials."""
+
 
 class Numbered(BaseSampler):
     """Draws trial n by a sampler that is made for it, with a seed that is a function of the study's seed and n.
@@ -56,23 +60,28 @@ class Numbered(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Make the sampler of this trial."""
         self.inner = self.make(int(np.random.SeedSequence((self.seed, trial.number)).generate_state(1)[0]))
-        self.inner.before_trial(study, trial)
+        with fails_as("sampler"):
+            self.inner.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Ask the trial's sampler."""
-        return self.inner.infer_relative_search_space(study, trial)
+        with fails_as("sampler"):
+            return self.inner.infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         """Ask the trial's sampler."""
-        return self.inner.sample_relative(study, trial, search_space)
+        with fails_as("sampler"):
+            return self.inner.sample_relative(study, trial, search_space)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
         """Ask the trial's sampler."""
-        return self.inner.sample_independent(study, trial, name, distribution)
+        with fails_as("sampler"):
+            return self.inner.sample_independent(study, trial, name, distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Tell the trial's sampler."""
-        self.inner.after_trial(study, trial, state, values)
+        with fails_as("sampler"):
+            self.inner.after_trial(study, trial, state, values)
 
 
 def make_sampler(name: str, seed: int, options: dict[str, Any]) -> BaseSampler:
@@ -81,17 +90,60 @@ def make_sampler(name: str, seed: int, options: dict[str, Any]) -> BaseSampler:
     return Numbered(lambda number: made(f"sampler {name}", factory, {**USUAL, "seed": number}, options), seed)
 
 
-def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int) -> None:
-    """Let a sampler draw in a study of three trials in memory: some say only then what they need or cannot do."""
-    study = optuna.create_study(directions=["minimize"] * goals, sampler=sampler)
+@contextmanager
+def fails_as(what: str) -> Iterator[None]:
+    """Say in a line what a sampler or a pruner stumbles over: its options, or what it lacks."""
     try:
-        for number in range(3):
+        yield
+    except (InputError, OptunaError):  # which are lines of ours, and what Optuna says to itself
+        raise
+    except RuntimeError as error:
+        if "study.stop" in str(error).lower():
+            raise  # one that has tried everything wants to stop the study, where there may be none
+        raise InputError(f"{what}: {said(error)}; other options may help") from None
+    except Exception as error:  # with options of the wrong kind: anything
+        raise InputError(f"{what}: {said(error)}; other options may help") from None
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, and which it is where that alone says little."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError | ImportError) and text else f"{type(error).__name__}: {text}"
+
+
+@experimental()
+def rehearse(sampler: BaseSampler, draw: Callable[[Trial], Any], goals: int, pruner: BasePruner | None = None) -> None:
+    """Let a sampler draw, and a pruner judge, in a study of some trials in memory: some say only then what they lack.
+
+    Raises:
+        InputError: one of them fails.
+    """
+    study = quiet_study(goals, sampler, pruner)
+    with fails_as("sampler"):
+        for number in range(REHEARSED):
             trial = study.ask()
             draw(trial)
             with suppress(RuntimeError):  # one that has tried everything wants to stop the study
                 study.tell(trial, [number] * goals)
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"sampler: {' '.join(str(error).split())}") from None
+    if pruner is not None and goals == 1:
+        study = quiet_study(1, samplers.RandomSampler(), pruner)
+        with fails_as("pruner"):
+            for number in range(REHEARSED):
+                trial = study.ask()
+                for step in range(1, 4):
+                    trial.report(number, step)
+                    trial.should_prune()
+                study.tell(trial, number)
+
+
+def quiet_study(goals: int, sampler: BaseSampler, pruner: BasePruner | None) -> Study:
+    """Make a study in memory without a word of Optuna's."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(directions=["minimize"] * goals, sampler=sampler, pruner=pruner)
+    finally:
+        optuna.logging.set_verbosity(before)
 
 
 class Alike(BasePruner):
@@ -111,7 +163,8 @@ class Alike(BasePruner):
         alike.get_trials = lambda *args, **kwargs: [  # type: ignore[method-assign]
             other for other in study.get_trials(*args, **kwargs) if scored(other, step) == scored(trial, step)
         ]
-        return self.pruner.prune(alike, trial)
+        with fails_as("pruner"):
+            return self.pruner.prune(alike, trial)
 
 
 def scored(trial: FrozenTrial, step: int) -> str:
@@ -138,11 +191,11 @@ def make_pruner(name: str, epochs: int, options: dict[str, Any]) -> BasePruner:
 @experimental()
 def made(what: str, factory: Callable[..., Any], usual: dict[str, Any], options: dict[str, Any]) -> Any:
     """Make a sampler or a pruner with the usual options that it knows and all that were asked for."""
-    known = inspect.signature(factory).parameters
     try:
+        known = inspect.signature(factory).parameters
         return factory(**{key: value for key, value in usual.items() if key in known} | options)
-    except (TypeError, ValueError, ImportError) as error:
-        raise InputError(f"{what}: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of a class of others, with options of the wrong kind: anything
+        raise InputError(f"{what}: {said(error)}") from None
 
 
 def from_hub(name: str) -> Callable[..., Any]:

@@ -10,35 +10,40 @@ from typing import Any
 
 from optuna.study import Study
 
-from mowst.experiment import Config, Opened, config_of, judged_alone, parse, parser
+from mowst.experiment import Config, config_of, judged_alone, parse, parser
 from mowst.system import folder
+from mowst.tuning.arguments import checked
 from mowst.tuning.goals import GOALS
-from mowst.tuning.sampling import make_sampler, rehearse
+from mowst.tuning.plan import Plan
+from mowst.tuning.sampling import make_pruner, make_sampler, rehearse
+from mowst.tuning.sharing import Shared
 from mowst.tuning.space import Space, make_space
-from mowst.tuning.study import Plan, open_study, work, work_together
+from mowst.tuning.study import Told, open_study, work, work_together
 from mowst.tuning.trial import objective
 
 
-def tune(config: Config, space: Space | None = None, told: Any = None, **plan: Any) -> Study:
+@checked
+def tune(config: Config, space: Space | None = None, told: Told | None = None, **plan: Any) -> Study:
     """Search until the study has as many trials as planned, and return it.
 
     Args:
         config: what is not searched, and the default, which is the first trial.
         space: by default all of the configuration's; `mowst.tuning.space.make_space` narrows it.
         told: called as `told(study, trial)` after every trial; with several workers it must be picklable.
-        plan: fields of `mowst.tuning.study.Plan`: trials, study, workers, goals, sampler, pruner, seed, ...
+        plan: fields of `mowst.tuning.plan.Plan`: trials, study, workers, goals, sampler, pruner, seed, ...
 
     Raises:
         InputError: the study cannot be opened, is of another space, or nothing of it can be run.
     """
-    how = Plan(**plan)
-    space = space or make_space(config)
+    how = Plan.of(plan)
+    space, shared = space or make_space(config), Shared()
     goals = [GOALS.lookup(goal) for goal in how.goals]
     directions = [goal.direction for goal in goals]
-    rehearse(make_sampler(how.sampler, 0, how.sampler_options), space.draw, len(goals))
-    Opened(space.config, judged_alone(space.config))  # what cannot work is said before a study is made of it
+    pruner = make_pruner(how.prunes_by, config.epochs, how.pruner_options)
+    rehearse(make_sampler(how.sampler, 0, how.sampler_options), space.draw, len(goals), pruner)
+    shared.open(space.config, judged_alone(space.config))  # what cannot work is said before a study is made of it
     open_study(how, directions, space.described() | {"goals": how.goals}, first_points(space))
-    run_trial = partial(objective, config=config, space=space, goals=tuple(how.goals))
+    run_trial = partial(objective, config=config, space=space, goals=tuple(how.goals), shared=shared)
     go = work if how.workers == 1 else work_together
     return go(how, run_trial, config.epochs, told)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cache
 from itertools import product
 from typing import Any, Protocol, runtime_checkable
@@ -24,8 +24,9 @@ from optuna.distributions import (
 from optuna.trial import BaseTrial
 
 import graphkd
-from mowst.errors import InputError
-from mowst.experiment import Config, build, has_mixture, metadata, used
+from mowst.errors import InputError, unknown
+from mowst.experiment import Checked, Config, build, has_mixture, metadata, used
+from mowst.tuning.arguments import checked
 from mowst.tuning.fields import (
     PARTS,
     configured,
@@ -51,7 +52,7 @@ class Searched(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Dimension:
+class Dimension(Checked):
     """One thing that a study chooses."""
 
     path: str
@@ -78,13 +79,14 @@ class Dimension:
 
 
 @dataclasses.dataclass(frozen=True)
-class Space:
+class Space(Checked):
     """A configuration, and what is chosen anew in every trial."""
 
     config: Config
     dimensions: tuple[Dimension, ...]
     """In an order in which what decides comes before what it decides about."""
 
+    @checked
     def draw(self, trial: BaseTrial) -> Config:
         """Let a trial choose a configuration."""
         config = self.config
@@ -93,6 +95,7 @@ class Space:
                 config = placed(config, dimension.path, suggest(trial, dimension))
         return config
 
+    @checked
     def point(self, config: Config) -> dict[str, Any]:
         """Return where a configuration lies, by dimension; what lies outside a range is left out."""
         found, here = dict[str, Any](), self.config
@@ -110,7 +113,8 @@ class Space:
         return {each.name: json.loads(distribution_to_json(each.distribution)) for each in self.dimensions} | fixed
 
 
-def make_space(config: Config, search: Mapping[str, Any] | None = None, fixed: Iterable[str] = ()) -> Space:
+@checked
+def make_space(config: Config, search: Mapping[str, Any] | None = None, fixed: Sequence[str] | Set[str] = ()) -> Space:
     """Return the space around a configuration.
 
     Args:
@@ -121,7 +125,13 @@ def make_space(config: Config, search: Mapping[str, Any] | None = None, fixed: I
     Raises:
         InputError: a field is unknown or says how trials are judged, a range is empty or holds what cannot be built.
     """
+    if isinstance(fixed, str):
+        raise InputError(f"fixed: must be a list of fields, got {fixed!r}")
     asked = {path: asked_for(path, given) for path, given in flat(search or {})}
+    losses = {f"kd.{loss['name']}" for loss in losses_of(config.kd)}
+    for path in asked:
+        if path.startswith("kd.") and path.rpartition(".")[0] not in losses:
+            raise unknown("space: loss", path.rpartition(".")[0], losses or ["none, for there is no --kd"])
     ranges = {path: value for path, value in asked.items() if isinstance(value, BaseDistribution)}
     config = configured(config, {path: value for path, value in asked.items() if path not in ranges})
     left = [each for each in defaults(config, ranges) if not any(under(each.path, name) for name in (*fixed, *asked))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +13,9 @@ from typing import Any, BinaryIO
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal._file import get_lock_file
+from optuna.storages.journal._storage import JournalOperation
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from mowst.errors import InputError
@@ -20,13 +23,17 @@ from mowst.errors import InputError
 RETRIES = 3
 """How often a trial is tried again; what kills its worker every time (memory, say) is then left alone."""
 JOURNAL = b'{"op_code"'
-"""What a journal begins with."""
+"""What a journal's lines begin with."""
+SQLITE = b"SQLite format 3"
+"""What such a database begins with."""
 try:
     from grpc import RpcError
 except ImportError:
-    RpcError = OSError
-AWAY = (OSError, StorageInternalError, SQLAlchemyError, RpcError)
-"""What a storage raises that has gone."""
+    RpcError = StorageInternalError
+STORED = (StorageInternalError, SQLAlchemyError, RpcError)
+"""What only a storage raises, when it has gone or the disk is full."""
+AWAY = (OSError, *STORED)
+"""What it raises, and others may raise too."""
 
 
 @contextmanager
@@ -60,18 +67,21 @@ def open_storage(place: str, silence: float) -> BaseStorage:
             proxy.wait_server_ready(timeout=10)
             return proxy
         if "://" in place:
+            url = make_url(place)
+            if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+                raise ValueError("it would be in memory only; write sqlite:///PATH")
             retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
             beat = max(1, round(silence / 6))
             return RDBStorage(
                 place, heartbeat_interval=beat, grace_period=round(silence), heartbeat_stale_trial_callback=retry
             )
         path = Path(place).resolve()  # Optuna looks for the lock from the file's own folder
-        if path.is_file() and not JOURNAL.startswith(start(path)):
-            raise ValueError("it is no journal of Optuna's")
+        if path.is_file():
+            check_journal(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(Journal(path))
     except Exception as error:  # drivers have no family of errors in common
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = reason_of(error)
         raise InputError(
             f"study {place}: cannot be opened ({reason}); give a journal file, a database URL whose driver is "
             "installed, or grpc://host:port"
@@ -80,16 +90,23 @@ def open_storage(place: str, silence: float) -> BaseStorage:
 
 @contextmanager
 def at_hand(place: str, faults: Sequence[Exception] = ()) -> Iterator[None]:
-    """Say in a line that a storage went away while it was used; `faults` are known to come from elsewhere."""
+    """Say in a line that a storage failed while it was used; `faults` are a trial's own unless a storage made them.
+
+    Raises:
+        InputError: it failed.
+    """
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
-        cause = next((each for each in chain(error) if isinstance(each, AWAY)), None)
-        if cause is None or any(error is fault for fault in faults):
+        ours = STORED if any(error is fault for fault in faults) else AWAY
+        cause = next((each for each in chain(error) if isinstance(each, ours)), None)
+        if cause is None:
             raise
-        reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
         raise InputError(
-            f"study {place}: went away ({reason}); when it is there again, the same command goes on where it stands"
+            f"study {place}: cannot be used any more ({reason_of(cause)}); once that is mended, the same command goes "
+            "on where it stands"
         ) from None
 
 
@@ -114,23 +131,67 @@ class Journal(JournalFileBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Write whole lines under the lock."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self.lock.acquire()
-        try:
-            with self.path.open("rb+") as stream:
-                stream.seek(whole_lines(stream))
-                stream.truncate()
-                stream.write(lines.encode())
-                stream.flush()
-                if any("state" in log for log in logs):
-                    os.fsync(stream.fileno())
-        finally:
-            self.lock.release()
+        with stored(), get_lock_file(self.lock), self.path.open("rb+") as stream:
+            stream.seek(whole_lines(stream))
+            stream.truncate()
+            stream.write(lines.encode())
+            stream.flush()
+            if any("state" in log for log in logs):
+                os.fsync(stream.fileno())
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Yield the entries from a number on."""
+        with stored():
+            yield from super().read_logs(log_number_from)
 
 
-def start(path: Path) -> bytes:
-    """Return the first bytes of a file, as many as tell a journal."""
+@contextmanager
+def stored() -> Iterator[None]:
+    """Let a file's failure be a storage's: a trial may miss files of its own."""
+    try:
+        yield
+    except (OSError, json.JSONDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise StorageInternalError(str(reason)) from error
+
+
+def check_journal(path: Path) -> None:
+    """See whether every line of a file is one of a journal; what a killed writer has left of a last one may be there.
+
+    Raises:
+        ValueError: it is none, and which line is not.
+    """
     with path.open("rb") as stream:
-        return stream.read(len(JOURNAL))
+        begin = stream.read(len(JOURNAL))
+        if not JOURNAL.startswith(begin):
+            kind = (
+                "an SQLite database, which sqlite:///PATH opens"
+                if SQLITE.startswith(begin)
+                else "no journal of Optuna's"
+            )
+            raise ValueError(f"it is {kind}")
+        stream.seek(0)
+        for number, line in enumerate(stream, start=1):
+            cut = not line.endswith(b"\n") and (line.startswith(JOURNAL[: len(line)]) or not line.strip(b"\0"))
+            if not cut and not is_entry(line):
+                raise ValueError(f"line {number} is damaged, and what stands behind it may belong to it")
+
+
+def is_entry(line: bytes) -> bool:
+    """Tell whether a line has the form of a journal's."""
+    try:
+        found = json.loads(line)
+        return isinstance(found, dict) and JournalOperation(found["op_code"]) is not None and "worker_id" in found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the first line of what an error says, and which it is where that alone says little."""
+    text = str(error).strip()
+    plain = isinstance(error, OSError | ValueError | StorageInternalError | SQLAlchemyError | ImportError)
+    first = text.splitlines()[0] if text else ""
+    return first if plain and first else f"{type(error).__name__} {first}".strip()
 
 
 def whole_lines(stream: BinaryIO) -> int:

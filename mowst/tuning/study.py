@@ -9,73 +9,38 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import optuna
-from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mowst.errors import InputError
-from mowst.experiment import Checked, setting
-from mowst.system import end_with_parent, gpus, hush_libraries, take_share, tune_process
+from mowst.names import trusted
+from mowst.system import (
+    Settings,
+    end_with_parent,
+    ended_early,
+    gpus,
+    hush_libraries,
+    need_guard,
+    spawning,
+    take_share,
+)
+from mowst.system.workers import UNGUARDED
+from mowst.tuning.plan import Plan
 from mowst.tuning.sampling import make_pruner, make_sampler
 from mowst.tuning.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
 
 Told = Callable[[Study, FrozenTrial], None]
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class Plan(Checked):
-    """How a study is made."""
-
-    study: str = "study.log"
-    """Where it is kept: a journal file, a database URL, or grpc://host:port of an Optuna proxy."""
-    name: str = "mowst"
-    """Its name there, for a storage that holds several."""
-    trials: int = setting(30, at_least=1)
-    """Number of trials, pruned ones too, with which the study shall end, whoever has run them."""
-    workers: int = setting(1, at_least=1)
-    """Processes of this machine that work on it; the same command elsewhere is one more."""
-    goals: list[str] = field(default_factory=lambda: ["metric"])
-    """What is sought: metric (on validation nodes), share (sent to the strong expert), parameters, or dotted paths."""
-    sampler: str = "tpe"
-    """Sampler by Optuna's name (tpe, random, gp, cmaes, nsgaii, ...), a dotted path, or hub:PACKAGE:CLASS."""
-    sampler_options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the sampler."""
-    pruner: str | None = None
-    """percentile (stops a trial that would be in the last quarter of those that came to an end), median, hyperband,
-    none, or a dotted path; by default percentile with one goal and none with several."""
-    pruner_options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the pruner."""
-    seed: int = setting(0, at_least=0)
-    """Seed of the sampler."""
-    silence: float = setting(60.0, at_least=1)
-    """Seconds without a sign of life after which a worker counts as killed."""
-    timeout: float | None = None
-    """Seconds after which no trial is begun."""
-    fast: bool = True
-    """Whether the command, and each of several workers, use process-wide settings for speed (mowst.system.process)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        make_sampler(self.sampler, self.seed, self.sampler_options)
-        make_pruner(self.prunes_by, 1, self.pruner_options)
-        if len(self.goals) > 1 and self.prunes_by != "none":
-            raise InputError(f"pruner {self.pruner}: Optuna prunes by a single goal, and there are {len(self.goals)}")
-
-    @property
-    def prunes_by(self) -> str:
-        """The pruner's name."""
-        return self.pruner or ("percentile" if len(self.goals) == 1 else "none")
 
 
 def open_study(
@@ -94,17 +59,11 @@ def open_study(
     """
     storage = open_storage(plan.study, plan.silence)
     described = json.loads(json.dumps(described))
-    try:
-        if plan.name not in optuna.study.get_all_study_names(storage):
-            ways = [StudyDirection[way.upper()] for way in directions]
-            study = optuna.create_study(storage=storage, study_name=plan.name, directions=ways)
+    with at_hand(plan.study):
+        study, made = found_or_made(storage, plan.name, directions)
+        held = None if made else settled(study)
+        if held is None:
             return begun(study, described, first)
-    except optuna.exceptions.DuplicatedStudyError:
-        pass  # another worker was first
-    study = optuna.load_study(storage=storage, study_name=plan.name)
-    held = settled(study)
-    if held is None:
-        return begun(study, described, first)
     for key in sorted({*held, *described}):
         if held.get(key) != described.get(key):
             raise InputError(
@@ -112,6 +71,17 @@ def open_study(
                 f"{described.get(key, 'not there')}; give another --study, or another --name in this one"
             )
     return study
+
+
+def found_or_made(storage: BaseStorage, name: str, directions: Sequence[str]) -> tuple[Study, bool]:
+    """Return the study of a name, and whether it was made now."""
+    try:
+        if name not in optuna.study.get_all_study_names(storage):
+            ways = [StudyDirection[way.upper()] for way in directions]
+            return optuna.create_study(storage=storage, study_name=name, directions=ways), True
+    except optuna.exceptions.DuplicatedStudyError:
+        pass  # another worker was first
+    return optuna.load_study(storage=storage, study_name=name), False
 
 
 def begun(study: Study, described: dict[str, Any], first: Sequence[dict[str, Any]]) -> Study:
@@ -243,11 +213,15 @@ def one_trial(
 
 
 def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told | None = None) -> Study:
-    """Work as several processes; this one then finishes what killed ones have left."""
-    start = time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    given = plan, gpus(), objective, epochs, told
-    others = [context.Process(target=worker, args=(place, *given)) for place in range(plan.workers)]
+    """Work as several processes; this one then finishes what killed ones have left.
+
+    Raises:
+        InputError: the script that asks for them is not guarded, so that none could begin; or as `work` has it.
+    """
+    need_guard()
+    start, context = time.monotonic(), spawning()
+    given = plan, gpus(), objective, epochs, told, trusted()
+    others = [context.Process(target=worker, args=(place, *given)) for place in range(min(plan.workers, plan.trials))]
     try:
         for other in others:
             other.start()
@@ -256,6 +230,8 @@ def work_together(plan: Plan, objective: Callable[[Trial], Any], epochs: int, to
     finally:
         for other in others:
             other.terminate()
+    if UNGUARDED in (other.exitcode for other in others):
+        raise ended_early(others)
     left = None if plan.timeout is None else max(0.0, plan.timeout - (time.monotonic() - start))
     return work(replace(plan, timeout=left), objective, epochs, told)
 
@@ -267,12 +243,13 @@ def worker(
     objective: Callable[[Trial], Any],
     epochs: int,
     told: Told | None,
+    trusts: tuple[str, ...] = (),
 ) -> None:
     """Be one process of several; what goes wrong is said by the parent, to whom it happens too."""
     end_with_parent()
     take_share(plan.workers, place, gpu_names)
     be_quiet()
-    with tune_process(plan.fast), suppress(InputError, KeyboardInterrupt):
+    with Settings(plan.fast, trusted=trusts).applied(), suppress(InputError, KeyboardInterrupt):
         work(plan, objective, epochs, told)
 
 

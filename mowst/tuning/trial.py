@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,9 +15,12 @@ from optuna import TrialPruned
 from optuna.trial import BaseTrial
 from torch_geometric.data import Data
 
-from mowst.experiment import Bench, Config, Fitted, Opened, judged_alone
-from mowst.training import Hook, epochs_between, hide
+from mowst.errors import InputError
+from mowst.experiment import Bench, Config, Fitted, judged_alone
+from mowst.training import epochs_between, hide
+from mowst.tuning.arguments import checked
 from mowst.tuning.goals import GOALS
+from mowst.tuning.sharing import Shared
 from mowst.tuning.space import Space, make_space
 
 REPORTS = 50
@@ -60,8 +64,13 @@ class Watch:
                 raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")
 
 
+@checked
 def objective(
-    trial: BaseTrial, config: Config, space: Space | None = None, goals: Sequence[str] = ("metric",)
+    trial: BaseTrial,
+    config: Config,
+    space: Space | None = None,
+    goals: Sequence[str] = ("metric",),
+    shared: Shared | None = None,
 ) -> float | tuple[float, ...]:
     """Run one trial and return what it reaches, the mean over the configuration's seeds, for one's own study too.
 
@@ -70,33 +79,41 @@ def objective(
         config: what is not searched.
         space: by default all of the configuration's.
         goals: names of `GOALS`, or dotted paths; with several, a tuple comes back and nothing is reported.
+        shared: holds the graph for trials that read it alike; by default each opens it.
 
     Raises:
+        InputError: an argument is of another kind, a goal unknown, or the configuration cannot be run.
         optuna.TrialPruned: the pruner says so, training diverged, or memory was too small.
     """
+    if isinstance(goals, str) or not goals:
+        raise InputError(f"goals: must be a list of names, with one at least, got {goals!r}")
+    measures = [GOALS.lookup(goal) for goal in goals]
     chosen = (space or make_space(config)).draw(trial)
     every = max(1, config.epochs // (REPORTS * config.eval_every))  # the same in all trials: pruners compare steps
     watch = Watch(trial, chosen, every, asks=len(goals) == 1)
+    values = []
     try:
-        values = list(zip(*judged(chosen, goals, watch), strict=True))
+        with failures():
+            opened = (shared or Shared()).open(chosen, judged_alone(chosen))
+            for seed in chosen.all_seeds:
+                fitted, data = trained(opened.bench(seed, watch))
+                values.append([measure(fitted, data) for measure in measures])
     except TrialPruned as stop:
         trial.set_user_attr("reason", str(stop))
         raise
     finally:
         trial.set_user_attr("epochs", watch.epochs)
-    trial.set_user_attr("by_seed", values)
-    means = tuple(sum(value) / len(value) for value in values)
+    by_goal = list(zip(*values, strict=True))
+    trial.set_user_attr("by_seed", by_goal)
+    means = tuple(sum(value) / len(value) for value in by_goal)
     return means[0] if len(means) == 1 else means
 
 
-def judged(config: Config, goals: Sequence[str], watch: Watch) -> Iterator[list[float]]:
-    """Train each seed and yield what it reaches, by goal; divergence and too little memory prune the trial."""
-    measures = [GOALS.lookup(goal) for goal in goals]
+@contextmanager
+def failures() -> Iterator[None]:
+    """Let divergence and too little memory prune a trial."""
     try:
-        opened = Opened(config, judged_alone(config))
-        for seed in config.all_seeds:
-            fitted, data = trained(opened, seed, watch)
-            yield [measure(fitted, data) for measure in measures]
+        yield
     except FloatingPointError as error:
         raise TrialPruned(f"diverged: {error}") from None
     except (RuntimeError, MemoryError) as error:
@@ -106,11 +123,10 @@ def judged(config: Config, goals: Sequence[str], watch: Watch) -> Iterator[list[
         raise TrialPruned(f"out of memory: {' '.join(str(error).split())}") from None
 
 
-def trained(opened: Opened, seed: int, hook: Hook) -> tuple[Fitted, Data]:
+def trained(bench: Bench) -> tuple[Fitted, Data]:
     """Train what a configuration is about, without baselines, on a graph that has no test nodes; return both."""
-    bench: Bench = opened.bench(seed, hook)
     bench.ready = without_test(bench.ready)
-    for name in opened.plan.models:
+    for name in judged_alone(bench.config).models:
         fitted = bench.train(name)
     return fitted, bench.ready
 
