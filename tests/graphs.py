@@ -3,6 +3,12 @@
 import torch
 from torch_geometric.data import Data
 
+from mowst.models import EXPERTS, Learner, expert
+
+SMALL = {"hidden_channels": 2, "num_layers": 2}
+TRAINED = [name for name in EXPERTS.names if not isinstance(expert(name, 2, 2, **SMALL), Learner)]
+"""Experts that are trained by gradients."""
+
 
 def good() -> Data:
     generator = torch.Generator().manual_seed(0)

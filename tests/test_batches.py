@@ -10,9 +10,10 @@ import graphkd
 from graphkd import Scope, Signals
 from mowst.evaluation import accuracy, signal
 from mowst.kernels import Adjacency, prepare_features
-from mowst.models import EXPERTS, FusedGate, LearnedGate, LogisticGate, Mowst, expert
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert
 from mowst.training import REGIMES, Batch, Needs, Phase, Schedule, Term, Trainer, Whole, attached, cross_entropy
 from mowst.training.batches import hide
+from tests.graphs import TRAINED
 from tests.halves import Halves
 
 LAYERS = {"hidden_channels": 8, "num_layers": 2, "norm": "batch_norm", "dropout": 0.2}
@@ -32,7 +33,7 @@ def mixture(strong: str = "gcn", gate=LearnedGate, **options) -> Mowst:
     return Mowst(expert("mlp", 8, 3, **LAYERS), expert(strong, 8, 3, **LAYERS), gate(), **options)
 
 
-@pytest.mark.parametrize("name", EXPERTS.names)
+@pytest.mark.parametrize("name", TRAINED)
 def test_in_two_halves_every_expert_says_what_it_says_on_the_whole_graph(ready, name):
     torch.manual_seed(0)
     model, feed = expert(name, 8, 3, **LAYERS), Halves()
@@ -43,7 +44,7 @@ def test_in_two_halves_every_expert_says_what_it_says_on_the_whole_graph(ready, 
     torch.testing.assert_close(said, Trainer(model, ready, SCORE).output().values, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", EXPERTS.names)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_expert_trains_in_halves(ready, name):
     torch.manual_seed(0)
     trainer = Trainer(expert(name, 8, 3, **LAYERS), ready, SCORE, feed=Halves())

@@ -17,7 +17,6 @@ from mowst.data import load, names
 from mowst.data.cards import card
 from mowst.errors import InputError
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:y. 1 of 8 nodes")
 
 

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from mowst.evaluation import METRICS, accuracy, best_threshold, diagnose, signal
 from mowst.inference import Kept, predict
 from mowst.kernels import Adjacency, SparseFeatures, prepare_features, rows_of
-from mowst.models import EXPERTS, GATES, LogisticGate, Mowst, asks_of, expert, weigh
+from mowst.models import GATES, LogisticGate, Mowst, asks_of, expert, weigh
 from mowst.training import REGIMES, Schedule, Trainer
-from tests.graphs import good
+from tests.graphs import TRAINED, good
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def build(name: str) -> torch.nn.Module:
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("regime", REGIMES.names)
-@pytest.mark.parametrize("name", EXPERTS.names)
+@pytest.mark.parametrize("name", TRAINED)
 def test_every_expert_trains_in_every_regime_and_predicts(name, regime):
     data, steps = good(), REGIMES.lookup(regime)
     data.x, data.adj_t = data.x.double(), Adjacency.from_edge_index(data.edge_index, 60)

@@ -8,10 +8,11 @@ from torch_geometric.nn import models
 from mowst.inference.frontier import Costs, at_nodes
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import prepare_features
-from mowst.models.experts import EXPERTS, GCN, expert
+from mowst.models.experts import GCN, expert
 from mowst.models.gates import LearnedGate
 from mowst.models.mixture import Mowst
 from mowst.models.reads import Reads, reads_of, run_module
+from tests.graphs import TRAINED
 from tests.test_propagation import N, edges
 
 WEIGHTED = {"gcn", "sage", "gin", "gin-skip", "gcn-res", "sage-res"}
@@ -122,7 +123,7 @@ def test_gcn_with_weights_is_pygs():
     torch.testing.assert_close(ours(features(), graph()), theirs(features(), edges(), edge_weight=weights()))
 
 
-@pytest.mark.parametrize("name", EXPERTS.names)
+@pytest.mark.parametrize("name", TRAINED)
 def test_an_expert_says_whether_weights_change_what_it_says(name):
     model = build(name)
     reads = reads_of(model)

@@ -6,11 +6,12 @@ from torch_geometric.utils import to_torch_csr_tensor
 from mowst.errors import InputError
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse import Rows
-from mowst.models.experts import EXPERTS, GCN, Residual, expert
+from mowst.models.experts import GCN, Residual, expert
 from mowst.models.layers import NarrowGCNConv
 from mowst.models.reads import reads_of, run_module
+from tests.graphs import TRAINED
 
-NAMES = EXPERTS.names
+NAMES = TRAINED
 GNNS = [name for name in NAMES if name != "mlp"]
 
 

@@ -16,10 +16,11 @@ from torch_geometric.nn import models
 
 from mowst import LearnedGate, Mowst
 from mowst.kernels.adjacency import Adjacency
-from mowst.models.experts import EXPERTS, expert
+from mowst.models.experts import expert
+from tests.graphs import TRAINED
 from tests.test_propagation import N, edges
 
-GNNS = [name for name in EXPERTS.names if name != "mlp"]
+GNNS = [name for name in TRAINED if name != "mlp"]
 SIZE = {"hidden_channels": 16, "num_layers": 2, "norm": "batch_norm"}
 NODE = ModelConfig(mode="multiclass_classification", task_level="node", return_type="raw")
 PYGS = {"gcn": models.GCN, "gat": models.GAT}

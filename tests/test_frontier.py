@@ -11,11 +11,12 @@ from mowst.inference import frontier
 from mowst.inference.frontier import Costs, at_nodes, run_frontier
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.sparse_features import prepare_features
-from mowst.models.experts import EXPERTS, expert
+from mowst.models.experts import expert
 from mowst.models.reads import Reads, reads_of, run_module
+from tests.graphs import TRAINED
 
 N = 300
-GNNS = [name for name in EXPERTS.names if name != "mlp"]
+GNNS = [name for name in TRAINED if name != "mlp"]
 
 
 def edges(directed: bool = True) -> torch.Tensor:
@@ -69,7 +70,7 @@ def always_cut(monkeypatch):
 @pytest.mark.usefixtures("always_cut")
 @pytest.mark.parametrize("nodes", NODES.values(), ids=NODES)
 @pytest.mark.parametrize("directed", [True, False])
-@pytest.mark.parametrize("name", EXPERTS.names)
+@pytest.mark.parametrize("name", TRAINED)
 def test_a_cut_answers_as_the_whole_graph_does(name, directed, nodes):
     edge_index, nodes = edges(directed), torch.tensor(nodes, dtype=torch.long)
     adjacency = Adjacency.from_edge_index(edge_index, N)

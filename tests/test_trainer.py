@@ -398,5 +398,5 @@ def test_a_gat_trains_alone_on_a_prepared_graph(tiny):
 
 
 def test_a_score_that_is_not_a_number_is_said(tiny):
-    with pytest.raises(FloatingPointError, match="no validation node"):
+    with pytest.raises(FloatingPointError, match="no node there"):
         joint_regime(Trainer(fresh(), tiny, lambda out, y: float("nan")), Schedule(epochs=3))

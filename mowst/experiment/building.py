@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
-from mowst.data import Scale, say_uneven
+from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.plan import regime_of
 from mowst.kernels import Adjacency, dense, prepare_features
-from mowst.models import GATES, ROLES, LearnedGate, LogisticGate, Mowst, asks_of, expert, reads_of
+from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, asks_of, expert, reads_of
 from mowst.system import guard_scatter
 
 
@@ -93,6 +93,15 @@ def say_unweighted(model: nn.Module, data: Data) -> None:
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
     weak, strong = (build_expert(name, config, in_channels, num_classes) for name in ROLES)
+    for role, part in zip(ROLES, (weak, strong), strict=True):
+        if isinstance(part, Learner) and not regime_of(config).learners:
+            raise InputError(
+                f"regime {config.regime}: trains by gradients, and the {role} expert learns by itself; take held-out"
+            )
+    if isinstance(weak, Learner) and config.kd is not None:
+        raise InputError(
+            "kd: the weak expert learns by itself, from labels alone; take one that is trained, such as mlp"
+        )
     kind = config.gate_kind
     gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
@@ -119,13 +128,15 @@ def build_expert(role: str, config: Config, in_channels: int, num_classes: int) 
     part = {"weak": config.weak, "strong": config.strong}[role]
     what = f"{role} expert {part.kind}"
     options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
+    if own := sorted({*options, "in_channels", "out_channels", "kind"} & set(part.options)):
+        raise InputError(f"{what}: options: {own[0]} is a field of its own, give --{role}.{own[0]}")
     make = partial(expert, part.kind, in_channels, num_classes, **options, **part.options)
     refuse_giant(what, make)
     try:
         made = make()
     except InputError as error:
         raise InputError(f"{role} {error}") from None
-    if not any(parameter.requires_grad for parameter in made.parameters()):
+    if not isinstance(made, Learner) and not any(parameter.requires_grad for parameter in made.parameters()):
         raise InputError(f"{what}: has no parameter to train")
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):

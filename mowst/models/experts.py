@@ -14,6 +14,9 @@ and ReLU with dropout behind it is one step.
 | gat      | PyG's GAT (Veličković et al., 2018, arXiv 1710.10903)                           |
 | gin-skip | GIN layers with skip connections, as in the Mowst paper                         |
 | gcn-res, sage-res, gat-res | skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
+| trees    | boosted trees on a node's own features (`mowst.models.trees`)                   |
+| hop-trees | boosted trees on features averaged over 0, 1 and 2 hops                        |
+| neighbours | the classes of labelled nodes around (`mowst.models.neighbours`)              |
 """
 
 from __future__ import annotations
@@ -33,8 +36,10 @@ from torch_geometric.nn.resolver import normalization_resolver
 from mowst.errors import InputError
 from mowst.kernels import GAT, ReLUDropout, normalized, normalized_edges, relu_dropout
 from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
+from mowst.models.neighbours import Neighbours
 from mowst.models.options import layers, one_line, probability, shown, whole
 from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
+from mowst.models.trees import Trees
 from mowst.names import Names
 
 
@@ -220,6 +225,9 @@ EXPERTS: Names[Callable[..., nn.Module]] = Names(
         "gcn-res": partial(Residual, NarrowGCNConv, normalize=True),
         "sage-res": partial(Residual, SAGEConv),
         "gat-res": partial(Residual, gat_conv),
+        "trees": Trees,
+        "hop-trees": partial(Trees, hops=2),
+        "neighbours": Neighbours,
     },
 )
 

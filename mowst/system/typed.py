@@ -20,5 +20,7 @@ def check_type_of(name: str, value: Any, hint: Any) -> None:
         if hint in (int, float) and isinstance(value, bool):
             raise TypeCheckError("is a bool")
     except TypeCheckError:
+        from graphkd.checks import shown  # which --help need not wait for
+
         wanted = hint.__name__ if isinstance(hint, type) else hint
-        raise InputError(f"{name}: must be {wanted}, got {value!r}") from None
+        raise InputError(f"{name}: must be {wanted}, got {shown(value)}") from None

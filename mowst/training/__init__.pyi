@@ -22,6 +22,7 @@ from .phases import Term as Term
 from .progress import Journal as Journal
 from .progress import MovingAverage as MovingAverage
 from .progress import Progress as Progress
+from .progress import Trained as Trained
 from .progress import epochs_between as epochs_between
 from .progress import snapshot as snapshot
 from .regimes import REGIMES as REGIMES
@@ -32,5 +33,4 @@ from .regimes import solo as solo
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
 from .trainer import Hook as Hook
-from .trainer import Trained as Trained
 from .trainer import Trainer as Trainer

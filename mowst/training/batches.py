@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -79,6 +79,10 @@ class Batch:
     def edge_index(self) -> Tensor:
         """Source and target of each edge, [2, E]."""
         return self.data.edge_index
+
+    def of_seeds(self, said: Any) -> Any:
+        """Return the rows of the nodes that are asked for, of what was said of all."""
+        return said if self.seeds is None else said.rows(self.seeds)
 
     def trained_on(self, nodes: Tensor) -> Batch:
         """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on."""

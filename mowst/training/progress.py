@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,14 @@ class MovingAverage:
             self.model.load_state_dict(own)
 
 
+class Trained(NamedTuple):
+    """A part that was trained alone."""
+
+    state: Weights
+    epochs: int
+    """After which it validated best."""
+
+
 @dataclass
 class Best:
     """The weights that have validated best so far."""
@@ -106,7 +114,8 @@ class Progress:
 
     model: nn.Module
     losses: Sequence[nn.Module]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
+    """None where there are no gradients."""
     best: Best
     average: MovingAverage | None = None
     epoch: int = 0
@@ -122,7 +131,7 @@ class Progress:
         return {
             "model": snapshot(self.model),
             "losses": [snapshot(loss) for loss in self.losses],
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "optimizer": None if self.optimizer is None else copy.deepcopy(self.optimizer.state_dict()),
             "average": None if self.average is None else self.average.state_dict(),
             "best": self.best.state_dict(self.losses),
             "counters": {"epoch": self.epoch, "waited": self.waited, "before": self.before},
@@ -135,7 +144,8 @@ class Progress:
         self.model.load_state_dict(state["model"])
         for loss, weights in zip(self.losses, state["losses"], strict=True):
             loss.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.best.load_state_dict(state["best"], self.losses)

@@ -52,6 +52,8 @@ class Regime:
     """Whether it fits a gate on training nodes held out, and a router where the gate looks at both experts."""
     takes_extra: bool = True
     """Whether it takes further terms."""
+    learners: bool = False
+    """Whether it takes experts that learn by themselves, not by gradients."""
 
     def __call__(
         self, trainer: Trainer, schedule: Schedule, objective: Loss | None = None, extra: Iterable[Term] = ()
@@ -187,10 +189,10 @@ def mixture_of(trainer: Trainer) -> Mowst:
     return trainer.model
 
 
-solo = Regime(train_alone, objectives.cross_entropy, alone="weak")
+solo = Regime(train_alone, objectives.cross_entropy, alone="weak", learners=True)
 joint = Regime(train_jointly, objectives.joint)
 alternate = Regime(train_by_turns, objectives.separate)
-held_out = Regime(train_held_out, objectives.joint, gate="fused", holds_out=True)
+held_out = Regime(train_held_out, objectives.joint, gate="fused", holds_out=True, learners=True)
 fine_tuned = Regime(fine_tune, objectives.joint, gate="fused", holds_out=True)
 REGIMES: Names[Regime] = Names(
     "regime",

@@ -11,10 +11,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -24,20 +24,22 @@ from torch_geometric.data import Data
 from graphkd import Scope, Signals
 from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
-from mowst.models import InParts, Known, Output, as_output, joined, reads_of, run_module
+from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joined, reads_of, run_module
 from mowst.training.batches import Batch, Feed, Needs, Whole
+from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching
-from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, set_random_states, snapshot
+from mowst.training.progress import (
+    Best,
+    Journal,
+    MovingAverage,
+    Progress,
+    State,
+    Trained,
+    set_random_states,
+    snapshot,
+)
 
 Hook = Callable[[dict[str, Any]], None]
-
-
-class Trained(NamedTuple):
-    """A part that was trained alone."""
-
-    state: Mapping[str, Tensor]
-    epochs: int
-    """After which it validated best."""
 
 
 class Trainer:
@@ -165,6 +167,8 @@ class Trainer:
 
     def _run(self, phase: Phase, losses: list[nn.Module], free: list[nn.Parameter]) -> Progress:
         """Run the epochs of a phase."""
+        if isinstance(self.model, Learner):
+            return self._learn(phase, self.model)
         parts = self._thaw(phase, free)
         known = self._known(phase)
         needs = Needs(self._reach(known), phase.scope, frozenset(term.on for term in phase.terms))
@@ -188,6 +192,16 @@ class Trainer:
             better = self._keep(score, here.epoch, average, always=phase.last)
             here.waited = 0 if better else here.waited + phase.eval_every
             self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
+        return here
+
+    def _learn(self, phase: Phase, learner: Learner) -> Progress:
+        """Let an expert learn that does so by itself; what it has learned is the best there is."""
+        here, start = Progress(self.model, [], None, self.best, before=self.best.score), time.perf_counter()
+        here.epoch = learn(learner, phase, self.whole, Judged(self.val, self.val_y))
+        out = self.output()
+        self._keep(score := self.score(out.rows(self.val), self.val_y), here.epoch, always=True)
+        loss = float(phase.terms[0].value(out, self.whole))
+        self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
         return here
 
     @torch.no_grad()
@@ -224,7 +238,7 @@ class Trainer:
             for batch in self.feed.asked(self.whole, self.reads.hops, None):
                 known = self.parts.known(batch.x, batch.graph, phase.trains)
                 layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
-                said.append(_of_seeds(known._replace(layers=layers), batch))
+                said.append(batch.of_seeds(known._replace(layers=layers)))
         return joined(said)
 
     def _reach(self, known: Known) -> int | None:
@@ -234,16 +248,17 @@ class Trainer:
         """Take a step on each batch, and return their mean loss."""
         for part in parts:
             part.train()
-        losses = []
+        losses, optimizer = [], here.optimizer
+        assert optimizer is not None
         for batch in batches:
-            here.optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             out = self._call(batch)
             terms = [term.weight_at(here.epoch - 1) * term.value(out, batch) for term in phase.terms]
             loss = torch.stack(terms).sum()
             if not loss.isfinite():
                 raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
             self.fabric.backward(loss)
-            here.optimizer.step()
+            optimizer.step()
             losses.append(float(loss.detach()))
         if here.average is not None:
             here.average.update()
@@ -255,7 +270,7 @@ class Trainer:
 
     def _said(self, batches: Iterable[Batch]) -> Output:
         """Return what the model says of the seeds of batches."""
-        return joined(_of_seeds(self._call(batch), batch) for batch in batches)
+        return joined(batch.of_seeds(self._call(batch)) for batch in batches)
 
     def _asked(self, known: Known) -> Iterable[Batch]:
         """Return the batches that validation nodes are scored from."""
@@ -267,9 +282,7 @@ class Trainer:
         with nullcontext() if average is None else average.standing_in():
             score = self.score(self._said(batches), self.val_y)
         if math.isnan(score):
-            raise FloatingPointError(
-                "the validation score is no number: a class has no validation node, or lr is large"
-            )
+            raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
         return score
 
     def _keep(self, score: float, epoch: int, average: MovingAverage | None = None, *, always: bool = False) -> bool:
@@ -288,8 +301,3 @@ class Trainer:
         here.history.append(record)
         if self.hook is not None:
             self.hook(record)
-
-
-def _of_seeds(said: Any, batch: Batch) -> Any:
-    """Return the rows of the nodes that a batch was asked for."""
-    return said if batch.seeds is None else said.rows(batch.seeds)

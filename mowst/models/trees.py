@@ -1,0 +1,213 @@
+"""Boosted trees as experts: on the features alone, or on their averages over the neighbourhood, too.
+
+scikit-learn's `HistGradientBoostingClassifier` grows them (gradient boosting: Friedman, 2001; by histograms: Ke et al.,
+2017). On tables of numbers trees are hard to beat, and with the features averaged over one and two hops beside
+a node's own they rival graph neural networks (GraphLand, arXiv 2409.14500). A missing value is a value to them.
+
+What is kept are the trees as arrays, which the module walks through by itself: no pickle, and the same anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from mowst.errors import InputError
+from mowst.kernels import Adjacency, SparseFeatures
+from mowst.models.learners import ABSENT, Judged, Learned
+from mowst.models.options import number, whole
+from mowst.models.reads import Reads
+
+WIDEST, REDUCED = 300, 64
+"""More columns than this become so many by a truncated singular value decomposition."""
+AT_ONCE = 4_000_000
+"""Places in trees that are walked through at a time."""
+
+
+class Trees(Learned):
+    """Boosted trees on features averaged over 0 to `hops` edges, [N, F (hops + 1)]; without hops no edge is looked at.
+
+    Args:
+        in_channels, out_channels: features F and classes C.
+        hops: averages over neighbours that are taken one after the other.
+        learning_rate: how much of each tree is taken.
+        leaves: of a tree, at most.
+        smallest: nodes in a leaf, at least.
+        rounds: of growing a tree for each class, at most.
+    """
+
+    feature: Tensor
+    threshold: Tensor
+    left: Tensor
+    right: Tensor
+    missing_left: Tensor
+    value: Tensor
+    tells_of: Tensor
+    seen: Tensor
+    base: Tensor
+    projection: Tensor
+    sizes: ClassVar[dict[str, torch.dtype]] = {
+        "feature": torch.int64,  # [T, M] column asked at a place of a tree, by tree
+        "threshold": torch.float64,  # [T, M] up to here it goes on to the left; infinite at a leaf
+        "left": torch.int64,  # [T, M] where it goes on; a leaf leads to itself
+        "right": torch.int64,
+        "missing_left": torch.bool,  # [T, M] whether a missing value goes to the left
+        "value": torch.float64,  # [T, M] what a leaf says
+        "tells_of": torch.int64,  # [T] place among the classes seen
+        "seen": torch.int64,  # [K] classes that there were nodes of
+        "base": torch.float64,  # [K or 1] what is said before any tree
+        "projection": torch.float32,  # [REDUCED, F] where features are wide
+    }
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        hops: int = 0,
+        learning_rate: float = 0.1,
+        leaves: int = 15,
+        smallest: int = 5,
+        rounds: int = 150,
+    ):
+        super().__init__()
+        self.in_channels, self.out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
+        self.hops, self.leaves = whole("hops", hops, least=0, most=8), whole("leaves", leaves, least=2, most=10_000)
+        self.smallest, self.rounds = whole("smallest", smallest), whole("rounds", rounds, most=100_000)
+        self.learning_rate = number("learning_rate", learning_rate, lambda rate: 0 < rate <= 1, "a number above 0 to 1")
+        self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0)
+
+    def learn(self, x: Tensor, graph: Tensor, y: Tensor, judged: Judged | None, rounds: int) -> int:
+        """Grow the trees on the nodes with a label, and keep those up to the round that `judged` nodes like best."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        labels = y.cpu().numpy()
+        nodes = (labels >= 0).nonzero()[0]
+        if len(np.unique(labels[nodes])) < 2:
+            raise InputError("trees: labelled nodes are of one class only; at least two are needed")
+        self.hold(**{name: torch.empty(0) for name in self.sizes})
+        self._project(x)
+        table, rounds = self.table(x, graph).numpy(), min(rounds, self.rounds)
+        grown = HistGradientBoostingClassifier(
+            max_iter=rounds,
+            learning_rate=self.learning_rate,
+            max_leaf_nodes=self.leaves,
+            min_samples_leaf=self.smallest,
+            early_stopping=False,
+            random_state=0,
+        ).fit(table[nodes], labels[nodes])
+        best = rounds if judged is None else best_round(grown, table, judged)
+        self.hold(**arrays_of(grown, best))
+        return best
+
+    def table(self, x: Tensor, graph: Tensor) -> Tensor:
+        """Return what the trees see of each node, [N, D] float64, on the CPU."""
+        own = reduced(x, self.projection)
+        columns = [own]
+        for _ in range(self.hops):
+            adjacency = graph if isinstance(graph, Adjacency) else Adjacency.from_edge_index(graph, len(x))
+            columns.append(adjacency.averaging().times(columns[-1].to(graph.device)).cpu())
+        return torch.cat(columns, 1).double()
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
+        """[N, F], [2, E] -> [N, C]; zeros before anything was learned."""
+        if not len(self.seen):
+            return torch.zeros(len(x), self.out_channels, device=x.device)
+        graph = torch.empty(2, 0, dtype=torch.long) if edge_index is None else edge_index
+        raw = self.base + self._walked(self.table(x, graph).to(self.base.device))
+        raw = torch.cat([torch.zeros_like(raw), raw], 1) if len(self.seen) == 2 else raw
+        least = raw.logsumexp(1, keepdim=True) + np.log(ABSENT)
+        found = least.expand(-1, self.out_channels).clone()
+        found[:, self.seen] = torch.maximum(raw, least)
+        return found.to(x.device, torch.get_default_dtype())
+
+    def _walked(self, table: Tensor) -> Tensor:
+        """Return the sum of the leaves that each row [D] of a table ends in, [N, K], or [N, 1] of two classes."""
+        device = table.device
+        found = torch.zeros(len(table), len(self.base), dtype=torch.float64, device=device)
+        rows = max(1, AT_ONCE // max(1, len(self.tells_of)))
+        tree = torch.arange(len(self.tells_of), device=device)[:, None]
+        for start in range(0, len(table), rows):
+            columns = table[start : start + rows].t()
+            row = torch.arange(columns.size(1), device=device)[None]
+            place = torch.zeros(len(tree), columns.size(1), dtype=torch.long, device=device)
+            while True:
+                asked = columns[self.feature[tree, place], row]
+                goes_left = torch.where(
+                    asked.isnan(), self.missing_left[tree, place], asked <= self.threshold[tree, place]
+                )
+                after = torch.where(goes_left, self.left[tree, place], self.right[tree, place])
+                if torch.equal(after, place):
+                    break
+                place = after
+            said = self.value[tree, place]
+            found[start : start + rows] = torch.zeros_like(found[start : start + rows]).index_add_(
+                1, self.tells_of, said.t()
+            )
+        return found
+
+    def _project(self, x: Tensor) -> None:
+        """Find the directions that wide features are reduced to."""
+        if x.size(1) <= WIDEST:
+            return
+        from sklearn.decomposition import TruncatedSVD
+
+        found = TruncatedSVD(min(REDUCED, len(x) - 1), random_state=0).fit(as_scipy(x))
+        self.hold(projection=torch.from_numpy(found.components_))
+
+
+def reduced(x: Tensor, projection: Tensor) -> Tensor:
+    """Return features [N, F], or what is left of them in a few directions [D, F], dense on the CPU."""
+    if not len(projection):
+        return x.dense() if isinstance(x, SparseFeatures) else x.to_dense().detach().cpu()
+    return torch.from_numpy(np.asarray(as_scipy(x) @ projection.cpu().numpy().T))
+
+
+def as_scipy(x: Tensor) -> Any:
+    """Return features [N, F] as scipy or numpy has them, sparse where they are."""
+    if isinstance(x, SparseFeatures):
+        rows = x.rows
+        value = np.ones(len(rows.column), np.float32) if rows.value is None else rows.value.numpy()
+        return scipy.sparse.csr_matrix((value, rows.column.numpy(), rows.start.numpy()), shape=tuple(x.shape))
+    return x.to_dense().detach().cpu().numpy()
+
+
+def best_round(grown: Any, table: np.ndarray[Any, Any], judged: Judged) -> int:
+    """Return after how many rounds the labels of some nodes are likeliest."""
+    y, place = judged.y.cpu().numpy(), {label: column for column, label in enumerate(grown.classes_)}
+    column = np.array([place.get(label, -1) for label in y.tolist()])
+    known = column >= 0
+    likely = [
+        np.log(probs[known, column[known]].clip(ABSENT)).sum()
+        for probs in grown.staged_predict_proba(table[judged.nodes.cpu().numpy()])
+    ]
+    return int(np.argmax(likely)) + 1
+
+
+def arrays_of(grown: Any, rounds: int) -> dict[str, Tensor]:
+    """Return the trees of the first rounds as arrays, each padded to the largest."""
+    trees = [tree.nodes for by_class in grown._predictors[:rounds] for tree in by_class]
+    classes = len(grown._predictors[0])
+    most = max(len(tree) for tree in trees)
+    fields: dict[str, list[np.ndarray[Any, Any]]] = {
+        name: [] for name in ("feature", "threshold", "left", "right", "missing_left", "value")
+    }
+    for tree in trees:
+        leaf, own = tree["is_leaf"].astype(bool), np.arange(len(tree))
+        rest = np.arange(len(tree), most)
+        fields["feature"].append(np.append(np.where(leaf, 0, tree["feature_idx"]), 0 * rest))
+        fields["threshold"].append(np.append(np.where(leaf, np.inf, tree["num_threshold"]), np.inf + rest))
+        fields["left"].append(np.append(np.where(leaf, own, tree["left"]), rest))
+        fields["right"].append(np.append(np.where(leaf, own, tree["right"]), rest))
+        fields["missing_left"].append(np.append(leaf | tree["missing_go_to_left"].astype(bool), rest >= 0))
+        fields["value"].append(np.append(np.where(leaf, tree["value"], 0.0), 0.0 * rest))
+    found = {name: torch.from_numpy(np.stack(held).astype(np.float64)) for name, held in fields.items()}
+    found["tells_of"] = torch.arange(len(trees)) % classes
+    found["seen"] = torch.from_numpy(grown.classes_.astype(np.int64))
+    found["base"] = torch.from_numpy(np.asarray(grown._baseline_prediction, dtype=np.float64).reshape(-1))
+    return found
