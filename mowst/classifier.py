@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 from mowst.data import check, check_form
 from mowst.data.given import Scale, as_mask, asked, class_names_of, taken
+from mowst.data.labels import labels
 from mowst.data.splits import shipped_masks
 from mowst.errors import InputError, some, unknown
 from mowst.experiment import (
@@ -128,16 +129,28 @@ class MowstClassifier:
         Raises:
             InputError: the graph has no such mask, or no node is in it.
         """
-        found = self.predict(data)
-        if data.get("y") is None or torch.as_tensor(data.y).numel() != len(found):
-            raise InputError("y: the data has none, [N], to compare with")
+        found = self.predict_proba(data).argmax(dim=-1)
+        truth = self._columns(data)
+        if len(truth) != len(found):
+            raise InputError(f"y: must be a class for each of the {len(found)} nodes, is of {len(truth)}")
         name, given = (mask, data.get(mask)) if isinstance(mask, str) else ("mask", mask)
         if given is None:
             raise InputError(f"{name}: the data has none; give the name of a mask, or one")
         chosen = as_mask(given, name, len(found), self.seed)
         if not bool(chosen.any()):
             raise InputError(f"{name}: no node is in it")
-        return float((found == torch.as_tensor(data.y).view(-1))[chosen].float().mean())
+        return float((found == truth)[chosen].float().mean())
+
+    def _columns(self, data: Data) -> Tensor:
+        """Return for the label of each node the column of `predict_proba` that is its class, -1 for none, [N]."""
+        if data.get("y") is None:
+            raise InputError("y: the data has none to compare with")
+        plain = self.class_names == list(range(len(self.class_names)))
+        found = labels(data.y, len(self.class_names) if plain or data.get("class_names") is not None else None)
+        names = class_names_of(data) or found.names or list(range(int(found.y.max()) + 1))
+        place = {name: column for column, name in enumerate(self.class_names)}
+        columns = torch.tensor([*(place.get(name, -1) for name in names), -1])
+        return columns[found.y]
 
     def keep(self, data: Data) -> Kept:
         """Prepare a graph that stays as it is for many queries: `keep(data).query(nodes)`, probabilities [n, C]."""

@@ -95,6 +95,10 @@ def vet(what: str, kind: str, path: Any) -> None:
     """
     if not isinstance(path, str) or not graphkd.names.is_path(path):
         return
+    if kind == "expert" and "+" in path:  # several of them
+        for each in path.split("+"):
+            vet(what, kind, each)
+        return
     dotted, allowed = path.replace(":", "."), FROM_FILES[kind]
     if any(_within(dotted, package) for package in _trusted):
         return

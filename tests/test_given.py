@@ -328,6 +328,46 @@ def test_predictions_are_in_the_numbers_of_the_labels(codes):
     assert coded.score(changed(y=torch.tensor(order)[data.y])) == plain.score(data) > 0.5
 
 
+@pytest.mark.parametrize(
+    "form",
+    [lambda y: [["a", "b", "c"][c] for c in y], lambda y: torch.nn.functional.one_hot(y), lambda y: y.view(-1, 1)],
+)
+def test_what_can_be_fitted_can_be_scored_and_by_name(form):
+    data = good()
+    plain = MowstClassifier(epochs=30, device="cpu").fit(data)
+    told = MowstClassifier(epochs=30, device="cpu").fit(changed(y=form(data.y)))
+    assert told.score(changed(y=form(data.y))) == plain.score(data) > 0.5
+    assert told.score(changed(y=form(data.y)), data.test_mask.nonzero().flatten()) == plain.score(data)
+
+
+def test_scores_go_by_the_names_of_classes_whatever_their_numbers():
+    data = changed(class_names=["a", "b", "c"])
+    classifier = MowstClassifier(epochs=30, device="cpu").fit(data)
+    text = changed(y=["abc"[c] for c in data.y])
+    assert classifier.score(text) == classifier.score(data) > 0.5
+
+
+def test_features_that_are_learned_are_taken_without_their_gradient():
+    G = nx.cycle_graph(12)
+    for node in G:
+        G.nodes[node].update(kind=node % 2, f=torch.rand(3, requires_grad=True))
+    assert from_networkx(G, "kind", ["f"]).x.shape == (12, 3)
+
+
+@pytest.mark.parametrize("weight", [scipy.sparse.coo_array(np.eye(3)), torch.eye(3).to_sparse()])
+def test_sparse_weights_are_refused(weight):
+    with pytest.raises(InputError, match="edge_weight"):
+        weights(weight, torch.zeros(2, 3, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    "options", [{"weight_decay": 1e30}, {"lr": 1e30}, {"kd": "nkd", "teacher": "strong", "lr": 1e30}]
+)
+def test_training_that_diverges_is_called_so(options):
+    with pytest.raises(FloatingPointError):
+        MowstClassifier(epochs=4, device="cpu", **options).fit(good())
+
+
 def test_a_classifier_can_be_cloned():
     classifier = MowstClassifier(strong="sage", seed=3, lr=0.02)
     again = clone(classifier)

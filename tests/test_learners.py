@@ -206,7 +206,7 @@ def test_it_learns_no_distillation_loss():
     config = dataclasses.replace(
         Config(dataset="tests.graphs:good", epochs=2, device="cpu"), kd="nkd", teacher="strong"
     )
-    with pytest.raises(InputError, match="learns by itself"):
+    with pytest.raises(InputError, match="trained by gradients"):
         run(dataclasses.replace(config, weak=ExpertConfig(kind="trees"), seeds=1))
 
 

@@ -27,15 +27,16 @@ UNEVEN = 100.0
 """How many times as wide as the middle one a column may be before it is said."""
 
 
-def tensor(given: Any, what: str, form: str) -> Tensor:
+def tensor(given: Any, what: str, form: str, *, sparse: bool = False) -> Tensor:
     """Return numbers as a tensor, the same one where it is a tensor already.
 
     Args:
         given: numbers in any holder.
         what, form: the field, and how it must be, for messages.
+        sparse: whether it may be a sparse tensor.
 
     Raises:
-        InputError: it holds no numbers.
+        InputError: it holds no numbers, or is sparse where it may not be.
     """
     if isinstance(given, Tensor):
         found = given
@@ -53,6 +54,8 @@ def tensor(given: Any, what: str, form: str) -> Tensor:
             raise InputError(f"{what}: must be {form}, is {_said(given)}") from None
     if found.is_complex() or found.is_meta:
         raise InputError(f"{what}: must be {form}, is {'without values' if found.is_meta else found.dtype}")
+    if found.layout != torch.strided and not sparse:
+        raise InputError(f"{what}: must be {form}, is {found.layout}; to_dense makes it so")
     return found
 
 
@@ -65,7 +68,7 @@ def features(given: Any) -> Tensor:
         InputError: they are no numbers of this shape, or there is none.
     """
     form = "numbers of shape [N, F]"
-    x = tensor(given, "x", form)
+    x = tensor(given, "x", form, sparse=True)
     if x.dim() != 2:
         raise InputError(f"x: must be {form}, is of shape {list(x.shape)}")
     if x.size(1) == 0:
@@ -88,8 +91,6 @@ def edges(given: Any) -> Tensor:
     """
     form = "node numbers of shape [2, E]"
     edge_index = tensor(given, "edge_index", form)
-    if edge_index.layout != torch.strided:
-        raise InputError(f"edge_index: must be {form}, is {edge_index.layout}; to_edge_index gives its entries")
     if edge_index.numel() == 0 and edge_index.dim() != 2:
         return torch.empty(2, 0, dtype=torch.long)
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
@@ -135,8 +136,6 @@ def as_mask(given: Any, name: str, nodes: int, seed: int) -> Tensor:
     """
     form = f"bool of shape [{nodes}], several of these as columns, or numbers of nodes"
     found = tensor(given, name, form)
-    if found.layout != torch.strided:
-        raise InputError(f"{name}: must be {form}, is {found.layout}; to_dense makes it so")
     if found.dim() == 2 and nodes in found.shape:
         found = found[:, seed % found.size(1)] if found.size(0) == nodes else found[seed % found.size(0)]
     if found.dim() != 1:

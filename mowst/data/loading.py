@@ -196,8 +196,9 @@ def _apply_split(data: Data, protocol: Split, root: Path, seed: int, download: b
 
 
 def _count_mismatch(data: Data, entry: Card) -> str | None:
-    if not entry.counts:
-        return None
+    index, nodes = data.edge_index, int(data.num_nodes or 0)
+    if not entry.counts or (index.numel() and not 0 <= int(index.min()) <= int(index.max()) < nodes):
+        return None  # what is wrong with the edges is said by `check`
     simple = coalesce(remove_self_loops(data.edge_index)[0]) if data.edge_index.numel() else data.edge_index
     found = {
         "nodes": int(data.num_nodes or 0),

@@ -121,6 +121,7 @@ def _column(G: nx.Graph, nodes: list[Hashable], name: str) -> Tensor:
         if G.nodes[node].get(name) is None:
             raise InputError(f"features: node {node!r} has no attribute {name!r}")
         value = G.nodes[node][name]
+        value = value.detach().cpu() if isinstance(value, Tensor) else value
         try:
             row = np.atleast_1d(np.asarray(value, dtype=np.float64))
         except (TypeError, ValueError):

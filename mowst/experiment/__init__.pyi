@@ -3,7 +3,6 @@ from .bench import Fitted as Fitted
 from .bench import metric_of as metric_of
 from .building import advise as advise
 from .building import build as build
-from .building import build_expert as build_expert
 from .building import build_model as build_model
 from .building import classes_of as classes_of
 from .building import fabric_of as fabric_of

@@ -14,7 +14,7 @@ from graphkd import Signals, Weighted
 from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.plan import Plan, regime_of, schedule_of
+from mowst.experiment.plan import Plan, name_of, regime_of, schedule_of, seats_of
 from mowst.models import ROLES, Mixture, Mowst, Output
 from mowst.training import (
     OBJECTIVES,
@@ -106,10 +106,10 @@ class Bench:
     def _trained(self, name: str) -> Fitted:
         start, within, taken = time.perf_counter(), 0.0, list[Fitted]()
 
-        def alone(role: str) -> Trained:
+        def alone(part: str) -> Trained:
             nonlocal within
             begun = time.perf_counter()
-            found = self.train(role)
+            found = self.train(name_of(self.config, part))
             within += time.perf_counter() - begun
             taken.append(found)
             return Trained(found.model.state_dict(), found.best_epoch)
@@ -119,7 +119,7 @@ class Bench:
             trainer.alone = alone
             losses: tuple[Weighted, ...] = ()
             outcome = Outcome()
-            if name in ROLES:
+            if name in ROLES or name in seats_of(self.config):
                 outcome = solo(trainer, schedule_of(self.config, self.seed))
             else:
                 outcome, losses = self._follow(trainer)

@@ -19,10 +19,10 @@ from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
-from mowst.experiment.config import Config
-from mowst.experiment.plan import regime_of
+from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.plan import regime_of, seats_of
 from mowst.kernels import Adjacency, dense, prepare_features
-from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, asks_of, expert, reads_of
+from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
 from mowst.system import guard_scatter
 
 
@@ -92,16 +92,15 @@ def say_unweighted(model: nn.Module, data: Data) -> None:
 
 def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     """Build the experts and the gate of a configuration, with fresh weights from torch's generator."""
-    weak, strong = (build_expert(name, config, in_channels, num_classes) for name in ROLES)
+    weak, strong = (build_role(role, config, in_channels, num_classes) for role in ROLES)
     for role, part in zip(ROLES, (weak, strong), strict=True):
-        if isinstance(part, Learner) and not regime_of(config).learners:
+        if isinstance(part, Learner | Panel) and not regime_of(config).apart:
+            why = "is a panel" if isinstance(part, Panel) else "learns by itself"
             raise InputError(
-                f"regime {config.regime}: trains by gradients, and the {role} expert learns by itself; take held-out"
+                f"regime {config.regime}: trains both by gradients, and the {role} expert {why}; take held-out"
             )
-    if isinstance(weak, Learner) and config.kd is not None:
-        raise InputError(
-            "kd: the weak expert learns by itself, from labels alone; take one that is trained, such as mlp"
-        )
+    if isinstance(weak, Learner | Panel) and config.kd is not None:
+        raise InputError("kd: the weak expert must be a single one that is trained by gradients, such as mlp")
     kind = config.gate_kind
     gate_class: Any = GATES.lookup(kind)
     options = dict(config.gate.options)
@@ -117,15 +116,26 @@ def build(config: Config, in_channels: int, num_classes: int) -> Mowst:
     return Mowst(weak, strong, gate, LogisticGate(config.gate.dispersions) if routed else None)
 
 
-def build_expert(role: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """Build the `weak` or `strong` expert of a configuration, and try it on two nodes joined by an edge.
+def part_of(role: str, config: Config) -> ExpertConfig:
+    """Return the configuration of the `weak` or the `strong` expert."""
+    return {"weak": config.weak, "strong": config.strong}[role]
+
+
+def build_role(role: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
+    """Build the `weak` or `strong` expert of a configuration: one expert, or a panel of several."""
+    members = part_of(role, config).members
+    made = {name: build_expert(role, part, in_channels, num_classes) for name, part in members.items()}
+    return Panel(made) if len(made) > 1 else next(iter(made.values()))
+
+
+def build_expert(role: str, part: ExpertConfig, in_channels: int, num_classes: int) -> nn.Module:
+    """Build one expert in a role, and try it on two nodes joined by an edge.
 
     One that fails on them is said, for it may need another graph than this one.
 
     Raises:
         InputError: it cannot be built, has nothing to train, or does not answer with logits [N, C].
     """
-    part = {"weak": config.weak, "strong": config.strong}[role]
     what = f"{role} expert {part.kind}"
     options = {key: getattr(part, key) for key in ("norm", "hidden_channels", "num_layers", "dropout")}
     if own := sorted({*options, "in_channels", "out_channels", "kind"} & set(part.options)):
@@ -171,10 +181,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """Build the `mixture`, the `weak` or `strong` expert, or the `student`: the expert that the regime trains."""
+    """Build the `mixture`, an expert by its role or, of a panel, by its name there, or the `student` of a regime."""
     if name == "mixture":
         return build(config, in_channels, num_classes)
-    return build_expert(name if name in ROLES else regime_of(config).alone or "weak", config, in_channels, num_classes)
+    if name in (seats := seats_of(config)):
+        return build_expert(*seats[name], in_channels, num_classes)
+    return build_role(name if name in ROLES else regime_of(config).alone or "weak", config, in_channels, num_classes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from mowst.errors import InputError, unknown
@@ -74,7 +74,8 @@ class ExpertConfig(Checked):
     """One expert."""
 
     kind: str = "gcn"
-    """Expert by short name, or the dotted path of any PyG model (package.module:name)."""
+    """Expert by short name, or the dotted path of any PyG model (package.module:name); several that speak as one, each
+    heard where it is worth it: gcn+sage-res+hop-trees."""
     hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1, at_most=2**31 - 1)
     """Width of the hidden layers."""
     num_layers: int = setting(2, [2, 3, 4], at_least=1, at_most=1000)
@@ -85,6 +86,32 @@ class ExpertConfig(Checked):
     """Normalisation after each hidden layer, by PyG's name, or none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the model's constructor."""
+    each: list[dict[str, Any]] = field(default_factory=list)
+    """Of several: in what each of them differs, in their order, such as [{norm: none}, {num_layers: 4}, {}]."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = self.kind.split("+")
+        if self.each and len(self.each) != len(kinds):
+            raise InputError(
+                f"each: must say it of all {len(kinds)} of {self.kind}, in their order; has {len(self.each)}"
+            )
+        for differs in self.each:
+            if wrong := sorted(set(differs) - {entry.name for entry in fields(self)} | {"kind", "each"} & set(differs)):
+                raise unknown("each", wrong[0], [entry.name for entry in fields(self)][1:-1])
+
+    @property
+    def members(self) -> dict[str, ExpertConfig]:
+        """The experts that it stands for, by what they are called: itself alone, or several."""
+        kinds = self.kind.split("+")
+        if len(kinds) == 1:
+            return {self.kind: self}
+        found = dict[str, ExpertConfig]()
+        for place, kind in enumerate(kinds):
+            differs = self.each[place] if self.each else {}
+            again = sum(kind == other for other in kinds[:place])
+            found[f"{kind} {again + 1}" if again else kind] = replace(self, kind=kind, each=[], **differs)
+        return found
 
 
 @dataclass(frozen=True)
@@ -185,7 +212,7 @@ class Config(Checked):
         super().__post_init__()
         from mowst.training import agreement
 
-        kinds = (self.weak.kind, self.strong.kind)
+        kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
         given = self.signal, self.optimizer, self.pretrain
         agreement.check_names(kinds, self.gate_kind, self.gate.dispersions, *given)
         if self.precision not in PRECISIONS:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
-from mowst.experiment.config import Config
+from mowst.experiment.config import Config, ExpertConfig
 from mowst.models import ROLES
 from mowst.training import REGIMES, Regime, Schedule
 
@@ -34,6 +35,29 @@ def regime_of(config: Config) -> Regime:
     return REGIMES.lookup(config.regime)
 
 
+class Seat(NamedTuple):
+    """A place on a panel."""
+
+    role: str
+    expert: ExpertConfig
+
+
+def seats_of(config: Config, *roles: str) -> dict[str, Seat]:
+    """Return the members of the panels among the experts in some roles (none: all), by what they are called."""
+    found = dict[str, Seat]()
+    for role in roles or ROLES:
+        members = {"weak": config.weak, "strong": config.strong}[role].members
+        for name, expert in members.items() if len(members) > 1 else ():
+            found[name] = Seat(role, expert)
+    return found
+
+
+def name_of(config: Config, part: str) -> str:
+    """Return what a part of a mixture is called on its own: its role, or, of a panel, its name there."""
+    role, _, place = part.partition(".members.")
+    return list(seats_of(config, role))[int(place)] if place else role
+
+
 def schedule_of(config: Config, seed: int) -> Schedule:
     """Return the pace that the phases of one seed share."""
     own = {entry.name for entry in fields(config)}
@@ -45,7 +69,10 @@ def planned(config: Config) -> Plan:
     """Return what a run trains: the experts to compare with, and what it is about."""
     student = regime_of(config).alone
     if student is None:
-        models = (*ROLES * config.baselines, *("mixture",) * config.mixture)
+        alone = tuple(
+            name for role in ROLES for name in (*seats_of(config, role), *(role,) * (not seats_of(config, role)))
+        )
+        models = (*alone * config.baselines, *("mixture",) * config.mixture)
         return Plan(models, learns="weak", taught_by="strong" if config.teacher in ROLES else "")
     without = (student,) * (config.baselines or config.kd is None)
     teacher = config.teacher if config.teacher in ROLES else None

@@ -37,6 +37,9 @@ from .outputs import joined as joined
 from .outputs import log_pool as log_pool
 from .outputs import log_probs as log_probs
 from .outputs import probabilities as probabilities
+from .panel import SILENT as SILENT
+from .panel import Panel as Panel
+from .panel import parts_of as parts_of
 from .reads import PAIRED as PAIRED
 from .reads import Reads as Reads
 from .reads import reads_of as reads_of

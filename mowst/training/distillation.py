@@ -133,6 +133,14 @@ class Distill(nn.Module):
 
     def forward(self, out: Output, batch: Batch) -> Tensor:
         """Compute the loss of every node, [N], or of all at once."""
+        try:
+            return self._loss(out, batch)
+        except InputError:
+            raise
+        except ValueError as error:  # as graphkd says what it cannot use
+            raise InputError(f"kd: {error}") from None
+
+    def _loss(self, out: Output, batch: Batch) -> Tensor:
         student, teacher = self.signals(out, batch)
         seen = batch.on[self.on] if self.scope is Scope.ALL else None
         if seen is not None:

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -22,10 +21,11 @@ from torch_geometric.data import Data
 from mowst.errors import InputError
 from mowst.evaluation import better_than, like, sharpness, temperature
 from mowst.kernels import dense, rows_of
-from mowst.models import ROLES, Known, Mixture, Mowst, Output, Weighable, asks_of, hard, weigh
+from mowst.models import ROLES, Known, Mixture, Mowst, Output, Weighable, asks_of, hard, parts_of, weigh
 from mowst.training import objectives
 from mowst.training.batches import Batch, signals_on
 from mowst.training.objectives import Loss
+from mowst.training.panels import Said, minimise, settle_panel
 from mowst.training.phases import Term
 from mowst.training.progress import snapshot
 from mowst.training.schedule import Schedule
@@ -95,24 +95,31 @@ def rehearse(
     """Train a twin of each expert without each of the folds held out, and calibrate it there.
 
     It is trained for as many epochs as the expert's best weights were (`lengths`), without validation. With extra
-    terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either.
+    terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either. A panel has a
+    twin of each member, and is fitted on what they say.
     """
     labels, outside = trainer.whole.y, ~trainer.whole.train_mask
-    logits: dict[str, list[Tensor]] = {part: [] for part in ROLES}
-    sharp: dict[str, list[float]] = {part: [] for part in ROLES}
+    parts = parts_of(trainer.model, ROLES)
+    said_held: dict[str, list[Tensor]] = {part: [] for part in parts}
+    said_outside: dict[str, list[Tensor]] = {part: [] for part in parts}
     for kept, held in folds:
         twins, terms = trainer.twin("", kept), copy.deepcopy(extra)
-        for part in reversed(ROLES):
+        for part in reversed(parts):
             epochs = max(1, lengths.get(part, schedule.epochs))
             pace = {"epochs": epochs, "eval_every": epochs, "last": True}
             fit_expert(twins, schedule, f"rehearse {part}", part, terms, **pace)
             said = twins.sub(part).output().of("").values
             said = said.to(torch.promote_types(said.dtype, torch.float32))
             said = said / temperature(said[held], labels[held])
-            logits[part].append(said[held])
-            sharp[part].append(sharpness(said[outside]))
+            said_held[part].append(said[held])
+            said_outside[part].append(said[outside])
     nodes = torch.cat([held for _, held in folds])
-    return Twins(nodes, {part: torch.cat(logits[part]) for part in ROLES}, {part: fmean(sharp[part]) for part in ROLES})
+    whole = {part: Said(torch.cat(said_held[part]), torch.cat(said_outside[part])) for part in parts}
+    for role in set(ROLES) - set(parts):
+        members = [whole[part] for part in parts if part.startswith(f"{role}.")]
+        whole[role] = settle_panel(trainer.sub(role), members, labels[nodes])
+    sharp = {role: sharpness(whole[role].outside) for role in ROLES}
+    return Twins(nodes, {role: whole[role].held for role in ROLES}, sharp)
 
 
 @torch.no_grad()
@@ -191,21 +198,10 @@ def fit_gate(gate: nn.Module, twins: Twins, whole: Batch, objective: Loss, pull:
 
     Minimises the sum of the objective + pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with.
     """
-    fitted = copy.deepcopy(gate).cpu().eval()
-    free = [parameter for parameter in fitted.parameters() if parameter.requires_grad]
-    if not free:
-        return
-    start = [parameter.detach().clone() for parameter in free]
     batch = held_batch(whole, twins.nodes)
     seen = twins._replace(logits={part: said.cpu() for part, said in twins.logits.items()})
-    optimizer = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> float:
-        optimizer.zero_grad()
-        pulled = sum(((now - then) ** 2).sum() for now, then in zip(free, start, strict=True))
-        loss: Any = (objective(mixed(fitted, seen, batch.x), batch).sum() + pull * pulled) / len(twins.nodes)
-        loss.backward()
-        return float(loss.detach())
+    def loss(fitted: nn.Module) -> Tensor:
+        return objective(mixed(fitted, seen, batch.x), batch).sum()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    gate.load_state_dict(fitted.state_dict())
+    minimise(gate, loss, {"": pull}, len(twins.nodes))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mowst.errors import InputError, unknown
 from mowst.evaluation import surely
-from mowst.models import ROLES, Asks, Mowst
+from mowst.models import ROLES, Asks, Mowst, parts_of
 from mowst.names import Names, callable_only
 from mowst.training import objectives
 from mowst.training.held_out import Twins, divide, fit_expert, rehearse, settle
@@ -52,8 +52,8 @@ class Regime:
     """Whether it fits a gate on training nodes held out, and a router where the gate looks at both experts."""
     takes_extra: bool = True
     """Whether it takes further terms."""
-    learners: bool = False
-    """Whether it takes experts that learn by themselves, not by gradients."""
+    apart: bool = False
+    """Whether each expert is trained on its own, so that it may be a panel, or learn by itself, without gradients."""
 
     def __call__(
         self, trainer: Trainer, schedule: Schedule, objective: Loss | None = None, extra: Iterable[Term] = ()
@@ -153,7 +153,7 @@ def train_held_out(trainer: Trainer, schedule: Schedule, objective: Loss, extra:
     nodes = trainer.whole.train_mask.nonzero().squeeze(-1)
     folds = divide(nodes, trainer.whole.y, schedule.folds, schedule.seed)[: schedule.rehearsals]
     untouched = copy.deepcopy(extra)  # losses may have parameters, which would remember labels
-    lengths = pretrain(trainer, schedule, reversed(ROLES), extra)
+    lengths = pretrain(trainer, schedule, reversed(parts_of(model, ROLES)), extra)
     twins = rehearse(trainer, schedule, folds, lengths, untouched)
     settle(model, trainer, twins, objective)
     return Outcome(twins)
@@ -189,10 +189,10 @@ def mixture_of(trainer: Trainer) -> Mowst:
     return trainer.model
 
 
-solo = Regime(train_alone, objectives.cross_entropy, alone="weak", learners=True)
+solo = Regime(train_alone, objectives.cross_entropy, alone="weak", apart=True)
 joint = Regime(train_jointly, objectives.joint)
 alternate = Regime(train_by_turns, objectives.separate)
-held_out = Regime(train_held_out, objectives.joint, gate="fused", holds_out=True, learners=True)
+held_out = Regime(train_held_out, objectives.joint, gate="fused", holds_out=True, apart=True)
 fine_tuned = Regime(fine_tune, objectives.joint, gate="fused", holds_out=True)
 REGIMES: Names[Regime] = Names(
     "regime",

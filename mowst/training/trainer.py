@@ -280,7 +280,10 @@ class Trainer:
     def _evaluate(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> float:
         self.model.eval()
         with nullcontext() if average is None else average.standing_in():
-            score = self.score(self._said(batches), self.val_y)
+            out = self._said(batches)
+            score = self.score(out, self.val_y)
+        if any(bool(logits.isnan().any()) for logits in out[:2]):
+            raise FloatingPointError("what the model says of validation nodes is no number; a smaller lr may help")
         if math.isnan(score):
             raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
         return score
