@@ -244,3 +244,8 @@ def test_with_losses_the_regime_is_searched_only_if_asked_for():
     config = Config(regime="joint", kd="kd", teacher="strong")
     assert "regime" not in {each.path for each in make_space(config).dimensions}
     assert "regime" in {each.path for each in make_space(config, {"regime": ["joint", "alternate"]}).dimensions}
+
+
+def test_a_panel_is_not_searched():
+    with pytest.raises(InputError, match=r"strong: a panel \(gcn\+sage\)"):
+        make_space(Config(strong=ExpertConfig(kind="gcn+sage")))
