@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -143,13 +144,15 @@ def test_a_fault_of_ours_is_not_hidden(capsys):
 # --- Files
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file may have more than so many bytes, as if a disk were full."""
+    """Let no file have more than so many bytes, as if a disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write_weights(path):
@@ -173,12 +176,12 @@ WRITERS = {
 
 @pytest.mark.parametrize("there", [False, True])
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, small_files, write, there):
+def test_a_full_disk_leaves_what_was_there_and_nothing_else(tmp_path, write, there):
     path = tmp_path / "results"
     if there:
         (path.mkdir if write is write_folder else path.touch)()
     before = path.stat().st_ino if there else None
-    with pytest.raises(InputError) as error:
+    with pytest.raises(InputError) as error, small_files():
         write(path)
     assert str(error.value).startswith(f"{path}: cannot be written: ")
     assert "arge" in str(error.value), "File too large, whoever says it"
