@@ -20,6 +20,7 @@ from mowst.experiment import (
     Bench,
     Config,
     advise,
+    chosen,
     classes_of,
     fabric_of,
     judged_alone,
@@ -99,9 +100,10 @@ class MowstClassifier:
         own = "class_names" not in data and all(isinstance(name, int) for name in self.class_names)
         self._numbers = torch.tensor(self.class_names) if own else None
         self._scale = Scale.of(graph.x) if self.config.standardize else None
-        fabric = fabric_of(self.config)
-        ready = prepare(graph, self.config, fabric.device, self._scale)
-        fitted = Bench(self.config, judged_alone(self.config), ready, self.seed, fabric).train("mixture")
+        config = chosen(self.config, graph)
+        fabric = fabric_of(config)
+        ready = prepare(graph, config, fabric.device, self._scale)
+        fitted = Bench(config, judged_alone(config), ready, self.seed, fabric).train("mixture")
         assert isinstance(fitted.model, Mowst)
         self.model, self.history = fitted.model, fitted.history
         say_unweighted(self.model, graph)

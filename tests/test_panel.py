@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mowst import Config, ExpertConfig, InputError, MowstClassifier
-from mowst.experiment import read_config, run
+from mowst.experiment import chosen, read_config, run
+from mowst.experiment.choosing import PANEL
 from mowst.experiment.reading import check_file
 from mowst.experiment.reload import ask
 from mowst.models import DISPERSIONS, ROLES, Mowst, Panel, expert, parts_of
@@ -127,6 +128,25 @@ def test_a_file_names_no_code_of_others_among_members_either(tmp_path, kind):
     check_file(tmp_path / "c.yaml")
 
 
+def test_auto_becomes_a_plain_configuration_that_repeats_it(tmp_path):
+    config = Config(dataset="tests.graphs:good", strong=ExpertConfig(kind="auto"), seeds=1, epochs=5, device="cpu")
+    first = run(config, tmp_path / "a")
+    written = read_config(tmp_path / "a" / "seed-0")
+    assert written.strong.kind.split("+") == list(PANEL)
+    assert written.strong.members["gcn"].norm == "none"
+    assert run(written)["scores"] == first["scores"]
+    assert MowstClassifier(strong="auto", epochs=2, device="cpu").fit(good()).predict(good()).shape == (60,)
+
+
+def test_trees_are_left_out_where_they_would_take_too_long():
+    data, config = good(), Config(strong=ExpertConfig(kind="auto"))
+    assert "hop-trees" in chosen(config, data).strong.kind
+    data.num_classes = 100_000
+    data.x = torch.rand(60, 300)
+    assert "hop-trees" not in chosen(config, data).strong.kind
+    assert chosen(Config(), data) == Config()
+
+
 def test_twice_the_same_kind_is_told_apart():
     part = ExpertConfig(kind="gcn+gcn+gcn", each=[{}, {"num_layers": 3}, {"num_layers": 4}])
     assert {name: member.num_layers for name, member in part.members.items()} == {"gcn": 2, "gcn 2": 3, "gcn 3": 4}
@@ -140,7 +160,14 @@ def test_twice_the_same_kind_is_told_apart():
         (lambda: ExpertConfig(kind="gcn+sage", each=[{}, {"kind": "gat"}]), "kind"),
         (lambda: Config(strong=ExpertConfig(kind="gcn+nothing")), "nothing"),
         (lambda: Config(strong=ExpertConfig(kind="gcn+")), "unknown"),
+        (lambda: Config(weak=ExpertConfig(kind="auto")), "weak.kind"),
+        (lambda: Config(strong=ExpertConfig(kind="auto"), regime="nothing"), "regime"),
         (lambda: Config(strong=ExpertConfig(kind="gcn+sage", each=[{}, {"num_layers": 0}])), "num_layers"),
+        (
+            lambda: run(Config(strong=ExpertConfig(kind="gcn+sage"), regime="solo", kd="kd", teacher="strong")),
+            "in a mixture",
+        ),
+        (lambda: run(Config(weak=ExpertConfig(kind="mlp+trees"), regime="solo")), "in a mixture"),
         (lambda: Panel({"gcn": torch.nn.Identity()}), "two members"),
         (lambda: MowstClassifier(strong="gcn+sage", regime="joint", epochs=1).fit(good()), "is a panel"),
     ],

@@ -13,6 +13,7 @@ from .checks import Checked as Checked
 from .checks import metadata as metadata
 from .checks import setting as setting
 from .checks import used as used
+from .choosing import chosen as chosen
 from .config import Config as Config
 from .config import ExpertConfig as ExpertConfig
 from .config import GateConfig as GateConfig

@@ -186,7 +186,11 @@ def build_model(name: str, config: Config, in_channels: int, num_classes: int) -
         return build(config, in_channels, num_classes)
     if name in (seats := seats_of(config)):
         return build_expert(*seats[name], in_channels, num_classes)
-    return build_role(name if name in ROLES else regime_of(config).alone or "weak", config, in_channels, num_classes)
+    role = name if name in ROLES else regime_of(config).alone or "weak"
+    made = build_role(role, config, in_channels, num_classes)
+    if isinstance(made, Panel):
+        raise InputError(f"{role} expert {part_of(role, config).kind}: a panel is fitted in a mixture; give one expert")
+    return made
 
 
 @contextmanager

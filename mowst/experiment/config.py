@@ -63,6 +63,8 @@ def sees_features(config: Config) -> bool:
     return GATES.lookup(config.gate_kind) is LearnedGate
 
 
+AUTO = "auto"
+"""The kind of a strong expert that is chosen by the graph (`mowst.experiment.choosing`)."""
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
@@ -75,7 +77,7 @@ class ExpertConfig(Checked):
 
     kind: str = "gcn"
     """Expert by short name, or the dotted path of any PyG model (package.module:name); several that speak as one, each
-    heard where it is worth it: gcn+sage-res+hop-trees."""
+    heard where it is worth it: gcn+sage-res+hop-trees; or, as strong expert, auto: a panel that suits the graph."""
     hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1, at_most=2**31 - 1)
     """Width of the hidden layers."""
     num_layers: int = setting(2, [2, 3, 4], at_least=1, at_most=1000)
@@ -102,10 +104,10 @@ class ExpertConfig(Checked):
 
     @property
     def members(self) -> dict[str, ExpertConfig]:
-        """The experts that it stands for, by what they are called: itself alone, or several."""
+        """The experts that it stands for, by what they are called: itself alone, or several; of `auto` none yet."""
         kinds = self.kind.split("+")
         if len(kinds) == 1:
-            return {self.kind: self}
+            return {} if self.kind == AUTO else {self.kind: self}
         found = dict[str, ExpertConfig]()
         for place, kind in enumerate(kinds):
             differs = self.each[place] if self.each else {}
@@ -213,6 +215,8 @@ class Config(Checked):
         from mowst.training import agreement
 
         kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
+        if self.weak.kind == AUTO:
+            raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain
         agreement.check_names(kinds, self.gate_kind, self.gate.dispersions, *given)
         if self.precision not in PRECISIONS:

@@ -22,6 +22,7 @@ from mowst.experiment.building import (
     say_unweighted,
     seeded,
 )
+from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
@@ -44,7 +45,7 @@ class Opened:
     """An experiment that can begin: what cannot work has been said.
 
     Args:
-        config: the experiment.
+        config: the experiment; what of it is for the graph to decide is decided in `self.config`.
         plan: what of it is trained; by default what a run trains.
 
     Raises:
@@ -52,9 +53,10 @@ class Opened:
     """
 
     def __init__(self, config: Config, plan: Plan | None = None):
-        self.config, self.plan = config, plan or planned(config)
         self.fabric = fabric_of(config)
         self.graph = open_graph(config.dataset, config.data_root, split=config.split)
+        self.config = config = chosen(config, self.graph.of_seed(config.first_seed))
+        self.plan = plan or planned(config)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

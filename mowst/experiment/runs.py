@@ -69,5 +69,6 @@ def run_and_record(
     opened: Opened | None = None,
 ) -> dict[str, Any]:
     """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
+    opened = opened or Opened(config)
     done = run_seed(config, seed, hook, opened=opened)
-    return write_seed(Path(out) / f"seed-{seed}", config, done) if out else seed_record(config, done)
+    return write_seed(Path(out) / f"seed-{seed}", opened.config, done) if out else seed_record(opened.config, done)

@@ -46,4 +46,6 @@ from .reads import reads_of as reads_of
 from .reads import run_module as run_module
 from .reads import suited as suited
 from .reads import suited_features as suited_features
+from .trees import REDUCED as REDUCED
+from .trees import WIDEST as WIDEST
 from .trees import Trees as Trees

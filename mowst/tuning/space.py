@@ -128,7 +128,7 @@ def make_space(config: Config, search: Mapping[str, Any] | None = None, fixed: S
     if isinstance(fixed, str):
         raise InputError(f"fixed: must be a list of fields, got {fixed!r}")
     for role, part in {"weak": config.weak, "strong": config.strong}.items():
-        if len(part.members) > 1:
+        if len(part.members) != 1:
             raise InputError(
                 f"space: {role}: a panel ({part.kind}) is not searched; tune one of its members, {role}.kind"
             )
