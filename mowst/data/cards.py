@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 from mowst.data.fetch import IndexFile, stored
-from mowst.data.splits import SPLITS
+from mowst.data.splits import SPLITS, check_options
 from mowst.errors import InputError, unknown
 from mowst.names import is_path, resolve, vet
 from mowst.system.documents import read_yaml
@@ -104,7 +104,7 @@ def read_card(path: Path) -> Card:
     for key in ("features", "transforms"):
         if isinstance(held := entries.get(key), dict):
             entries[key] = {name: {} if options is None else options for name, options in held.items()}
-    _check_types(what, Card, entries)
+    check_options(what, Card, entries)
     for count in entries["counts"]:
         _refuse_unknown(f"{what}: count", count, COUNTS)
     made = Card(name=path.stem, **entries)
@@ -162,18 +162,11 @@ def _split(what: str, given: Any) -> Split:
         _refuse_unknown(f"{what}: key", entries, [entry.name for entry in fields(IndexFile)])
         if absent := [entry.name for entry in fields(IndexFile) if _required(entry) and entry.name not in entries]:
             raise InputError(f"{what}: missing {', '.join(absent)}")
-        _check_types(what, IndexFile, entries)
+        check_options(what, IndexFile, entries)
         return Split(kind, {}, arguments, IndexFile(**entries))
     _refuse_unknown(f"{what}: key", entries, list(inspect.signature(SPLITS[kind]).parameters)[2:])
-    _check_types(what, SPLITS[kind], entries)
+    check_options(what, SPLITS[kind], entries)
     return Split(kind, entries, arguments)
-
-
-def _check_types(what: str, holder: Any, entries: Mapping[str, Any]) -> None:
-    """Refuse an entry of another type than a class or function has for the field of that name."""
-    hints = get_type_hints(holder)
-    for key, value in entries.items():
-        check_type_of(f"{what}: {key}", value, hints[key])
 
 
 def _refuse_unknown(what: str, entries: Any, known: Any) -> None:

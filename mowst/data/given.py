@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from graphkd.checks import shown
 from mowst.data.labels import labels
-from mowst.errors import InputError
+from mowst.errors import InputError, some
 
 MASKS = ("train_mask", "val_mask", "test_mask")
 EXACT = 2**24
@@ -39,7 +39,7 @@ def tensor(given: Any, what: str, form: str, *, sparse: bool = False) -> Tensor:
         InputError: it holds no numbers, or is sparse where it may not be.
     """
     if isinstance(given, Tensor):
-        found = given
+        found = given.detach() if given.requires_grad else given
     elif scipy.sparse.issparse(given):
         rows = given.tocsr()
         start, column, value = (torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
@@ -71,6 +71,8 @@ def features(given: Any) -> Tensor:
     x = tensor(given, "x", form, sparse=True)
     if x.dim() != 2:
         raise InputError(f"x: must be {form}, is of shape {list(x.shape)}")
+    if x.size(0) == 0:
+        raise InputError("x: has no rows, and so the graph no nodes")
     if x.size(1) == 0:
         raise InputError(
             "x: has no columns; a graph without features of its own can have those of its structure, such as "
@@ -136,7 +138,7 @@ def as_mask(given: Any, name: str, nodes: int, seed: int) -> Tensor:
     """
     form = f"bool of shape [{nodes}], several of these as columns, or numbers of nodes"
     found = tensor(given, name, form)
-    if found.dim() == 2 and nodes in found.shape:
+    if found.dim() == 2 and nodes in found.shape and found.numel():
         found = found[:, seed % found.size(1)] if found.size(0) == nodes else found[seed % found.size(0)]
     if found.dim() != 1:
         raise InputError(f"{name}: must be {form}, is of shape {list(found.shape)}")
@@ -187,8 +189,12 @@ def taken(data: Data, what: str = "data") -> Data:
     found = labels(data.y, classes)
     graph.y, graph.num_nodes = found.y.clone(), len(found.y) if graph.x is None else len(graph.x)
     graph.num_classes = classes or (int(graph.y.max()) + 1 if graph.y.numel() else 0)
-    if found.names is not None or names is not None:
-        graph.class_names = found.names or names
+    if (called := found.names or names) is not None:
+        if len(called) != graph.num_classes:
+            raise InputError(
+                f"num_classes: is {graph.num_classes}, but {len(called)} classes have names: {some(called)}"
+            )
+        graph.class_names = called
     for key, value in held.items():
         of_nodes = isinstance(value, Tensor) and value.dim() and len(value) == graph.num_nodes and "edge" not in key
         if key not in graph and (of_nodes or key in MASKS):

@@ -44,6 +44,8 @@ def labels(given: Any, classes: int | None = None, what: str = "y") -> Labels:
     Raises:
         InputError: they are no classes; it says why.
     """
+    if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_meta):
+        raise InputError(f"{what}: must be a class for each node, [N], dense; to_dense makes it so")
     values = given.detach().cpu().numpy() if isinstance(given, Tensor) else _array(given, what)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]

@@ -15,10 +15,11 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data import given
 from mowst.data.labels import Labels, named, scalar
-from mowst.data.splits import SPLITS
+from mowst.data.splits import SPLITS, check_options
 from mowst.data.splits import label as label_graph
 from mowst.data.validation import check, check_form
 from mowst.errors import InputError, unknown
+from mowst.system.typed import check_type_of
 
 
 def from_networkx(
@@ -53,8 +54,10 @@ def from_networkx(
     """
     if not isinstance(G, nx.Graph):
         raise InputError(f"G: must be a networkx graph, is a {type(G).__name__}")
+    check_type_of("split", split, str)
     if split not in ("random", "per-class"):
         raise unknown("split", split, ("random", "per-class"))
+    check_options(f"split {split}", SPLITS[split], options)
     if not isinstance(features, list | tuple) or not features:
         raise InputError("features: name at least one numeric node attribute in a list, such as ['degree']")
     for what, name in (("label", label), ("weight", weight), *(("features", name) for name in features)):

@@ -6,9 +6,9 @@ The protocols that draw (`random`, `per-class`) draw from a generator of their o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 from zipfile import BadZipFile
 
 import numpy as np
@@ -105,6 +105,13 @@ def index_file(data: Data, seed: int, *, path: Path) -> Masks:
     parts = ("train", "valid", "test")
     named = (as_mask(ids, f"split: {path}: {part}", len(data.y), seed) for part, ids in zip(parts, chosen, strict=True))
     return Masks(*(found & (data.y >= 0) for found in named))
+
+
+def check_options(what: str, holder: Any, options: Mapping[str, Any]) -> None:
+    """Refuse an option of another type than a class or function has for it; unknown ones are for others to say."""
+    hints = get_type_hints(holder)
+    for key in options.keys() & hints.keys():
+        check_type_of(f"{what}: {key}", options[key], hints[key])
 
 
 def label(data: Data, *, name: str, metric: str, split: str, count_mismatch: str | None = None) -> None:

@@ -26,7 +26,7 @@ def temperature(logits: Tensor, y: Tensor) -> float:
 
     A prior as strong as one node keeps it at 1 where there is nothing to learn from.
     """
-    logits, y = logits.detach().cpu().double(), y.cpu()
+    logits, y = finite(logits), y.cpu()
 
     def loss(log_t: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_t), y, reduction="sum")) + log_t**2 / 2
@@ -36,7 +36,7 @@ def temperature(logits: Tensor, y: Tensor) -> float:
 
 def like(logits: Tensor, goal: float) -> float:
     """T > 0 at which logits / T have this mean negentropy, that of a calibrated twin, [n, C] -> T."""
-    logits = logits.detach().cpu().double()
+    logits = finite(logits)
 
     def excess(log_t: float) -> float:
         return sharpness(logits / math.exp(log_t)) - goal
@@ -44,8 +44,21 @@ def like(logits: Tensor, goal: float) -> float:
     return math.exp(root(excess, *BOUNDS))
 
 
+def finite(logits: Tensor) -> Tensor:
+    """Return logits in float64 on the CPU.
+
+    Raises:
+        FloatingPointError: some are no numbers, or infinite: what was trained has diverged.
+    """
+    found = logits.detach().cpu().double()
+    if not bool(found.isfinite().all()):
+        raise FloatingPointError("what an expert says is no finite number; a smaller lr may help")
+    return found
+
+
 def sharpness(logits: Tensor) -> float:
     """Mean negentropy of a prediction, [n, C] -> [0, 1]."""
+    finite(logits)
     return float(negentropy(probabilities(logits)).mean())
 
 

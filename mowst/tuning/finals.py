@@ -193,6 +193,8 @@ def finish(
             write_text(out / "front" / f"trial-{trial.number}.yaml", dump(configured(space.config, trial.params)))
         path = out / "result.json"
         held = read_json(path) if path.exists() else {}
+        if not isinstance(held, dict) or not isinstance(held.get("asked", {}), dict):
+            raise InputError(f"{path}: not the result of a study, or damaged; take it away")
         if held.get("asked", {}) | {"seeds": seeds} != asked:  # else its winner stays the best for now
             write_text(out / "best.yaml", dump(configured(space.config, best[0].params)))
             write_text(path, json.dumps({"asked": asked | {"seeds": 0}}, indent=2) + "\n")

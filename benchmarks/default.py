@@ -1,0 +1,123 @@
+"""What the command reaches with a dataset and no flag, and with `--strong auto`; writes the table of docs/panel.md.
+
+    python benchmarks/default.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
+
+A cell is one experiment and one JSON file in benchmarks/results/default: what is there is not run again. The member of
+the panel that validation chooses is chosen anew for every seed, the weak expert among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from accuracy import put
+
+from mowst.experiment import Config, ExpertConfig, run
+from mowst.system import tune_process, write_text
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "default"
+GRAPHS = [
+    *("texas", "cornell", "reed98", "cora", "chameleon-filtered", "squirrel-filtered", "actor", "pubmed"),
+    *(
+        "amherst41",
+        "photo",
+        "blogcatalog",
+        "digits",
+        "facebook",
+        "dblp",
+        "twitch-de",
+        "tolokers",
+        "github",
+        "computers",
+    ),
+]
+STRONG = {"gcn": Config().strong, "auto": ExpertConfig(kind="auto")}
+OTHERS = {"mixture", "average", "stacked-on-val", "calibrated", "evidence", "routed", "sampled"}
+
+
+def main() -> None:
+    """Run the cells that are missing, then print the table and put it into the docs."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data_root", default="data")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--only", nargs="*", default=["*"])
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--table", action="store_true", help="only write the table")
+    given = arguments.parse_args()
+    start = time.perf_counter()
+    for graph in GRAPHS:
+        for name, strong in STRONG.items():
+            path = RESULTS / f"{graph}-{name}.json"
+            wanted = any(fnmatch(f"{graph}/{name}", pattern) for pattern in given.only)
+            late = time.perf_counter() - start > given.budget
+            if given.table or not wanted or path.exists() or late:
+                continue
+            config = Config(dataset=graph, data_root=given.data_root, strong=strong, seeds=given.seeds)
+            with tune_process():
+                result = run(config)
+            write_text(path, json.dumps(result, indent=1) + "\n")
+            print(f"{graph}/{name}: {json.dumps(result['scores']['mixture'])} {result['seconds']:.0f} s", flush=True)
+    print(table := "\n".join(lines()))
+    put(HERE.parent / "docs" / "panel.md", "panel", table)
+
+
+def read(graph: str, name: str) -> dict[str, Any] | None:
+    """Return a cell, if it was run."""
+    path = RESULTS / f"{graph}-{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def tested(found: dict[str, Any], names: list[str]) -> list[float]:
+    """Return the test score, by seed, of the one of some models that validates best for that seed."""
+    best = [max(names, key=lambda name: each["scores"][name]["val"]) for each in found["runs"]]
+    return [each["scores"][name]["test"] for each, name in zip(found["runs"], best, strict=True)]
+
+
+def spread(values: list[float]) -> str:
+    """Return the mean and the sample deviation of some scores."""
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0:.2f}"
+
+
+def lines() -> list[str]:
+    """Return the table as Markdown, test scores in percent."""
+    heads = [
+        "graph",
+        "seeds",
+        "GCN",
+        "mixture with it",
+        "best member by validation",
+        "mixture with the panel",
+        "gain",
+        "s",
+    ]
+    table, gains = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)], list[tuple[float, float]]()
+    for graph in GRAPHS:
+        plain, panel = read(graph, "gcn"), read(graph, "auto")
+        if plain is None or panel is None:
+            continue
+        members = [name for name in panel["runs"][0]["scores"] if name not in OTHERS]
+        single, mixed = tested(panel, members), tested(panel, ["mixture"])
+        before = tested(plain, ["mixture"])
+        gain = statistics.fmean(mixed) - statistics.fmean(single)
+        gains.append((gain, statistics.fmean(mixed) - statistics.fmean(before)))
+        row = [graph, str(len(mixed)), spread(tested(plain, ["strong"])), spread(before), spread(single), spread(mixed)]
+        table.append("| " + " | ".join([*row, f"{gain:+.2f}", f"{panel['seconds'] / len(mixed):.0f}"]) + " |")
+    if gains:
+        over_member, over_before = (statistics.fmean(column) for column in zip(*gains, strict=True))
+        table += [
+            "",
+            f"Mean gain over the member that validation chooses {over_member:+.2f} (worst "
+            f"{min(gains)[0]:+.2f}), over the mixture with a GCN {over_before:+.2f}.",
+        ]
+    return table
+
+
+if __name__ == "__main__":
+    main()
