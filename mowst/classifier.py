@@ -16,6 +16,7 @@ from mowst.data.given import Scale, as_mask, asked, class_names_of, taken
 from mowst.data.labels import labels
 from mowst.data.splits import shipped_masks
 from mowst.errors import InputError, some, unknown
+from mowst.evaluation import Metric
 from mowst.experiment import (
     Bench,
     Config,
@@ -30,6 +31,7 @@ from mowst.experiment import (
 )
 from mowst.inference import Kept, Nodes, predict
 from mowst.models import ROLES, Mowst
+from mowst.system import check_type_of
 
 
 class MowstClassifier:
@@ -92,6 +94,7 @@ class MowstClassifier:
         graph = taken(data)
         graph.train_mask, graph.val_mask, graph.test_mask = shipped_masks(graph, self.seed)
         if (metric := data.get("metric")) is not None:
+            check_type_of("metric", metric, str | Metric)
             graph.metric = metric
         check(graph)
         advise(self.config, graph)

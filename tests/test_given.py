@@ -63,6 +63,7 @@ HOLDERS = {
     "int32": lambda y: torch.tensor(y, dtype=torch.int32),
     "uint8": lambda y: torch.tensor(y, dtype=torch.uint8),
     "float": lambda y: torch.tensor(y).double(),
+    "bfloat16": lambda y: torch.tensor(y).bfloat16(),
     "list": list,
     "pandas": pd.Series,
     "column": lambda y: torch.tensor(y).view(-1, 1),

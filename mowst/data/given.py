@@ -40,16 +40,9 @@ def tensor(given: Any, what: str, form: str, *, sparse: bool = False) -> Tensor:
     """
     if isinstance(given, Tensor):
         found = given.detach() if given.requires_grad else given
-    elif scipy.sparse.issparse(given):
-        rows = given.tocsr()
-        start, column, value = (torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR")
-            found = torch.sparse_csr_tensor(start, column, value, rows.shape)
     else:
         try:
-            array = np.ascontiguousarray(given)
-            found = torch.as_tensor(array if array.flags.writeable else array.copy()).reshape(np.shape(given))
+            found = _csr(given) if scipy.sparse.issparse(given) else _dense(given)
         except (TypeError, ValueError, RuntimeError):
             raise InputError(f"{what}: must be {form}, is {_said(given)}") from None
     if found.is_complex() or found.is_meta:
@@ -57,6 +50,19 @@ def tensor(given: Any, what: str, form: str, *, sparse: bool = False) -> Tensor:
     if found.layout != torch.strided and not sparse:
         raise InputError(f"{what}: must be {form}, is {found.layout}; to_dense makes it so")
     return found
+
+
+def _csr(given: Any) -> Tensor:
+    rows = given.tocsr()
+    start, column, value = (torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR")
+        return torch.sparse_csr_tensor(start, column, value, rows.shape)
+
+
+def _dense(given: Any) -> Tensor:
+    array = np.ascontiguousarray(given)
+    return torch.as_tensor(array if array.flags.writeable else array.copy()).reshape(np.shape(given))
 
 
 def features(given: Any) -> Tensor:

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from mowst.errors import InputError
 
+LARGEST = 2**62
+"""Numbers of this size are names, not counted."""
+
 
 class Labels(NamedTuple):
     """Classes of nodes, and what they are called."""
@@ -46,7 +49,11 @@ def labels(given: Any, classes: int | None = None, what: str = "y") -> Labels:
     """
     if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_meta):
         raise InputError(f"{what}: must be a class for each node, [N], dense; to_dense makes it so")
-    values = given.detach().cpu().numpy() if isinstance(given, Tensor) else _array(given, what)
+    if isinstance(given, Tensor):
+        plain = given.detach().cpu()
+        values = (plain.double() if plain.is_floating_point() else plain).numpy()
+    else:
+        values = _array(given, what)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2 and values.shape[1] > 1:
@@ -86,7 +93,7 @@ def named(values: Sequence[Hashable | None], what: str, names: Sequence[Hashable
     """
     found = {value for value in values if value is not None}
     if names is None:
-        if all(type(value) is int and abs(value) < 2**62 for value in found):
+        if all(type(value) is int and abs(value) < LARGEST for value in found):
             return _numbered(np.array([-1 if value is None else value for value in values]), None, what)
         names = sorted(found, key=lambda value: (type(value).__name__, value))
     number = {name: place for place, name in enumerate(names)}
@@ -127,6 +134,8 @@ def _whole(values: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
                 f"{what}: labels must be whole numbers or text, and node {node} has {values[node]}; a real number is "
                 "something to regress, round it or put it in classes first"
             )
+    if values.size and max(abs(int(values.min())), abs(int(values.max()))) >= LARGEST:
+        raise InputError(f"{what}: labels must be below 2^62, are {values.min()} to {values.max()}")
     return values.astype(np.int64)
 
 
@@ -137,7 +146,7 @@ def _numbered(values: np.ndarray[Any, Any], classes: int | None, what: str) -> L
     if classes is not None and all(-1 <= value < classes for value in found):
         return Labels(y, None)
     lowest = found[0] if found else 0
-    if lowest < -1 and found != list(range(lowest, found[-1] + 1)):
+    if lowest < -1 and found[-1] - lowest + 1 != len(found):
         node = int((y == lowest).nonzero()[0])
         raise InputError(f"{what}: label {lowest} of node {node} is below 0; give -1 where there is no label")
     kept = torch.tensor(found if lowest < -1 else [value for value in found if value >= 0], dtype=torch.long)
