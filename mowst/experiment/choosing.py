@@ -1,9 +1,9 @@
 """`--strong auto`: a panel of experts that differ in what matters, put together by what a graph is.
 
 Nobody can tell from a graph's name which GNN is right for it. So the panel has one of each kind: a plain GCN without
-batch norm (which serves few labels better) and one with it, GraphSAGE, both with skip connections and layer norm (Luo et
-al., 2024, arXiv 2406.08993), boosted trees on averaged features, and the labels around a node. Who is heard is fitted on
-held-out nodes.
+batch norm, which serves few labels better, and one with it; GraphSAGE; both with skip connections and layer norm (Luo
+et al., 2024, arXiv 2406.08993); boosted trees on averaged features; the labels around a node. Who is heard is fitted
+on held-out nodes.
 """
 
 from __future__ import annotations
