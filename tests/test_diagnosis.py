@@ -111,7 +111,8 @@ def test_the_sentence_says_which_model_to_use(mixture, average, word):
     known = {"weak": 60.0, "strong": 80.0, "mixture": mixture, "average": average, "stacked-on-val": 99.0}
     scores = {name: {"val": [value, 0.0]} for name, value in known.items()}
     diagnosis = {"confidence": {"train": 0.9, "val": 0.5}, "bins": [{"nodes": 4500}, {"nodes": 3000}], "routed": 0.25}
-    result = {"scores": scores, "diagnosis": diagnosis, "seeds": [0, 1, 2]}
+    parameters = {"weak": 10, "strong": 20, "mixture": 30}
+    result = {"scores": scores, "diagnosis": diagnosis, "seeds": [0, 1, 2], "parameters": parameters}
     said = " ".join(sentences({**result, "metric": "accuracy"}))
     right = np.arange(2_500) < 25 * mixture
     error = 100 * right.std() / 2_500**0.5

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from mowst import Config, ExpertConfig, InputError, MowstClassifier
+from mowst.evaluation import sentences
 from mowst.experiment import chosen, read_config, run
 from mowst.experiment.choosing import PANEL
 from mowst.experiment.reading import check_file
 from mowst.experiment.reload import ask
 from mowst.models import DISPERSIONS, ROLES, Mowst, Panel, expert, parts_of
+from mowst.reporting import scores_table
 from mowst.training.panels import minimise, nll, pooled
 from tests.graphs import good
 
@@ -94,6 +96,9 @@ def test_a_run_shows_every_member_and_predicts_again_from_its_folder(tmp_path):
     config = Config(dataset="sbm", strong=strong, seeds=1, epochs=30, device="cpu")
     result = run(config, tmp_path)
     assert {"weak", "gcn", "sage", "hop-trees", "neighbours", "mixture"} <= result["scores"].keys()
+    shown = [cell for cell in scores_table(result).columns[0].cells]
+    assert shown[:5] == ["weak expert alone", *(f"{name} alone" for name in ("gcn", "sage", "hop-trees", "neighbours"))]
+    assert "On validation nodes the mixture" in " ".join(sentences(result))
     best = max(result["scores"][name]["val"][0] for name in ("gcn", "sage", "hop-trees", "neighbours"))
     assert result["scores"]["mixture"]["val"][0] > best - 2
     folder = tmp_path / "seed-0"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mowst.evaluation.metrics import hit
 from mowst.evaluation.routing import threshold
-from mowst.models import ROLES, Mixture
+from mowst.models import Mixture
 
 COMPARED = {
     "weak": "the weak expert",
@@ -104,17 +104,18 @@ def sentences(result: dict[str, Any]) -> list[str]:
         f"{elsewhere:.2f} {'where they were held out' if 'held_out' in confidence else 'on validation nodes'}. "
         f"Routing sends {100 * result['diagnosis']['routed']:.0f} % of the validation nodes there."
     )
-    scores = {name: scores["val"][0] for name, scores in result["scores"].items() if name in COMPARED}
-    if not {"weak", "strong"} <= scores.keys():
+    alone = [name for name in result["parameters"] if name != "mixture"]  # by role, or by name on a panel
+    scores = {name: found["val"][0] for name, found in result["scores"].items() if name in (*alone, *COMPARED)}
+    if len(alone) < 2:
         return said
     mixture, best = scores.pop("mixture"), max(scores, key=lambda name: scores[name])
-    if mixture >= scores[best] and best not in ROLES:
+    if mixture >= scores[best] and best not in alone:
         said.append(f"On validation nodes the mixture is the best ({mixture:.2f}).")
     elif mixture > scores[best]:
         said.append(f"On validation nodes the mixture is {mixture - scores[best]:.2f} points above the {best} expert.")
     else:
-        use = f"the {best} expert alone" if best in ROLES else COMPARED[best]
-        hint = ": use that one, it costs less" if best in ROLES else ""
+        use = f"the {best} expert alone" if best in alone else COMPARED[best]
+        hint = ": use that one, it costs less" if best in alone else ""
         said.append(
             f"On validation nodes the mixture ({mixture:.2f}) is not better than {use} ({scores[best]:.2f}){hint}."
         )

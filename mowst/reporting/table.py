@@ -35,8 +35,11 @@ def scores_table(result: dict[str, Any]) -> Table:
     table = Table("", "validation", "test", title=title, title_justify="left", min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, label in ROWS.items():
+    members = [name for name in result["scores"] if name not in ROWS]  # of a panel
+    first, *others = ROWS
+    for name in (first, *members, *others):
         if name in result["scores"]:
+            label = ROWS.get(name, f"{name} alone")
             cells = (result["scores"][name][split] for split in ("val", "test"))
             table.add_row(label, *(percent(*cell, alone=seeds == 1) for cell in cells))
     return table
