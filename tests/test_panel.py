@@ -96,7 +96,7 @@ def test_a_run_shows_every_member_and_predicts_again_from_its_folder(tmp_path):
     config = Config(dataset="sbm", strong=strong, seeds=1, epochs=30, device="cpu")
     result = run(config, tmp_path)
     assert {"weak", "gcn", "sage", "hop-trees", "neighbours", "mixture"} <= result["scores"].keys()
-    shown = [cell for cell in scores_table(result).columns[0].cells]
+    shown = list(scores_table(result).columns[0].cells)
     assert shown[:5] == ["weak expert alone", *(f"{name} alone" for name in ("gcn", "sage", "hop-trees", "neighbours"))]
     assert "On validation nodes the mixture" in " ".join(sentences(result))
     best = max(result["scores"][name]["val"][0] for name in ("gcn", "sage", "hop-trees", "neighbours"))
