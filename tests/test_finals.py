@@ -180,6 +180,7 @@ def test_times_are_written_for_people(seconds, words):
     assert lasting(seconds) == words
 
 
+@pytest.mark.slow
 def test_a_command_that_is_interrupted_in_the_finals_goes_on(tmp_path):
     line = [sys.executable, "-m", "mowst.tune", "--dataset", "tests.graphs:good", "--epochs", "100", "--seeds", "1"]
     line += ["--patience", "100", "--trials", "1", "--study", str(tmp_path / "s.log"), "--retrain", "9"]

@@ -92,7 +92,7 @@ def begun(study: Study, described: dict[str, Any], first: Sequence[dict[str, Any
     return study
 
 
-def settled(study: Study, patience: float = 10) -> dict[str, Any] | None:
+def settled(study: Study, patience: float = 5) -> dict[str, Any] | None:
     """Return the space of a study that exists, once its maker has signed it; none if its maker seems to be dead."""
     end = time.monotonic() + patience
     while "space" not in study.user_attrs and time.monotonic() < end:
