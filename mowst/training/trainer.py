@@ -28,16 +28,7 @@ from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joi
 from mowst.training.batches import Batch, Feed, Needs, Whole
 from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching
-from mowst.training.progress import (
-    Best,
-    Journal,
-    MovingAverage,
-    Progress,
-    State,
-    Trained,
-    set_random_states,
-    snapshot,
-)
+from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
 
 Hook = Callable[[dict[str, Any]], None]
 
@@ -282,9 +273,7 @@ class Trainer:
         with nullcontext() if average is None else average.standing_in():
             out = self._said(batches)
             score = self.score(out, self.val_y)
-        if any(bool(logits.isnan().any()) for logits in out[:2]):
-            raise FloatingPointError("what the model says of validation nodes is no number; a smaller lr may help")
-        if math.isnan(score):
+        if math.isnan(score) or any(bool(logits.isnan().any()) for logits in out[:2]):
             raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
         return score
 
