@@ -67,8 +67,9 @@ def settle_panel(trainer: Trainer, twins: Sequence[Said], y: Tensor) -> Said:
     """Calibrate the trained members of the trainer's panel, fit its weights, and return what the panel of twins says.
 
     1. A member gets the temperature at which it is as sharp as its twin outside the training set.
-    2. The weights are fitted on the held-out nodes, from a start that leans to the member that validates best.
-    3. They stay unless that member alone, or all members alike, validate better by more than a standard error.
+    2. The weights are fitted on the held-out nodes, from a start that gives one half to the member that validates best,
+       and shares the other among all.
+    3. They stay unless that member alone validates better by more than a standard error.
     4. Members that are hardly heard anywhere are not run any more.
 
     Args:
@@ -86,14 +87,14 @@ def settle_panel(trainer: Trainer, twins: Sequence[Said], y: Tensor) -> Said:
     val = [logits[trainer.val] for logits in said]
     scores = [trainer.score(Logits(logits), trainer.val_y) for logits in val]
     best = scores.index(max(scores))
-    lean, alike = [SILENT + (1 - SILENT) * (place == best) for place in places], [1 / len(places)] * len(places)
-    tried = [copy.deepcopy(panel) for _ in range(3)]
-    tried[0].lean(*lean), tried[1].lean(*lean), tried[2].lean(*alike)
+    fitted, single = copy.deepcopy(panel), copy.deepcopy(panel)
+    fitted.lean(*(0.5 * (place == best) + 0.5 / len(places) for place in places))
+    single.lean(*(SILENT + (1 - SILENT) * (place == best) for place in places))
     held = [each.held.cpu() for each in twins]
-    minimise(tried[0], lambda it: nll(it, held, y.cpu()), {"": PULL, "slope": PULL_SLOPE}, len(y))
-    outputs = [Logits(pooled(each, val)) for each in tried]
-    chosen = better_than(trainer.score, trainer.val_y, outputs[0], outputs[1:])
-    panel.load_state_dict(tried[0 if chosen is None else 1 + chosen].state_dict())
+    minimise(fitted, lambda it: nll(it, held, y.cpu()), {"": PULL, "slope": PULL_SLOPE}, len(y))
+    usual, other = (Logits(pooled(each, val)) for each in (fitted, single))
+    chosen = fitted if better_than(trainer.score, trainer.val_y, usual, [other]) is None else single
+    panel.load_state_dict(chosen.state_dict())
     panel.active.copy_((weighed(panel, val) > UNHEARD).any(1))
     return Said(pooled(panel, [each.held for each in twins]), pooled(panel, [each.outside for each in twins]))
 
