@@ -79,7 +79,7 @@ class MowstClassifier:
 
     def set_params(self, **options: Any) -> Self:
         """Change what the classifier was made with; it is then as new."""
-        self.__init__(**self._given | options)  # type: ignore[misc]
+        vars(self).update(vars(type(self)(**self._given | options)))
         return self
 
     def fit(self, data: Data) -> Self:
@@ -151,8 +151,9 @@ class MowstClassifier:
         if data.get("y") is None:
             raise InputError("y: the data has none to compare with")
         plain = self.class_names == list(range(len(self.class_names)))
-        found = labels(data.y, len(self.class_names) if plain or data.get("class_names") is not None else None)
-        names = class_names_of(data) or found.names or list(range(int(found.y.max()) + 1))
+        given = class_names_of(data)
+        found = labels(data.y, len(self.class_names) if plain or given is not None else None, names=given)
+        names = found.names or given or list(range(int(found.y.max()) + 1))
         place = {name: column for column, name in enumerate(self.class_names)}
         columns = torch.tensor([*(place.get(name, -1) for name in names), -1])
         return columns[found.y]

@@ -348,6 +348,25 @@ def test_scores_go_by_the_names_of_classes_whatever_their_numbers():
     assert classifier.score(text) == classifier.score(data) > 0.5
 
 
+def test_text_is_numbered_by_the_class_names_that_stand_beside_it():
+    data = good()
+    text = changed(y=["abc"[c] for c in data.y], class_names=["c", "a", "b"])
+    assert taken(text).y.tolist() == [["c", "a", "b"].index("abc"[c]) for c in data.y]
+    classifier = MowstClassifier(epochs=30, device="cpu").fit(text)
+    assert classifier.class_names == ["c", "a", "b"]
+    assert classifier.score(text) > 0.5
+    with pytest.raises(InputError, match="class 'a' is not among class_names"):
+        taken(changed(y=text.y, class_names=["b", "c", "d"]))
+
+
+@pytest.mark.parametrize("number", [np.float32(2), np.int64(2), torch.tensor(2.0)])
+def test_weights_of_networkx_may_be_numbers_of_others(number):
+    G = nx.cycle_graph(12)
+    nx.set_node_attributes(G, {node: {"kind": node % 2, "f": node} for node in G})
+    nx.set_edge_attributes(G, number, "weight")
+    assert from_networkx(G, "kind", ["f"]).edge_weight.tolist() == [2.0] * 24
+
+
 def test_features_that_are_learned_are_taken_without_their_gradient():
     G = nx.cycle_graph(12)
     for node in G:

@@ -192,7 +192,7 @@ def taken(data: Data, what: str = "data") -> Data:
     if known is not None and (isinstance(known, bool) or not isinstance(known, int) or known < 1):
         raise InputError(f"num_classes: must be a whole number from 1, is {known!r}")
     classes = known if known is not None else None if names is None else len(names)
-    found = labels(data.y, classes)
+    found = labels(data.y, classes, names=names)
     graph.y, graph.num_nodes = found.y.clone(), len(found.y) if graph.x is None else len(graph.x)
     graph.num_classes = classes or (int(graph.y.max()) + 1 if graph.y.numel() else 0)
     if (called := found.names or names) is not None:
@@ -267,7 +267,8 @@ class Scale(NamedTuple):
     def standardized(self, x: Tensor) -> Tensor:
         """Return features [N, F] of this or another graph, dense, on the scale of this one."""
         plain = x if x.layout == torch.strided else x.to_dense()
-        return ((plain.double() - self.mean) / self.deviation).to(x.dtype)
+        mean, deviation = self.mean.to(x.device), self.deviation.to(x.device)
+        return ((plain.double() - mean) / deviation).to(x.dtype)
 
 
 def unread(data: Data) -> list[str]:

@@ -30,28 +30,24 @@ class Labels(NamedTuple):
     names: list[Hashable] | None
     """What class 0, 1, ... is in the data; none where the numbers are its own."""
 
-    @property
-    def unlabelled(self) -> int:
-        """How many nodes have none."""
-        return int((self.y < 0).sum())
 
-
-def labels(given: Any, classes: int | None = None, what: str = "y") -> Labels:
+def labels(given: Any, classes: int | None = None, what: str = "y", names: Sequence[Hashable] | None = None) -> Labels:
     """Return the labels of all nodes.
 
     Args:
         given: a tensor, an array, a column of pandas or a list, [N] or [N, 1], or one-hot rows [N, C].
         classes: their number, where it is known: then numbers below it stay as they are, whatever is missing.
         what: the field, for messages.
+        names: of the classes in their order, by which text is numbered; by default all that occur, in theirs.
 
     Raises:
-        InputError: they are no classes; it says why.
+        InputError: they are no classes, or one has none of the names; it says why.
     """
     if isinstance(given, Tensor) and (given.layout != torch.strided or given.is_meta):
         raise InputError(f"{what}: must be a class for each node, [N], dense; to_dense makes it so")
     if isinstance(given, Tensor):
-        plain = given.detach().cpu()
-        values = (plain.double() if plain.is_floating_point() else plain).numpy()
+        here = given.detach().cpu()
+        values = (here.double() if here.is_floating_point() else here).numpy()
     else:
         values = _array(given, what)
     if values.ndim == 2 and values.shape[1] == 1:
@@ -61,7 +57,10 @@ def labels(given: Any, classes: int | None = None, what: str = "y") -> Labels:
     if values.ndim != 1:
         raise InputError(f"{what}: must be a class for each node, [N], is {list(np.shape(values))}")
     if values.dtype.kind not in "iufb":
-        return named([scalar(value, f"{what} of node {node}") for node, value in enumerate(values.tolist())], what)
+        plain = [scalar(value, f"{what} of node {node}") for node, value in enumerate(values.tolist())]
+        if odd := [value for value in plain if names is not None and value is not None and value not in names]:
+            raise InputError(f"{what}: class {odd[0]!r} is not among class_names")
+        return named(plain, what, names)
     found = _numbered(_whole(values, what), classes, what)
     return found._replace(y=found.y.to(given.device)) if isinstance(given, Tensor) else found
 
@@ -86,10 +85,10 @@ def scalar(value: Any, what: str) -> Hashable | None:
 
 
 def named(values: Sequence[Hashable | None], what: str, names: Sequence[Hashable] | None = None) -> Labels:
-    """Number plain labels by name: by the names that are given, else in their order.
+    """Number plain labels by name: by the names that are given (-1 for others), else in their order.
 
     Raises:
-        InputError: there are too many classes to be classes, or a label is not among the names.
+        InputError: there are too many classes to be classes.
     """
     found = {value for value in values if value is not None}
     if names is None:

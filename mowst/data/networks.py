@@ -107,6 +107,7 @@ def _edges(G: nx.Graph, nodes: list[Hashable], weight: str | None) -> tuple[Tens
     edge_weight = None
     if weight is not None and any(weight in held for *_, held in G.edges(data=True)):
         held = [value for *_, value in G.edges(data=weight, default=1.0)]
+        held = [value.item() if isinstance(value, Tensor | np.generic) else value for value in held]
         if odd := [value for value in held if isinstance(value, bool) or not isinstance(value, int | float)]:
             raise InputError(
                 f"weight: attribute {weight!r} of an edge is {odd[0]!r}, not a number; weight=None leaves it"

@@ -47,8 +47,9 @@ def shipped_masks(data: Data, seed: int) -> Masks:
     if given["train_mask"] is None:
         raise InputError("split: the data has no train_mask; use a random or per-class split")
     nodes = len(data.y)
-    nothing = torch.zeros(nodes, dtype=torch.bool)
-    train, val, test = (nothing if held is None else as_mask(held, name, nodes, seed) for name, held in given.items())
+    nothing, place = torch.zeros(nodes, dtype=torch.bool), data.y.device
+    found = (nothing if held is None else as_mask(held, name, nodes, seed) for name, held in given.items())
+    train, val, test = (mask.to(place) for mask in found)
     if given["val_mask"] is None:
         drawn = _shuffled(train, seed)
         val = index_to_mask(drawn[: round(len(drawn) / 5)], size=nodes)

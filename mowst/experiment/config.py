@@ -99,7 +99,9 @@ class ExpertConfig(Checked):
                 f"each: must say it of all {len(kinds)} of {self.kind}, in their order; has {len(self.each)}"
             )
         for differs in self.each:
-            if wrong := sorted(set(differs) - {entry.name for entry in fields(self)} | {"kind", "each"} & set(differs)):
+            if wrong := sorted(
+                set(differs) - {entry.name for entry in fields(self)} | {"kind", "each"} & set(differs), key=str
+            ):
                 raise unknown("each", wrong[0], [entry.name for entry in fields(self)][1:-1])
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -55,7 +56,8 @@ class Opened:
     def __init__(self, config: Config, plan: Plan | None = None):
         self.fabric = fabric_of(config)
         self.graph = open_graph(config.dataset, config.data_root, split=config.split)
-        self.config = config = chosen(config, self.graph.of_seed(config.first_seed))
+        self._split = cache(self.graph.of_seed)
+        self.config = config = chosen(config, self._split(config.first_seed))
         self.plan = plan or planned(config)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
@@ -64,7 +66,7 @@ class Opened:
     def seed(self, seed: int) -> OneSeed:
         """Return what a seed trains on: everything but masks and teacher is shared with the other seeds."""
         if seed not in self._seeds:
-            data = self.graph.of_seed(seed)
+            data = self._split(seed)
             if self._prepared is None:
                 advise(self.config, data)
                 self._prepared = prepare(data, self.config, self.fabric.device)

@@ -23,7 +23,7 @@ no · 2147483647 · 2147483648 · -9223372036854775808 · 1e-3 · 1e3 · 1e308 �
 !!python/object/apply:os.getpid [] · !!binary aGVsbG8= · !!set {a, b} · &a [*a] · *a · {<<: {a: 1}} · ? · os:system
 subprocess:getoutput · torch.nn:Linear · torch:Tensor · mowst:load · a.b:c · : · a: · :a · torch_geometric.nn:GCNConv
 torch_geometric.nn.models:GCN · torch.optim:SGD · no.such.module:Name · a b · . · .. · / · ./nothing · /dev/null
-good.yaml · /root/x · a/b/c · ~/x · %s · {}{} · \\ · " · ' · GCN · gnc · gcn · mlp · mlp+gat · adam · strong · weak
+good.yaml · /nowhere/x · a/b/c · ~/x · %s · {}{} · \\ · " · ' · GCN · gnc · gcn · mlp · mlp+gat · adam · strong · weak
 none · None · cpu · cuda:7 · mps · tpu · [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]
 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa · \u202eabc
 a\x00b · \ud800 · \u2028 · - - - 1 · | · > x · nkd+ · kd( · nkd(weight=-1) · nkd(weight=nan) · gld(k=0)
