@@ -98,11 +98,10 @@ class ExpertConfig(Checked):
             raise InputError(
                 f"each: must say it of all {len(kinds)} of {self.kind}, in their order; has {len(self.each)}"
             )
-        for differs in self.each:
-            if wrong := sorted(
-                set(differs) - {entry.name for entry in fields(self)} | {"kind", "each"} & set(differs), key=str
-            ):
-                raise unknown("each", wrong[0], [entry.name for entry in fields(self)][1:-1])
+        may_differ = [entry.name for entry in fields(self) if entry.name not in {"kind", "each"}]
+        for name in (name for differs in self.each for name in differs):
+            if name not in may_differ:
+                raise unknown("each", name, may_differ)
 
     @property
     def members(self) -> dict[str, ExpertConfig]:
