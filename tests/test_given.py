@@ -50,7 +50,7 @@ def test_one_is_one_whatever_holds_it(value):
 
 
 @pytest.mark.parametrize(
-    "value", [0.5, float("inf"), [1, 1], [0, 0], [0.5, 0.5], {}, object(), ["a", "b"], 1j], ids=repr
+    "value", [0.5, float("inf"), [1, 1], [0, 0], [0.5, 0.5], {}, ..., ["a", "b"], 1j], ids=repr
 )
 def test_what_is_no_class_is_refused_with_its_place(value):
     with pytest.raises(InputError, match="label of node 3"):
@@ -140,7 +140,7 @@ def test_every_holder_of_the_same_features_gives_the_same_ones():
 
 
 @pytest.mark.parametrize(
-    "x", [None, "x", [["a"]], torch.rand(6), torch.rand(6, 0), torch.rand(6, 2) + 1j, [[1], [1, 2]], object()], ids=repr
+    "x", [None, "x", [["a"]], torch.rand(6), torch.rand(6, 0), torch.rand(6, 2) + 1j, [[1], [1, 2]], ...], ids=repr
 )
 def test_what_are_no_features_is_refused(x):
     with pytest.raises(InputError, match="x: "):
