@@ -12,6 +12,7 @@ from mowst.names import trust
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would ours
 trust("tests")  # cards and run folders of tests name graphs and parts of tests
 torch.set_num_threads(1)  # the graphs are tiny: threads would only wait for one another
+torch.manual_seed(0)  # parameters that are drawn are the same in every process of the suite
 
 
 @pytest.fixture
