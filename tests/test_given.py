@@ -49,9 +49,7 @@ def test_one_is_one_whatever_holds_it(value):
     assert scalar(value, "label") == 1
 
 
-@pytest.mark.parametrize(
-    "value", [0.5, float("inf"), [1, 1], [0, 0], [0.5, 0.5], {}, ..., ["a", "b"], 1j], ids=repr
-)
+@pytest.mark.parametrize("value", [0.5, float("inf"), [1, 1], [0, 0], [0.5, 0.5], {}, ..., ["a", "b"], 1j], ids=repr)
 def test_what_is_no_class_is_refused_with_its_place(value):
     with pytest.raises(InputError, match="label of node 3"):
         scalar(value, "label of node 3")

@@ -14,7 +14,8 @@ from mowst.experiment.reading import check_file
 from mowst.experiment.reload import ask
 from mowst.models import DISPERSIONS, ROLES, Mowst, Panel, expert, parts_of
 from mowst.reporting import scores_table
-from mowst.training.panels import minimise, nll, pooled
+from mowst.training import panels
+from mowst.training.panels import minimise, select, settle_panel, shortlist
 from tests.graphs import good
 
 LAYERS = {"hidden_channels": 8, "num_layers": 2, "norm": "batch_norm", "dropout": 0.5}
@@ -29,6 +30,15 @@ def panel():
 def logits(count: int = 40, spread: float = 2.0) -> list[torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
     return [spread * torch.randn(count, 3, generator=draw) for _ in range(3)]
+
+
+def pooled(panel, said):
+    with torch.no_grad():
+        return panel.pool(said, range(3))
+
+
+def nll(panel, said, y):
+    return torch.nn.functional.nll_loss(panel.pool(said, range(3)), y, reduction="sum")
 
 
 def test_the_pool_is_its_formula(panel):
@@ -83,6 +93,76 @@ def test_a_stronger_pull_keeps_slopes_nearer_to_their_start(panel):
         minimise(fitted, lambda it: nll(it, said, y), {"": 1.0, "slope": pull}, 60)
         length.append(float(fitted.slope.norm()))
     assert length[1] < length[0] / 5
+
+
+def picked_by_hand(said, y, rounds):
+    """Ensemble selection as its paper has it, with nothing shared between rounds, in float64."""
+    names, bag, found = list(said), [], []
+    for _ in range(rounds):
+        tried = {}
+        for name in names:
+            mean = torch.stack([said[each].double().log_softmax(-1) for each in [*bag, name]]).mean(0)
+            tried[name] = float(-mean.log_softmax(-1)[torch.arange(len(y)), y].mean())
+        bag.append(min(names, key=tried.__getitem__))
+        found.append((tried[bag[-1]], list(bag)))
+    best = min(found, key=lambda each: each[0])[1]
+    return {name: best.count(name) / len(best) for name in names}
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("rounds", [1, 2, 7, 20])
+def test_selection_takes_in_each_round_the_expert_that_makes_the_labels_likeliest(seed, rounds):
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.randint(4, (50,), generator=draw)
+    sharp = torch.nn.functional.one_hot(y, 4)
+    said = {name: k * sharp + 2 * torch.randn(50, 4, generator=draw) for k, name in enumerate("abcd")}
+    assert select(said, y, rounds) == pytest.approx(picked_by_hand(said, y, rounds))
+
+
+def test_selection_leaves_out_who_only_harms_and_is_no_worse_than_the_likeliest_alone():
+    draw = torch.Generator().manual_seed(5)
+    y = torch.randint(3, (400,), generator=draw)
+    good = 3.0 * torch.nn.functional.one_hot(y, 3) + torch.randn(400, 3, generator=draw)
+    said = {"wrong": -good, "good": good}
+    assert select(said, y) == {"wrong": 0.0, "good": 1.0}
+    told = {"flat": torch.zeros(400, 3), "other": good + 2 * torch.randn(400, 3, generator=draw), "good": good}
+    weights = select(told, y)
+    pool = sum(weight * told[name].log_softmax(-1) for name, weight in weights.items())
+    assert float(torch.nn.functional.cross_entropy(pool, y)) <= float(torch.nn.functional.cross_entropy(good, y)) + 1e-6
+
+
+def test_a_panel_starts_at_the_weights_that_were_selected_and_runs_no_member_without(panel, monkeypatch):
+    said, y = dict(zip("abc", logits(), strict=True)), torch.zeros(40, dtype=torch.long)
+    fit = panels.minimise
+    monkeypatch.setattr(panels, "minimise", lambda *given: None)
+    pool = settle_panel(panel, said, {"a": 0.5, "b": 0.0, "c": 0.25}, y)
+    assert panel.active.tolist() == [True, False, True]
+    logs = torch.stack([said[name].log_softmax(-1) for name in "ac"])
+    torch.testing.assert_close(pool, (2 * logs[0] + logs[1]).div(3).log_softmax(-1), atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(panels, "minimise", fit)
+    fitted = settle_panel(panel, {name: said[name] for name in "ac"}, {"a": 0.5, "c": 0.25}, y)
+    assert float(torch.nn.functional.nll_loss(fitted, y)) < float(torch.nn.functional.nll_loss(pool, y))
+
+
+def test_only_members_that_validation_nodes_speak_for_have_a_twin(monkeypatch):
+    config = Config(dataset="sbm", strong=ExpertConfig(kind="gcn+sage+neighbours"), seeds=1, epochs=10, device="cpu")
+    phases = []
+    run(config, hook=lambda line: phases.append(line["phase"]))
+    twins = {phase for phase in phases if phase.startswith("rehearse")}
+    seen = []
+
+    def nobody(trainer):
+        parts = shortlist(trainer)
+        seen.append(parts)
+        trainer.model.strong.active.copy_(torch.tensor([True, False, False]))
+        return ("weak", "strong.members.0")
+
+    monkeypatch.setattr("mowst.training.regimes.shortlist", nobody)
+    phases.clear()
+    result = run(config, hook=lambda line: phases.append(line["phase"]))
+    assert twins == {f"rehearse {part}" for part in seen[0]}
+    assert {phase for phase in phases if phase.startswith("rehearse")} == {"rehearse weak", "rehearse strong.members.0"}
+    assert result["scores"]["mixture"]["test"][0] > 50
 
 
 def test_it_is_trained_part_by_part(panel):

@@ -37,6 +37,8 @@ class Asks:
     """It looks at the logits of the strong expert, too."""
     scale: bool = False
     """It answers with a scale: the pool is logarithmic."""
+    stiff: tuple[str, ...] = ()
+    """Parameters by name that few nodes say little of, such as slopes: a fit holds them ten times as strongly."""
 
 
 @runtime_checkable
@@ -48,9 +50,7 @@ class Asking(Protocol):
 
 @runtime_checkable
 class Weighable(Protocol):
-    """A gate that can be told to weigh the experts alike everywhere, and knows weights that are worth a try."""
-
-    plain: tuple[tuple[float, float], ...]
+    """A gate that can be told to weigh the experts alike everywhere."""
 
     def weigh(self, *weights: float) -> None:
         """Give the weak and the strong expert these weights everywhere."""
@@ -253,10 +253,8 @@ class FusedGate(DispersionGate):
         start: the two weights before anything is learned; they lean to the strong expert.
     """
 
-    asks = Asks(strong=True, scale=True)
+    asks = Asks(strong=True, scale=True, stiff=("linear.weight",))
     steepness = 10.0
-    plain = ((0.001, 1.0), (1.0, 0.001), (1.0, 1.0))
-    """Weights that are worth a try everywhere: the strong expert, the weak one, the product of independent evidence."""
 
     def __init__(
         self,

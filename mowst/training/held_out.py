@@ -2,7 +2,8 @@
 
 On its training nodes an over-fitted expert is confident and right; on new nodes it is confident and wrong. A gate
 learned there trusts it too much, and the mixture falls behind its parts. So the gate is fitted on held-out training
-nodes (the principle of stacking: Wolpert, 1992, doi 10.1016/S0893-6080(05)80023-1).
+nodes (the principle of stacking: Wolpert, 1992, doi 10.1016/S0893-6080(05)80023-1), and on validation nodes, which are
+the only others that have a label.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.errors import InputError
-from mowst.evaluation import better_than, like, sharpness, temperature
-from mowst.kernels import dense, rows_of
-from mowst.models import ROLES, Known, Mixture, Mowst, Output, Weighable, asks_of, hard, parts_of, weigh
+from mowst.evaluation import better_than, like, routable, sharpness, temperature
+from mowst.kernels import dense
+from mowst.models import ROLES, SILENT, Known, Mixture, Mowst, Panel, Weighable, asks_of, hard, weigh
 from mowst.training import objectives
 from mowst.training.batches import Batch, signals_on
 from mowst.training.objectives import Loss
-from mowst.training.panels import Said, minimise, settle_panel
+from mowst.training.panels import minimise, panels_of, select, settle_panel
 from mowst.training.phases import Term
-from mowst.training.progress import snapshot
 from mowst.training.schedule import Schedule
 from mowst.training.trainer import Trainer
 
@@ -35,6 +35,9 @@ PULL = 1.0
 """Strength of the pull towards a gate's start: so many nats for a parameter that is off by one."""
 ROUTER_PULL = 0.1
 """The same for a router, which has one slope for each dispersion and needs large ones."""
+
+STIFF = 10.0
+"""How many times as strongly a gate's slopes are pulled (`mowst.models.Asks`)."""
 
 Folds = list[tuple[Tensor, Tensor]]
 
@@ -48,6 +51,17 @@ class Twins(NamedTuple):
     """[n, C] calibrated logits there, by expert."""
     sharpness: dict[str, float]
     """Their mean negentropy at nodes outside the training set once calibrated, in [0, 1], by expert."""
+
+
+class Seen(NamedTuple):
+    """What calibrated experts, or their twins, say of nodes whose labels they were not fitted on."""
+
+    nodes: Tensor
+    """[n] ids: held-out training nodes, then validation nodes."""
+    y: Tensor
+    """[n] their labels."""
+    logits: dict[str, Tensor]
+    """[n, C] by expert."""
 
 
 def divide(nodes: Tensor, y: Tensor, folds: int, seed: int = 0) -> Folds:
@@ -90,16 +104,19 @@ def fit_expert(
 
 
 def rehearse(
-    trainer: Trainer, schedule: Schedule, folds: Folds, lengths: Mapping[str, int], extra: Sequence[Term] = ()
+    trainer: Trainer,
+    schedule: Schedule,
+    folds: Folds,
+    lengths: Mapping[str, int],
+    extra: Sequence[Term] = (),
+    parts: Sequence[str] = ROLES,
 ) -> Twins:
     """Train a twin of each expert without each of the folds held out, and calibrate it there.
 
     It is trained for as many epochs as the expert's best weights were (`lengths`), without validation. With extra
-    terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either. A panel has a
-    twin of each member, and is fitted on what they say.
+    terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either.
     """
     labels, outside = trainer.whole.y, ~trainer.whole.train_mask
-    parts = parts_of(trainer.model, ROLES)
     said_held: dict[str, list[Tensor]] = {part: [] for part in parts}
     said_outside: dict[str, list[Tensor]] = {part: [] for part in parts}
     for kept, held in folds:
@@ -114,94 +131,92 @@ def rehearse(
             said_held[part].append(said[held])
             said_outside[part].append(said[outside])
     nodes = torch.cat([held for _, held in folds])
-    whole = {part: Said(torch.cat(said_held[part]), torch.cat(said_outside[part])) for part in parts}
-    for role in set(ROLES) - set(parts):
-        members = [whole[part] for part in parts if part.startswith(f"{role}.")]
-        whole[role] = settle_panel(trainer.sub(role), members, labels[nodes])
-    sharp = {role: sharpness(whole[role].outside) for role in ROLES}
-    return Twins(nodes, {role: whole[role].held for role in ROLES}, sharp)
+    sharp = {part: sharpness(torch.cat(said_outside[part])) for part in parts}
+    return Twins(nodes, {part: torch.cat(said_held[part]) for part in parts}, sharp)
 
 
 @torch.no_grad()
-def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> None:
-    """Give each expert of the mixture the temperature at which it is as sharp as its twins outside the training set."""
-    model.temperature.fill_(1.0)
-    out = trainer.output()
-    for place, part in enumerate(ROLES):
-        logits = out.of(part).values[~trainer.whole.train_mask]
-        model.temperature[place] = like(logits, twins.sharpness[part])
+def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> dict[str, Tensor]:
+    """Give each expert the temperature at which it is as sharp as its twins outside the training set.
 
-
-def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> None:
-    """Calibrate the trained experts of the trainer's mixture, then fit its gate and router on the twins.
-
-    The fit stays unless another one of the gate's `settings` validates better by more than chance (`better_than`); of
-    those the best is taken. Likewise nodes are routed by the router unless one expert alone is better. What validates
-    better is for the trainer's score to say.
+    Returns: its calibrated logits of all nodes, [N, C], by part.
     """
-    calibrate(model, trainer, twins)
+    model.temperature.fill_(1.0)
+    said = {}
+    for part, goal in twins.sharpness.items():
+        logits, (role, _, place) = trainer.sub(part).output().of("").values, part.partition(".members.")
+        cooled = like(logits[~trainer.whole.train_mask], goal)
+        expert = model.of(role)
+        if isinstance(expert, Panel):
+            expert.temperature[int(place)] = cooled
+        else:
+            model.temperature[ROLES.index(role)] = cooled
+        said[part] = logits.to(torch.promote_types(logits.dtype, torch.float32)) / cooled
+    return said
+
+
+def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> Twins:
+    """Calibrate the trained experts of the trainer's mixture, then fit its panels, its gate and its router.
+
+    They are fitted on what the twins say of the held-out training nodes, and the experts of the validation nodes: an
+    expert has seen the labels of neither. `select` weighs all experts there, which is where panels and gate start.
+    Nodes are routed by the router unless one expert alone validates better by more than chance (`better_than`).
+
+    Returns: the same of the twins, with what panels of them say.
+    """
+    said = calibrate(model, trainer, twins)
+    seen = Seen(
+        torch.cat([twins.nodes, trainer.val]),
+        torch.cat([trainer.whole.y[twins.nodes], trainer.val_y]),
+        {part: torch.cat([twins.logits[part], said[part][trainer.val]]) for part in said},
+    )
+    weights = select(seen.logits, seen.y)
+    for role, panel, members in panels_of(model, list(said)):
+        seen.logits[role] = settle_panel(panel, {part: seen.logits[part] for part in members}, weights, seen.y)
+        weights[role] = sum(weights[part] for part in members)
+    if isinstance(model.gate, Weighable):
+        model.gate.weigh(*(max(weights[role], SILENT) for role in ROLES))
+    fit_gate(model.gate, seen, trainer.whole, objective)
     if model.router is not None:
-        fit_gate(model.router, twins, trainer.whole, objectives.joint, ROUTER_PULL)
-    states, tried = settings(model.gate), copy.deepcopy(model.gate)
-    fit_gate(model.gate, twins, trainer.whole, objective)
-    out, x = trainer.output().rows(trainer.val), rows_of(trainer.whole.x, trainer.val)
-
-    def behind(gate: nn.Module) -> Mixture:
-        with torch.no_grad():
-            weak, strong = (out.of(role).values for role in ROLES)
-            return Mixture(weak, strong, *weigh(gate.eval(), asks_of(gate), weak, x, strong))
-
-    def better(usual: Output, others: Sequence[Output]) -> int | None:
-        return better_than(trainer.score, trainer.val_y, usual, others)
-
-    others = []
-    for state in states:
-        tried.load_state_dict(state)
-        others.append(behind(tried))
-    if (place := better(out, others)) is not None:
-        model.gate.load_state_dict(states[place])
-    if model.router is not None:
-        routed = behind(model.router)
+        fit_gate(model.router, seen, trainer.whole, objectives.joint, ROUTER_PULL)
+        out = trainer.output()
+        assert isinstance(out, Mixture)
+        routed = routable(model, out, trainer.whole.x).rows(trainer.val)
         for_one = (math.inf, 0.0)  # as a threshold: no node to the weak expert, all of them
-        place = better(hard(routed), [hard(routed, threshold) for threshold in for_one])
+        others = [hard(routed, threshold) for threshold in for_one]
+        place = better_than(trainer.score, trainer.val_y, hard(routed), others)
         model.threshold.fill_(0.5 if place is None else for_one[place])
     trainer.consider()
+    return twins._replace(logits={role: seen.logits[role][: len(twins.nodes)] for role in ROLES})
 
 
-def settings(gate: nn.Module) -> list[dict[str, Tensor]]:
-    """Return the states of a gate that are worth a try: as it is, and what it calls `plain`, if it can `weigh`."""
-    tried: Any = copy.deepcopy(gate)
-    states = [snapshot(tried)]
-    for weights in tried.plain if isinstance(tried, Weighable) else ():
-        tried.weigh(*weights)
-        states.append(snapshot(tried))
-    return states
-
-
-def mixed(gate: nn.Module, twins: Twins, x: Tensor) -> Mixture:
-    """Put a gate between the twins, at the held-out nodes [n]; x: their features [n, F]."""
-    weak, strong = (twins.logits[part] for part in ROLES)
+def mixed(gate: nn.Module, seen: Twins | Seen, x: Tensor) -> Mixture:
+    """Put a gate between what experts say of some nodes [n]; x: their features [n, F]."""
+    weak, strong = (seen.logits[part] for part in ROLES)
     return Mixture(weak, strong, *weigh(gate, asks_of(gate), weak, x, strong))
 
 
-def held_batch(whole: Batch, nodes: Tensor) -> Batch:
-    """Return held-out nodes [n] alone, on the CPU: what a gate is fitted on."""
+def held_batch(whole: Batch, nodes: Tensor, y: Tensor | None = None) -> Batch:
+    """Return some nodes [n] alone, on the CPU, with labels [n] if they are given: what a gate is fitted on."""
     alone = whole.alone(nodes)
     data: Data = alone.data.to("cpu")
     data.x = dense(alone.x).cpu()
+    data.y = data.y if y is None else y.cpu()
     teacher = None if alone.teacher is None else signals_on(alone.teacher, data.y.device)
     return replace(alone, data=data, nodes=nodes.cpu(), known=Known(), teacher=teacher)
 
 
-def fit_gate(gate: nn.Module, twins: Twins, whole: Batch, objective: Loss, pull: float = PULL) -> None:
-    """Fit a gate on what the twins say of the held-out nodes, by L-BFGS on the CPU.
+def fit_gate(gate: nn.Module, seen: Seen, whole: Batch, objective: Loss, pull: float = PULL) -> None:
+    """Fit a gate on what experts say of nodes whose labels they have not seen, by L-BFGS on the CPU.
 
-    Minimises the sum of the objective + pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with.
+    Minimises the sum of the objective + Σ pull · |θ - θ₀|², with θ₀ the parameters that the gate comes with; what it
+    calls `stiff` is pulled `STIFF` times as strongly.
     """
-    batch = held_batch(whole, twins.nodes)
-    seen = twins._replace(logits={part: said.cpu() for part, said in twins.logits.items()})
+    batch = held_batch(whole, seen.nodes, seen.y)
+    seen = seen._replace(logits={part: said.cpu() for part, said in seen.logits.items()})
+    pulls = {"": pull} | dict.fromkeys(asks_of(gate).stiff, STIFF * pull)
 
     def loss(fitted: nn.Module) -> Tensor:
         return objective(mixed(fitted, seen, batch.x), batch).sum()
 
-    minimise(gate, loss, {"": pull}, len(twins.nodes))
+    minimise(gate, loss, pulls, len(seen.nodes))

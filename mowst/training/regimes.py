@@ -21,6 +21,7 @@ from mowst.names import Names, callable_only
 from mowst.training import objectives
 from mowst.training.held_out import Twins, divide, fit_expert, rehearse, settle
 from mowst.training.objectives import Loss, Objective
+from mowst.training.panels import shortlist
 from mowst.training.phases import Term
 from mowst.training.progress import snapshot
 from mowst.training.schedule import Schedule
@@ -135,28 +136,27 @@ def train_by_turns(trainer: Trainer, schedule: Schedule, objective: Loss, extra:
 
 
 def train_held_out(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> Outcome:
-    """Both experts alone, then the gate, fitted on training nodes that neither expert has seen the labels of.
+    """Both experts alone, then the gate, fitted on nodes that neither expert has seen the labels of.
 
-    1. Both experts are trained alone on all training nodes; with extra terms, the strong one may teach the weak.
+    1. Both experts are trained alone on all training nodes; with extra terms, the strong one may teach the weak. Of a
+       panel each member is, and those are kept that validation nodes speak for.
     2. The training nodes are divided into folds. A twin of each expert, from fresh weights, is trained without one fold
        for as many epochs as served the expert best, and calibrated there; with `rehearsals` above one, for so many
        folds (all of them: cross-fitting). The experts are calibrated by their twins.
-    3. The gate is fitted on what the twins say of the held-out nodes, from a start that leans to the strong expert,
-       and so is the router, the gate of routed inference.
-    4. The fitted gate is kept unless the validation score is better at its start, or at weights that it calls plain, by
-       more than a standard error; nodes are routed by the router unless one expert alone is better by as much.
+    3. The gate is fitted on what the twins say of the held-out nodes and the experts of the validation nodes, and so
+       are a panel's weights, and the router, the gate of routed inference.
+    4. Nodes are routed by the router unless one expert alone validates better by more than a standard error.
 
-    Whatever `schedule.pretrain` says, each expert is trained 1 + `rehearsals` times; the strong one goes first, so that
-    whoever watches knows early what to expect.
+    Whatever `schedule.pretrain` says, each expert that is kept is trained 1 + `rehearsals` times; the strong one goes
+    first, so that whoever watches knows early what to expect.
     """
     model = mixture_of(trainer)
     nodes = trainer.whole.train_mask.nonzero().squeeze(-1)
     folds = divide(nodes, trainer.whole.y, schedule.folds, schedule.seed)[: schedule.rehearsals]
     untouched = copy.deepcopy(extra)  # losses may have parameters, which would remember labels
     lengths = pretrain(trainer, schedule, reversed(parts_of(model, ROLES)), extra)
-    twins = rehearse(trainer, schedule, folds, lengths, untouched)
-    settle(model, trainer, twins, objective)
-    return Outcome(twins)
+    twins = rehearse(trainer, schedule, folds, lengths, untouched, shortlist(trainer))
+    return Outcome(settle(model, trainer, twins, objective))
 
 
 def fine_tune(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> Outcome:
