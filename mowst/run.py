@@ -58,7 +58,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, claim, fabric_of, run
+    from mowst.experiment import Opened, claim, fabric_of, run, settled
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -75,7 +75,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
         threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        opened = Opened(config)
+        plain = settled(config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
+        opened = Opened(plain)
         if opened.graph.count_mismatch:
             console.print(f"note: {opened.graph.count_mismatch}")
         for seed in config.all_seeds if config.teacher is not None else ():
@@ -87,7 +88,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
                 out, done = claimed.place, claimed.done
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": done}
-                result = run(config, out, hook=display, **options)
+                result = run(plain, out, hook=display, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")) and claimed.place == claimed.folder:
                 hint = "the same command goes on" if parsed.out else f"--out {claimed.folder} goes on"

@@ -105,7 +105,7 @@ def test_what_cannot_begin_leaves_no_folder(tmp_path):
 
 def killed_after_a_seed(tmp_path: Path, *more: str) -> tuple[list[str], subprocess.CompletedProcess]:
     """Start a run of three seeds, interrupt it in the second one, and return its arguments and what it said."""
-    arguments = ["--dataset", "sbm", "--epochs", "60", "--seeds", "3", "--quiet", *more]
+    arguments = ["--dataset", "sbm", "--preset", "fast", "--epochs", "60", "--seeds", "3", "--quiet", *more]
     process = subprocess.Popen(
         [sys.executable, "-m", "mowst.run", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )

@@ -5,17 +5,19 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from mowst import Config, ExpertConfig, InputError, MowstClassifier
 from mowst.evaluation import sentences
-from mowst.experiment import chosen, read_config, run
-from mowst.experiment.choosing import PANEL
+from mowst.experiment import chosen, config_of, parse, parser, read_config, run, search, settled
+from mowst.experiment.choosing import PANEL, PRESETS
 from mowst.experiment.reading import check_file
 from mowst.experiment.reload import ask
 from mowst.models import DISPERSIONS, ROLES, Mowst, Panel, expert, parts_of
 from mowst.reporting import scores_table
 from mowst.training import panels
 from mowst.training.panels import minimise, select, settle_panel, shortlist
+from mowst.tuning import make_space
 from tests.graphs import good
 
 LAYERS = {"hidden_channels": 8, "num_layers": 2, "norm": "batch_norm", "dropout": 0.5}
@@ -213,23 +215,83 @@ def test_a_file_names_no_code_of_others_among_members_either(tmp_path, kind):
     check_file(tmp_path / "c.yaml")
 
 
-def test_auto_becomes_a_plain_configuration_that_repeats_it(tmp_path):
-    config = Config(dataset="tests.graphs:good", strong=ExpertConfig(kind="auto"), seeds=1, epochs=5, device="cpu")
-    first = run(config, tmp_path / "a")
+@pytest.fixture
+def presets(monkeypatch):
+    """The presets as they are outside of the suite."""
+    monkeypatch.setitem(PRESETS, "good", PANEL)
+
+
+def test_by_default_a_preset_becomes_a_plain_configuration_that_repeats_the_run(tmp_path, presets):
+    first = run(Config(dataset="tests.graphs:good", seeds=1, epochs=5, device="cpu"), tmp_path / "a")
     written = read_config(tmp_path / "a" / "seed-0")
     assert written.strong.kind.split("+") == [kind for kind, _ in PANEL]
     assert written.strong.members["gcn"].norm == "none"
+    parsed = parse(parser("run", ""), ["--config", str(tmp_path / "a" / "chosen.yaml")])
+    assert config_of(parsed) == written
     assert run(written)["scores"] == first["scores"]
-    assert MowstClassifier(strong="auto", epochs=2, device="cpu").fit(good()).predict(good()).shape == (60,)
+    assert MowstClassifier(epochs=2, device="cpu").fit(good()).predict(good()).shape == (60,)
 
 
-def test_trees_are_left_out_where_they_would_take_too_long():
-    data, config = good(), Config(strong=ExpertConfig(kind="auto"))
+def test_where_labels_are_few_there_is_no_batch_norm_but_a_penalty_unless_something_else_is_asked_for(presets):
+    data = good()
+    found = chosen(Config(), data)
+    assert found.strong.members["sage"].norm == "none"
+    assert (found.optimizer, found.weight_decay) == ("adam", 5e-3)
+    assert chosen(Config(weight_decay=0.1), data).weight_decay == 0.1
+    assert chosen(Config(optimizer="adam"), data).weight_decay == 5e-4
+    many = Data(x=torch.rand(400, 2), y=torch.arange(400) % 3, train_mask=torch.ones(400, dtype=torch.bool))
+    found = chosen(Config(), many)
+    assert found.strong.members["sage"].norm == "batch_norm"
+    assert (found.optimizer, found.weight_decay) == ("adamw", 5e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{"regime": "joint"}, {"regime": "solo"}, {"kd": "nkd", "teacher": "strong"}, {"preset": "fast"}]
+)
+def test_who_is_trained_together_taught_or_fast_has_one_gcn(options, presets):
+    assert chosen(Config(**options), good()).strong.kind == "gcn"
+
+
+def test_a_study_of_the_default_tunes_a_pair(presets):
+    assert make_space(Config()).config.strong.kind == "gcn"
+
+
+def test_best_keeps_who_adds_to_the_others_and_goes_on_with_the_choice(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "best", (("gcn", {"norm": "none"}), ("sage", {}), ("neighbours", {}), ("gat", {})))
+    config = Config(dataset="sbm", preset="best", seeds=1, epochs=20, device="cpu")
+    said = []
+    found = settled(config, tmp_path, said.append)
+    assert [line.partition(":")[0] for line in said] == ["weak", "gcn", "sage", "neighbours", "gat", "kept"]
+    kept = said[-1].removeprefix("kept: ").split(", ")
+    assert found.strong.kind.split("+") == kept
+    weights = {line.partition(":")[0]: float(line.rpartition(" ")[2]) for line in said[:-1]}
+    assert all(weights[name] > 0 for name in kept if len(kept) > 1)
+    assert settled(config, tmp_path, lambda line: pytest.fail("was searched again")) == found
+    assert chosen(found, good()) == found, "it is plain"
+
+
+def test_the_budget_of_best_decides_where_its_list_ends(monkeypatch):
+    monkeypatch.setitem(PRESETS, "best", (("gcn", {}), ("sage", {}), ("neighbours", {})))
+    said = []
+    found = search(Config(dataset="sbm", preset="best", seeds=1, epochs=5, budget="0.001s", device="cpu"), said.append)
+    assert found.strong.kind == "gcn"
+    assert said[-2:] == ["0.001s are spent: 1 of 3 candidates were tried", "kept: gcn"]
+
+
+@pytest.mark.parametrize("budget", ["", "20", "0m", "-3s", "1d", "20 m", "m", "nan s", "9999999m"])
+def test_what_is_no_budget_is_refused(budget):
+    with pytest.raises(InputError, match="budget: must be a time such as 90s, 20m or 2h"):
+        Config(budget=budget)
+
+
+def test_trees_are_left_out_where_they_would_take_too_long(presets):
+    data, config = good(), Config()
     assert "hop-trees" in chosen(config, data).strong.kind
     data.num_classes = 100_000
     data.x = torch.rand(60, 300)
     assert "hop-trees" not in chosen(config, data).strong.kind
-    assert chosen(Config(), data) == Config()
+    given = Config(strong=ExpertConfig(kind="gcn"))
+    assert chosen(given, data) == given
 
 
 def test_twice_the_same_kind_is_told_apart():

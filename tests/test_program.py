@@ -361,7 +361,7 @@ def test_a_library_function_takes_no_threads(taken):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_terminated_run_keeps_finished_seeds_and_nothing_else(tmp_path, workers):
     out = tmp_path / "out"
-    flags = f"--dataset sbm --epochs 60 --seeds 5 --quiet --workers {workers} --out {out}".split()
+    flags = f"--dataset sbm --preset fast --epochs 60 --seeds 5 --quiet --workers {workers} --out {out}".split()
     process = subprocess.Popen([sys.executable, "-m", "mowst.run", *flags], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (out / "seed-0" / "result.json").exists():
         time.sleep(0.02)

@@ -36,7 +36,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_what_the_contract_names(finished):
-    entries = ["config.yaml", "result.json", "seed-0", "seed-1"]
+    entries = ["chosen.yaml", "config.yaml", "result.json", "seed-0", "seed-1"]
     assert sorted(p.name for p in finished.iterdir()) == [".mowst.json", *entries]
     mark = json.loads((finished / ".mowst.json").read_text())
     assert mark == {"config": (finished / "config.yaml").read_text(), "files": entries}
@@ -396,8 +396,8 @@ def test_the_command_prints_a_table(tmp_path):
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     for words in (
         "weak expert alone",
-        "strong expert alone",
-        "plain average",
+        "gcn alone",
+        "hop-trees alone",
         "mixture",
         "confidence",
         "s of training",
@@ -426,7 +426,9 @@ def test_a_run_that_diverges_costs_no_older_run(tmp_path):
         command([*FAST, "--out", str(out), "--overwrite", "true", "--lr", "1e30"])
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
-    assert {path.name for path in out.iterdir()} == {".mowst.json", "config.yaml", "note.txt", "result.json", "seed-0"}
+    assert {path.name for path in out.iterdir()} == {
+        *(".mowst.json", "chosen.yaml", "config.yaml", "note.txt", "result.json", "seed-0")
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

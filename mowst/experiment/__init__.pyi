@@ -14,6 +14,7 @@ from .checks import metadata as metadata
 from .checks import setting as setting
 from .checks import used as used
 from .choosing import chosen as chosen
+from .choosing import paired as paired
 from .config import Config as Config
 from .config import ExpertConfig as ExpertConfig
 from .config import GateConfig as GateConfig
@@ -37,6 +38,8 @@ from .record import seed_record as seed_record
 from .record import summary as summary
 from .record import write_seed as write_seed
 from .runs import run as run
+from .searching import search as search
+from .searching import settled as settled
 from .seed import SeedRun as SeedRun
 from .seed import run_seed as run_seed
 from .teachers import Teacher as Teacher

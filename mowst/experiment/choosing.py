@@ -1,9 +1,10 @@
-"""`--strong auto`: a panel of experts that differ in what matters, put together by what a graph is.
+"""Which experts stand behind the strong one where nobody names any: presets, by what a graph is.
 
-Nobody can tell from a graph's name which GNN is right for it. So the panel has one of each kind: a plain GCN without
-batch norm, which serves few labels better, and one with it; GraphSAGE; both with skip connections and layer norm (Luo
-et al., 2024, arXiv 2406.08993); boosted trees on averaged features; the labels around a node. Who is heard is fitted
-on held-out nodes.
+Nobody can tell from a graph's name which GNN is right for it. So `good` trains one expert of each kind, which err at
+different nodes: a GCN without batch norm and one with it, GraphSAGE, both with skip connections and layer norm (Luo et
+al., 2024, arXiv 2406.08993), boosted trees on averaged features, the labels around a node. Who is heard is for
+validation and held-out nodes to say (`mowst.training.panels`). `fast` is a GCN; `best` goes on where `good` ends, with
+wider, deeper and attentive experts, as far as a budget of time lasts (`mowst.experiment.searching`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,22 @@ from typing import Any
 from torch_geometric.data import Data
 
 from mowst.experiment.building import classes_of
-from mowst.experiment.config import AUTO, Config, ExpertConfig
+from mowst.experiment.config import AUTO, Config
+from mowst.experiment.plan import regime_of
 from mowst.models import REDUCED, WIDEST
 
 LARGEST = 3e7
 """Training nodes x columns x classes above which boosted trees take too long."""
-PANEL: tuple[tuple[str, dict[str, Any]], ...] = (
+FEW = 50
+"""Training nodes a class below which batch norm does more harm than good to a GNN, and weights must be held back."""
+HELD_BACK: dict[str, Any] = {"optimizer": "adam", "weight_decay": 5e-3}
+"""Training where labels are few, unless the configuration has another optimiser or decay than by default: an L2
+penalty, which is felt in every step (decoupled decay of the same size is not)."""
+
+Candidates = tuple[tuple[str, dict[str, Any]], ...]
+"""Experts in their order, and in what they differ from the strong expert's configuration."""
+PAIR: Candidates = (("gcn", {}),)
+PANEL: Candidates = (
     ("gcn", {"norm": "none"}),
     ("gcn", {"norm": "batch_norm"}),
     ("sage", {}),
@@ -28,16 +39,56 @@ PANEL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("hop-trees", {}),
     ("neighbours", {}),
 )
-"""The members and in what they differ from the expert's configuration; they err at different nodes."""
+LONG: Candidates = (
+    *PANEL,
+    ("gat", {"norm": "none"}),
+    ("sage-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
+    ("gat-res", {"norm": "layer_norm", "num_layers": 2}),
+    ("gcn-res", {"norm": "batch_norm", "num_layers": 3, "hidden_channels": 256}),
+    ("mlp", {"hidden_channels": 256, "dropout": 0.7}),
+    ("sage", {"norm": "layer_norm", "num_layers": 2, "hidden_channels": 256, "dropout": 0.7}),
+    ("gat-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 6, "hidden_channels": 256}),
+)
+PRESETS: dict[str, Candidates] = {"fast": PAIR, "good": PANEL, "best": LONG}
 
 
 def chosen(config: Config, data: Data) -> Config:
-    """Return a configuration in which `auto` has become the panel that suits a graph; any other one as it is."""
+    """Return a configuration in which `auto` has become the experts that suit a graph; any other one as it is.
+
+    A regime that trains both experts together, a student, and an expert that is taught have one GCN.
+    """
     if config.strong.kind != AUTO:
         return config
+    candidates = PRESETS[config.preset]
+    if not regime_of(config).apart or regime_of(config).alone or config.kd is not None:
+        candidates = PAIR
     columns = 3 * (REDUCED if data.num_features > WIDEST else data.num_features)
-    size = int(data.train_mask.sum()) * columns * classes_of(data)
-    members = [(kind, differs) for kind, differs in PANEL if kind != "hop-trees" or size <= LARGEST]
-    kinds, each = zip(*members, strict=True)
-    strong: ExpertConfig = replace(config.strong, kind="+".join(kinds), each=list(each))
-    return replace(config, strong=strong)
+    trained, classes = int(data.train_mask.sum()), classes_of(data)
+    norm = config.strong.norm
+    if trained < FEW * classes:
+        norm = "none"
+        usual = (config.optimizer, config.weight_decay) == (Config.optimizer, Config.weight_decay)
+        config = replace(config, **HELD_BACK) if usual else config
+    return composed(
+        config,
+        tuple(
+            (kind, {"norm": norm, **differs})
+            for kind, differs in candidates
+            if kind != "hop-trees" or trained * columns * classes <= LARGEST
+        ),
+    )
+
+
+def paired(config: Config) -> Config:
+    """Return a configuration in which `auto` has become one GCN, whatever the graph."""
+    return config if config.strong.kind != AUTO else composed(config, PAIR)
+
+
+def composed(config: Config, candidates: Candidates) -> Config:
+    """Return a configuration whose strong expert is these: a panel, or the only one."""
+    kinds, each = zip(*candidates, strict=True)
+    if len(kinds) == 1:
+        return replace(config, strong=replace(config.strong, kind=kinds[0], each=[], **each[0]))
+    return replace(config, strong=replace(config.strong, kind="+".join(kinds), each=list(each)))

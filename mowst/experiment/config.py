@@ -7,8 +7,9 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from mowst.errors import InputError, unknown
 from mowst.experiment.checks import Checked, Says, setting
@@ -71,13 +72,25 @@ WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
+def seconds(budget: str) -> float:
+    """Return how long `90s`, `20m` or `2h` is.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smh])", budget)
+    if not found or not float(found[1]):
+        raise InputError(f"budget: must be a time such as 90s, 20m or 2h, got {budget!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
 @dataclass(frozen=True)
 class ExpertConfig(Checked):
     """One expert."""
 
     kind: str = "gcn"
     """Expert by short name, or the dotted path of any PyG model (package.module:name); several that speak as one, each
-    heard where it is worth it: gcn+sage-res+hop-trees; or, as strong expert, auto: a panel that suits the graph."""
+    heard where it is worth it: gcn+sage-res+hop-trees; or, as strong expert, auto: who the preset says."""
     hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1, at_most=2**31 - 1)
     """Width of the hidden layers."""
     num_layers: int = setting(2, [2, 3, 4], at_least=1, at_most=1000)
@@ -145,8 +158,15 @@ class Config(Checked):
     """Split protocol, one of the card's; by default the card's first."""
     weak: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind="mlp"), metadata=WEAK)
     """The weak expert."""
-    strong: ExpertConfig = field(default_factory=ExpertConfig, metadata={"when": has_strong})
-    """The strong expert."""
+    strong: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind=AUTO), metadata={"when": has_strong})
+    """The strong expert: by default, auto, the preset says who that is."""
+    preset: Literal["fast", "good", "best"] = setting(
+        "good", when=lambda config: config.strong.kind == AUTO and has_strong(config)
+    )
+    """Who the strong expert is where none is named: fast, a GCN; good, a panel of one expert of each kind; best, a
+    longer list of candidates, for as long as the budget lasts. More time, better predictions."""
+    budget: str = setting("20m", when=lambda config: config.preset == "best" and config.strong.kind == AUTO)
+    """Time for the candidates of best, such as 90s, 20m or 2h; with the same candidates results repeat exactly."""
     gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
     """The gate between them."""
     regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
@@ -216,6 +236,7 @@ class Config(Checked):
         from mowst.training import agreement
 
         kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
+        seconds(self.budget)
         if self.weak.kind == AUTO:
             raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain

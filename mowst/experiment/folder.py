@@ -1,6 +1,6 @@
 """The folder of a run: claimed before anything is trained, never shared, and read again.
 
-    OUT/config.yaml  result.json                      all seeds
+    OUT/config.yaml  result.json  chosen.yaml         all seeds; the last with the experts that a preset chose
     OUT/seed-0/      metrics.jsonl  result.json  model.safetensors  predictions.npz  config.yaml
 
 Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that
@@ -32,7 +32,7 @@ from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
 from mowst.system import check_type_of, write_text
 
-MARK, LOCK, WEIGHTS = ".mowst.json", ".mowst.lock", "model.safetensors"
+MARK, LOCK, WEIGHTS, CHOSEN = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml"
 
 
 class Claimed(NamedTuple):
@@ -63,7 +63,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
     folder = new_folder(config) if out is None else Path(out)
     with locked(folder, made=out is None):
         ours = marked(folder)
-        wanted = {"config.yaml", "result.json", *(f"seed-{seed}" for seed in config.all_seeds)}
+        wanted = {"config.yaml", "result.json", CHOSEN, *(f"seed-{seed}" for seed in config.all_seeds)}
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
         held = sorted(name for name in ours["files"] if (folder / name).exists())

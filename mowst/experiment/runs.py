@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mowst.experiment.config import Config
-from mowst.experiment.folder import as_json, dump
+from mowst.experiment.folder import CHOSEN, as_json, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.seed import run_seed
@@ -56,6 +56,8 @@ def run(
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
         write_text(Path(out) / "config.yaml", dump(config))
+        if opened is not None and opened.config != config:
+            write_text(Path(out) / CHOSEN, dump(opened.config))
         write_text(Path(out) / "result.json", as_json(result))
     return result
 

@@ -17,6 +17,7 @@ from .objectives import Objective as Objective
 from .objectives import cross_entropy as cross_entropy
 from .objectives import joint as joint
 from .objectives import separate as separate
+from .panels import select as select
 from .phases import Phase as Phase
 from .phases import Term as Term
 from .progress import Journal as Journal

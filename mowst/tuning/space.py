@@ -25,7 +25,7 @@ from optuna.trial import BaseTrial
 
 import graphkd
 from mowst.errors import InputError, unknown
-from mowst.experiment import Checked, Config, build, has_mixture, metadata, used
+from mowst.experiment import Checked, Config, build, has_mixture, metadata, paired, used
 from mowst.tuning.arguments import checked
 from mowst.tuning.fields import (
     PARTS,
@@ -127,6 +127,7 @@ def make_space(config: Config, search: Mapping[str, Any] | None = None, fixed: S
     """
     if isinstance(fixed, str):
         raise InputError(f"fixed: must be a list of fields, got {fixed!r}")
+    config = paired(config)
     for role, part in {"weak": config.weak, "strong": config.strong}.items():
         if len(part.members) != 1:
             raise InputError(

@@ -1,0 +1,86 @@
+"""The preset `best`: candidates are tried one after another, and those that bring something become the panel.
+
+The list is fixed and in order; a budget of time only decides where it ends. Candidates are trained alone on the first
+seed and judged on validation nodes, by ensemble selection (`mowst.training.select`): not who is best alone is kept,
+but who adds to the others. What comes out is a plain configuration, which repeats the run without the search.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from mowst.experiment.choosing import composed
+from mowst.experiment.config import AUTO, Config, seconds
+from mowst.experiment.folder import CHOSEN, dump
+from mowst.experiment.opening import Opened
+from mowst.experiment.plan import seats_of
+from mowst.experiment.reading import config_of, parse, parser
+from mowst.system import write_text
+from mowst.training import select
+
+Told = Callable[[str], None]
+
+
+def searches(config: Config) -> bool:
+    """Tell whether a configuration asks for candidates to be tried first."""
+    return config.strong.kind == AUTO and config.preset == "best"
+
+
+def search(config: Config, told: Told = lambda line: None) -> Config:
+    """Try the candidates of a configuration's preset, and return it with those as strong expert that are worth keeping.
+
+    The next one is begun as long as the time so far, and that of training those kept once more with a twin each,
+    are within the budget; the first one always is.
+
+    Args:
+        config: asks for `auto`.
+        told: called with a line about each candidate.
+
+    Raises:
+        InputError: the configuration or the data does not allow it.
+        FloatingPointError: training diverged.
+    """
+    opened = Opened(config)
+    seats = seats_of(opened.config, "strong")
+    if not seats:
+        return opened.config
+    bench, one = opened.bench(config.first_seed), opened.seed(config.first_seed)
+    budget, start = seconds(config.budget), time.perf_counter()
+    y = one.ready.y[one.ready.val_mask]
+    said, took, weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+    for name in ("weak", *seats):
+        spent = time.perf_counter() - start
+        again = 2 * sum(took[kept] for kept, weight in weights.items() if weight)
+        if len(said) > 1 and spent + again > budget:
+            told(f"{config.budget} are spent: {len(said) - 1} of {len(seats)} candidates were tried")
+            break
+        fitted = bench.train(name)
+        said[name], took[name] = fitted.output.of("").values[one.ready.val_mask], fitted.own_seconds
+        weights = select(said, y)
+        score = 100 * fitted.history[-1]["best"]
+        told(f"{name}: {score:.2f} on validation nodes alone, {took[name]:.1f} s, weight {weights[name]:.2f}")
+    strong = opened.config.strong
+    listed = dict(zip(seats, zip(strong.kind.split("+"), strong.each, strict=True), strict=True))
+    heard = [name for name in listed if weights.get(name)] or [next(iter(listed))]
+    told(f"kept: {', '.join(heard)}")
+    return composed(opened.config, tuple(listed[name] for name in heard))
+
+
+def settled(config: Config, place: Path, told: Told) -> Config:
+    """Return what a run trains: where candidates are to be tried first, what came of it, also if that was before.
+
+    Args:
+        config: of the run.
+        place: the run's folder, which keeps the choice.
+        told: called with a line about each candidate.
+    """
+    if not searches(config):
+        return config
+    path = place / CHOSEN
+    if not path.exists():
+        write_text(path, dump(search(config, told)))
+    return config_of(parse(parser("run", ""), ["--config", str(path)]))
