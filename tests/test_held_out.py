@@ -10,6 +10,7 @@ import torch
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
@@ -635,16 +636,19 @@ def test_test_labels_change_nothing_but_test_scores(monkeypatch):
 # fusions
 
 
-def test_stacking_is_scikit_learns_regression_and_predicts_its_own_rows_out_of_fold():
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_stacking_is_scikit_learns_regression_and_predicts_its_own_rows_out_of_fold(classes):
     torch.manual_seed(0)
-    y = torch.arange(200) % 3
-    weak, strong = torch.randn(2, 200, 3) + torch.nn.functional.one_hot(y, 3)
+    y = torch.arange(200) // 2 % classes
+    weak, strong = torch.randn(2, 200, classes) + torch.nn.functional.one_hot(y, classes)
     nodes = torch.arange(0, 200, 2)
     found = fusion.stacked(weak, strong, y, nodes)
     inputs = np.concatenate([log_softmax(weak.double(), -1), log_softmax(strong.double(), -1)], -1)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(inputs[::2], y[::2])
-    assert np.allclose(found.values[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-4)
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, tol=1e-9)).fit(inputs[::2], y[::2])
+    assert np.allclose(found.values[1::2], model.predict_log_proba(inputs[1::2]), atol=1e-3)
     assert not np.allclose(found.values[::2], model.predict_log_proba(inputs[::2]), atol=1e-2)
+    out_of_fold = cross_val_predict(model, inputs[::2], y[::2], cv=5, method="predict_log_proba")
+    assert np.allclose(found.values[::2], out_of_fold, atol=1e-3)
 
 
 def test_stacking_survives_classes_without_a_validation_node():

@@ -195,7 +195,8 @@ def test_gpus_are_those_that_this_process_sees(monkeypatch):
 
 @pytest.mark.slow
 def test_the_command_shares_its_seeds(tmp_path):
-    flags = "--dataset sbm --preset fast --epochs 3 --seeds 2 --workers 2 --weak.hidden_channels 4 --strong.hidden_channels 4"
+    flags = "--dataset sbm --preset fast --epochs 3 --seeds 2 --workers 2"
+    flags += " --weak.hidden_channels 4 --strong.hidden_channels 4"
     command = [sys.executable, "-m", "mowst.run", *flags.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "seed 0, strong, solo: 3 epochs" in done.stderr

@@ -12,8 +12,10 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mowst.models import Logits, Mixture, log_probs
@@ -35,22 +37,57 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
     has enough of them; a class without a node there has a log-probability of log 1e-6, as good as excluded.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from sklearn.model_selection import StratifiedKFold
 
-    inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).cpu().double().numpy()
-    index, labels = nodes.cpu().numpy(), y[nodes].cpu().numpy()
-    seen, counts = np.unique(labels, return_counts=True)
-    logits = np.full(weak.shape, np.log(1e-6))
+    inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).double()
+    seen, labels = torch.unique(y[nodes], return_inverse=True)
+    logits = torch.full_like(weak, math.log(1e-6), dtype=torch.float64)
     if len(seen) < 2:
         logits[:, seen] = 0.0
-        return Logits(torch.from_numpy(logits).to(weak))
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    logits[:, seen] = model.fit(inputs[index], labels).predict_log_proba(inputs)
-    if counts.min() >= folds:
-        logits[np.ix_(index, seen)] = cross_val_predict(
-            model, inputs[index], labels, cv=folds, method="predict_log_proba"
-        )
-    return Logits(torch.from_numpy(logits).to(weak))
+        return Logits(logits.to(weak.dtype))
+    own = inputs[nodes]
+    logits[:, seen] = regression(own, labels, inputs)
+    if int(labels.bincount().min()) >= folds:
+        places = labels.cpu()
+        for others, held in StratifiedKFold(folds).split(places, places):
+            kept = torch.from_numpy(others).to(nodes.device)
+            left = torch.from_numpy(held).to(nodes.device)
+            logits[nodes[left].unsqueeze(1), seen] = regression(own[kept], labels[kept], own[left])
+    return Logits(logits.to(weak.dtype))
+
+
+def regression(x: Tensor, y: Tensor, asked: Tensor, iterations: int = 1000) -> Tensor:
+    """Fit a logistic regression on standardised columns, and return log-probabilities, [n, F], [n], [m, F] -> [m, C].
+
+    Minimises Σ cross-entropy + |W|²/2 over weights [C, F] and free offsets by L-BFGS on the device of x; with two
+    classes there is one row of weights, that of the second class against the first. Every class is in y.
+    """
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    deviation = torch.where(deviation > 0, deviation, 1.0)
+    x, asked = ((each - mean) / deviation for each in (x, asked))
+    classes = int(y.max()) + 1
+    rows = 1 if classes == 2 else classes
+    weights = torch.zeros(rows, x.size(1), dtype=x.dtype, device=x.device, requires_grad=True)
+    offsets = torch.zeros(rows, dtype=x.dtype, device=x.device, requires_grad=True)
+
+    def scores(of: Tensor) -> Tensor:
+        found = torch.addmm(offsets, of, weights.T)
+        return torch.cat([torch.zeros_like(found), found], dim=1) if rows == 1 else found
+
+    optimizer = torch.optim.LBFGS(
+        [weights, offsets],
+        max_iter=iterations,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = (F.cross_entropy(scores(x), y, reduction="sum") + weights.square().sum() / 2) / len(y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return scores(asked).log_softmax(-1)
