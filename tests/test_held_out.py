@@ -124,6 +124,16 @@ def test_very_few_nodes_are_divided_too(count):
         assert len(held) >= 1
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_only_node_of_a_class_is_never_held_out(seed):
+    y = torch.tensor([0] * 12 + [1] * 9 + [2, 3])
+    parts = divide(torch.arange(len(y)), y, 5, seed)
+    for kept, held in parts:
+        assert {21, 22} <= set(kept.tolist())
+        assert sorted([*kept.tolist(), *held.tolist()]) == list(range(23))
+    assert sorted(node for _, held in parts for node in held.tolist()) == list(range(21))
+
+
 def test_one_node_cannot_be_divided():
     with pytest.raises(InputError, match="at least 2"):
         divide(torch.tensor([3]), torch.arange(9), 5)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
@@ -67,7 +68,8 @@ class Seen(NamedTuple):
 def divide(nodes: Tensor, y: Tensor, folds: int, seed: int = 0) -> Folds:
     """Divide training nodes [n] into folds: (the nodes kept, the nodes held out) of each, as node ids.
 
-    Every fold has the same share of a class, where the class has enough nodes; the seed says which.
+    Every fold has the same share of a class, where the class has enough nodes; the seed says which. The only node of a
+    class is kept in all of them, as long as another node is held out.
 
     Raises:
         InputError: there is only one node.
@@ -82,7 +84,11 @@ def divide(nodes: Tensor, y: Tensor, folds: int, seed: int = 0) -> Folds:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
         parts = list(splitter.split(labels, labels))
-    ids = nodes.cpu()
+    ids, only = nodes.cpu(), (labels.bincount()[labels] == 1).numpy()
+    if enough > 1:
+        parts = [
+            (np.union1d(kept, held[only[held]]), held[~only[held]]) for kept, held in parts if not only[held].all()
+        ]
     return [(ids[kept].to(nodes.device), ids[held].to(nodes.device)) for kept, held in parts]
 
 
