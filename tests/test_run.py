@@ -16,6 +16,7 @@ from mowst import Config, GateConfig
 from mowst.errors import InputError
 from mowst.evaluation.routing import routable
 from mowst.experiment.folder import read_config
+from mowst.experiment.reading import config_of, parse, parser
 from mowst.experiment.reload import reload
 from mowst.experiment.runs import run
 from mowst.experiment.seed import run_seed
@@ -437,3 +438,7 @@ def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
     assert left.value.code == 1
     assert said.startswith("error: training diverged")
     assert said.count("\n") == 1
+
+
+def test_a_command_line_without_a_word_is_the_default():
+    assert config_of(parse(parser("run", ""), [])) == Config()
