@@ -17,6 +17,9 @@ PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, c
 leave a folder with scores, predictions and weights."""
 
 
+REPORTED = "; open report.html there in a browser"
+
+
 def __getattr__(name: str) -> Any:
     """Import what takes long when it is asked for: `run`, for a library's user."""
     if name == "run":
@@ -43,6 +46,7 @@ def flags() -> ArgumentParser:
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
+    reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
     reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
@@ -87,7 +91,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
                 out, done = claimed.place, claimed.done
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": done}
-                result = run(config, out, hook=display, **options)
+                result = run(config, out, hook=display, report=parsed.report, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")) and claimed.place == claimed.folder:
                 hint = "the same command goes on" if parsed.out else f"--out {claimed.folder} goes on"
@@ -96,7 +100,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     console.print(scores_table(result))
     for part in closing(result):
         console.print(part)
-    console.print(f"written to {claimed.folder}")
+    console.print(f"written to {claimed.folder}{REPORTED * parsed.report}")
     return 0
 
 
