@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
 
+    from mowst.experiment import Config
     from mowst.experiment.runs import run as run
+    from mowst.reporting import Display
 
 PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
 leave a folder with scores, predictions and weights."""
@@ -53,6 +55,17 @@ def flags() -> ArgumentParser:
     return parser
 
 
+def display_of(parsed: Namespace, config: Config, done: int) -> Display:
+    """Return what shows the training of the seeds that are left, on standard error."""
+    from rich.console import Console
+
+    from mowst.reporting import Display
+
+    left = config.seeds - done
+    workers = max(1, min(parsed.workers, left))
+    return Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, workers=workers, seeds=left)
+
+
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, run, print the table."""
     from mowst.experiment import reading
@@ -64,7 +77,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from mowst.experiment import Opened, claim, fabric_of, run
     from mowst.names import trusted
-    from mowst.reporting import Display, catalogue_table, closing, scores_table
+    from mowst.reporting import catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
 
     imported()
@@ -75,9 +88,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
-    shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
     with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
         threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
+        shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         opened = Opened(config)
         if opened.graph.count_mismatch:

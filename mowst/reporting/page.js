@@ -11,7 +11,7 @@ function dressed(given) {
     layout[name] = axis;
   }
   return {
-    height: 360, margin: { l: 10, r: 10, t: 10, b: 10 }, dragmode: false,
+    height: 360, margin: { l: 10, r: 20, t: 10, b: 10 }, dragmode: false,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: ink, size: 12, family: getComputedStyle(document.body).fontFamily },
     hoverlabel: { font: { size: 12 } },
