@@ -36,6 +36,7 @@ from .record import parameters as parameters
 from .record import seed_record as seed_record
 from .record import summary as summary
 from .record import write_seed as write_seed
+from .reports import write_report as write_report
 from .runs import run as run
 from .seed import SeedRun as SeedRun
 from .seed import run_seed as run_seed

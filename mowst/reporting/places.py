@@ -29,7 +29,7 @@ def by_homophily(run: Finished) -> Chart | None:
     """Draw who is asked and who is right by the share of neighbours that are of a node's class."""
     found = added_bins([each["homophily"] for each in run.figures])
     middles = [50 * (each["low"] + each["high"]) for each in found]
-    return binned(run, "By local homophily", "% of neighbours that are of the node's class", middles, found)
+    return binned(run, "By local homophily", "% of neighbours of the node's class", middles, found)
 
 
 def binned(
