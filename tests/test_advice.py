@@ -67,6 +67,11 @@ def test_it_says_the_scores_of_the_record_and_the_differences_of_its_seeds():
     assert "+2.00 ± 1.73 points over 3 seeds (paired t-test: p = 0.18)" in advise(record).paragraph()
 
 
+@pytest.mark.parametrize(("use", "words"), [("average", "runs both experts"), ("taught", "is a part of the mixture")])
+def test_what_is_chosen_says_what_has_to_be_run(use, words):
+    assert words in advise(result(**{use: 98.0})).sentences["cost"]
+
+
 def test_chance_is_the_standard_error_of_a_share():
     said = advise(result(mixture=81.0)).paragraph()
     assert (

@@ -20,7 +20,9 @@ from mowst.experiment import run
 from mowst.experiment.reading import config_of, parse, parser
 from mowst.experiment.repeat import command_of
 from mowst.report import command as report
+from mowst.reporting.charts import Chart, axes
 from mowst.reporting.grids import Grid, latex, markdown
+from mowst.reporting.page import Page
 from mowst.reporting.table import ordered, percent
 from mowst.run import command
 from tests.graphs import good
@@ -146,6 +148,17 @@ def test_names_of_classes_are_words_and_no_markup(page):
     assert "<img" not in drawn
 
 
+def test_no_number_ends_the_script_that_holds_it(tmp_path):
+    page, words = Page("</title>"), "</script><b>&amp;"
+    page.add_charts([Chart(words, words, [{"name": words, "x": [float("nan")]}], axes("<a>", "y"))])
+    (tmp_path / "page.html").write_text(page.html(), encoding="utf-8")
+    found = Reader(tmp_path / "page.html")
+    assert found.charts[0]["data"] == [{"name": words, "x": [None]}]
+    assert found.charts[0]["layout"]["xaxis"]["title"]["text"] == "&lt;a&gt;"
+    assert found.words.count(words) == 2
+    assert not found.given("b")
+
+
 def test_all_charts_are_there_and_plotly_takes_them(page):
     titles = page.text()
     for title in (*WANTED, *ALWAYS):
@@ -250,6 +263,7 @@ CONFIGURATIONS = [
 def test_the_command_is_the_configuration(config):
     words = shlex.split(command_of(dataclasses.asdict(config)))
     assert words[:3] == ["python", "-m", "mowst.run"]
+    assert (len(words) == 3) == (config == Config())
     assert config_of(parse(parser("run", ""), words[3:])) == config
 
 

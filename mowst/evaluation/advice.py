@@ -131,12 +131,14 @@ def p_words(p: float) -> str:
 def cost(result: Result, use: str) -> str:
     """Say what the choice costs, and what routing would save."""
     parameters, runs = result["parameters"], result["runs"]
-    both = use not in parameters or use == "mixture"
-    key = use if use in parameters else "mixture" if "mixture" in parameters else None
+    both = use in COMPARED and use != "taught"
+    key = next((name for name in (use, "mixture") if name in parameters), None)
     weights = parameters[key] if key else sum(parameters.values())
     seconds = [run["seconds"][key] if key else sum(run["seconds"].values()) for run in runs]
     time = f"{sum(seconds) / len(seconds):.1f} s of training a seed"
-    said = [f"It {'runs both experts at every node, and has' if both else 'has'} {weights:,} weights and took {time}."]
+    holds = "runs both experts at every node, and has" if both else "has"
+    holds = "is a part of the mixture, which has" if use == "taught" else holds
+    said = [f"It {holds} {weights:,} weights and took {time}."]
     share = 1 - result["diagnosis"]["routed"] if "diagnosis" in result and "routed" in result["scores"] else 1.0
     if share < 1:
         routed = score_words(result, "routed").partition(" on test nodes")[0]

@@ -58,7 +58,8 @@ def judged_of(runs: Sequence[Finished]) -> list[Drawn]:
 
 def axes(x: str, y: str, **more: Any) -> dict[str, Any]:
     """Return a layout with titles of both axes."""
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, **more}
+    titles = {"xaxis": x, "yaxis": y}
+    return {axis: {"title": {"text": html.escape(title, quote=False)}} for axis, title in titles.items()} | more
 
 
 def percent(values: Sequence[float]) -> list[float | None]:
