@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from mowst.evaluation import degrees
+
 LARGEST = 24
 """Neighbours that are drawn of a node."""
 
@@ -22,7 +24,7 @@ def drawn_around(data: Data, nodes: Tensor, asked: Tensor, said: Mapping[str, Te
         asked: [N] whether a node is sent to the strong expert.
         said: the class [N] that the `weak` and the `strong` expert give.
     """
-    degree = torch.bincount(data.edge_index[1], minlength=len(asked))[nodes]
+    degree = degrees(data.edge_index, len(asked))[nodes]
     weak, strong = (said[role][nodes] == data.y[nodes] for role in ("weak", "strong"))
     sent = asked[nodes]
     wanted = {

@@ -101,7 +101,7 @@ def confidence(run: Finished) -> Chart | None:
     if places:
         mark = {"type": "line", "x0": sum(places) / len(places), "yref": "paper", "y0": 0, "y1": 1}
         layout["shapes"] = [{**mark, "x1": mark["x0"], "line": {"color": GREY, "dash": "dot", "width": 2}}]
-        mean = "" if len(found) == 1 else ", averaged over seeds"
+        mean = "" if len(found) == 1 else f", averaged over the {len(places)} of {len(found)} seeds that have one"
         where = f"The dotted line is the threshold{mean}: nodes right of it are left to the weak expert."
     else:
         where = "There is no threshold: every node goes to the strong expert."
