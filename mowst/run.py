@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
 
+    from mowst.experiment import Config
     from mowst.experiment.runs import run as run
+    from mowst.reporting import Display
 
 PURPOSE = """Train a mixture of a weak and a strong expert on a graph by name, compare it with each expert alone, and
 leave a folder with scores, predictions and weights."""
+
+
+REPORTED = "; open report.html there in a browser"
 
 
 def __getattr__(name: str) -> Any:
@@ -43,10 +48,22 @@ def flags() -> ArgumentParser:
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
+    reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
     reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
     return parser
+
+
+def display_of(parsed: Namespace, config: Config, done: int) -> Display:
+    """Return what shows the training of the seeds that are left, on standard error."""
+    from rich.console import Console
+
+    from mowst.reporting import Display
+
+    left = config.seeds - done
+    workers = max(1, min(parsed.workers, left))
+    return Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, workers=workers, seeds=left)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +77,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from mowst.experiment import Opened, claim, fabric_of, run, settled
     from mowst.names import trusted
-    from mowst.reporting import Display, catalogue_table, closing, scores_table
+    from mowst.reporting import catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
 
     imported()
@@ -71,9 +88,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
-    shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
     with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
         threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
+        shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         plain = settled(config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
         opened = Opened(plain)
@@ -88,7 +105,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
                 out, done = claimed.place, claimed.done
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": done}
-                result = run(plain, out, hook=display, **options)
+                result = run(plain, out, hook=display, report=parsed.report, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")) and claimed.place == claimed.folder:
                 hint = "the same command goes on" if parsed.out else f"--out {claimed.folder} goes on"
@@ -97,7 +114,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     console.print(scores_table(result))
     for part in closing(result):
         console.print(part)
-    console.print(f"written to {claimed.folder}")
+    console.print(f"written to {claimed.folder}{REPORTED * parsed.report}")
     return 0
 
 

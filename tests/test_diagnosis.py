@@ -1,10 +1,9 @@
 """What a run says of its own mixture."""
 
-import numpy as np
 import pytest
 import torch
 
-from mowst.evaluation.diagnosis import EDGES, bins, diagnose, sentences, together
+from mowst.evaluation.diagnosis import EDGES, bins, diagnose, together
 from mowst.evaluation.routing import threshold
 from mowst.models.outputs import Mixture, hard
 
@@ -95,30 +94,3 @@ def test_seeds_are_put_together():
     assert both["confidence"]["held_out"] == pytest.approx(
         (one["confidence"]["held_out"] + two["confidence"]["held_out"]) / 2
     )
-
-
-@pytest.mark.parametrize(
-    ("mixture", "average", "word"),
-    [
-        (81.0, 70.0, "above the strong expert"),
-        (80.0, 70.0, ": use that one, it costs less"),
-        (70.0, 60.0, ": use that one, it costs less"),
-        (81.0, 82.0, "plain average"),
-        (82.0, 81.0, "the mixture is the best"),
-    ],
-)
-def test_the_sentence_says_which_model_to_use(mixture, average, word):
-    known = {"weak": 60.0, "strong": 80.0, "mixture": mixture, "average": average, "stacked-on-val": 99.0}
-    scores = {name: {"val": [value, 0.0]} for name, value in known.items()}
-    diagnosis = {"confidence": {"train": 0.9, "val": 0.5}, "bins": [{"nodes": 4500}, {"nodes": 3000}], "routed": 0.25}
-    parameters = {"weak": 10, "strong": 20, "mixture": 30}
-    result = {"scores": scores, "diagnosis": diagnosis, "seeds": [0, 1, 2], "parameters": parameters}
-    said = " ".join(sentences({**result, "metric": "accuracy"}))
-    right = np.arange(2_500) < 25 * mixture
-    error = 100 * right.std() / 2_500**0.5
-    assert f"2,500 nodes cannot tell differences of much less than {error:.1f} points" in said
-    assert "chance" not in " ".join(sentences({**result, "metric": "rocauc"}))
-    assert word in said
-    assert "0.90" in said
-    assert "sends 25 % of the validation nodes there" in said
-    assert "99" not in said, "what is fitted on validation nodes is not compared on them"

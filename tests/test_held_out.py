@@ -612,9 +612,12 @@ def test_draws_whose_score_is_no_number_are_left_out(positives, sure):
 
 @pytest.mark.parametrize(("regime", "there"), [("held-out", True), ("joint", False), ("alternate", False)])
 def test_a_router_is_there_where_a_regime_fits_it(regime, there):
-    model = build(Config(regime=regime, gate=GateConfig("fused")), 5, 3)
+    strong = ExpertConfig("gcn")
+    model = build(Config(regime=regime, strong=strong, gate=GateConfig("fused")), 5, 3)
     assert (model.router is not None) is there
-    assert build(Config(regime=regime, gate=GateConfig("learned")), 5, 3).router is None
+    assert build(Config(regime=regime, strong=strong, gate=GateConfig("learned")), 5, 3).router is None
+    with pytest.raises(InputError, match="auto is for a graph to decide"):
+        build(Config(regime=regime), 5, 3)
 
 
 def test_test_labels_change_nothing_but_test_scores(monkeypatch):

@@ -16,6 +16,7 @@ from mowst import Config, GateConfig
 from mowst.errors import InputError
 from mowst.evaluation.routing import routable
 from mowst.experiment.folder import read_config
+from mowst.experiment.reading import config_of, parse, parser
 from mowst.experiment.reload import reload
 from mowst.experiment.runs import run
 from mowst.experiment.seed import run_seed
@@ -36,11 +37,11 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_what_the_contract_names(finished):
-    entries = ["chosen.yaml", "config.yaml", "result.json", "seed-0", "seed-1"]
+    entries = ["chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0", "seed-1"]
     assert sorted(p.name for p in finished.iterdir()) == [".mowst.json", *entries]
     mark = json.loads((finished / ".mowst.json").read_text())
     assert mark == {"config": (finished / "config.yaml").read_text(), "files": entries}
-    files = ["config.yaml", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
+    files = ["config.yaml", "figures.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
     assert sorted(p.name for p in (finished / "seed-0").iterdir()) == files
     result = json.loads((finished / "result.json").read_text())
     assert {"dataset", "metric", "seeds", "scores", "confidence", "seconds", "versions", "threads"} <= result.keys()
@@ -426,9 +427,8 @@ def test_a_run_that_diverges_costs_no_older_run(tmp_path):
         command([*FAST, "--out", str(out), "--overwrite", "true", "--lr", "1e30"])
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
-    assert {path.name for path in out.iterdir()} == {
-        *(".mowst.json", "chosen.yaml", "config.yaml", "note.txt", "result.json", "seed-0")
-    }
+    own = {".mowst.json", "chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0"}
+    assert {path.name for path in out.iterdir()} == {*own, "note.txt"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -439,3 +439,7 @@ def test_divergence_is_one_line_and_exit_code_1(tmp_path, capsys):
     assert left.value.code == 1
     assert said.startswith("error: training diverged")
     assert said.count("\n") == 1
+
+
+def test_a_command_line_without_a_word_is_the_default():
+    assert config_of(parse(parser("run", ""), [])) == Config()

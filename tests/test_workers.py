@@ -199,8 +199,8 @@ def test_the_command_shares_its_seeds(tmp_path):
     flags += " --weak.hidden_channels 4 --strong.hidden_channels 4"
     command = [sys.executable, "-m", "mowst.run", *flags.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "seed 0, strong, solo: 3 epochs" in done.stderr
-    assert "seed 1, strong, solo: 3 epochs" in done.stderr
+    assert "seed 0, strong, trained alone: 3 epochs" in done.stderr
+    assert "seed 1, strong, trained alone: 3 epochs" in done.stderr
     assert "2 seeds" in done.stdout
     assert (tmp_path / "run" / "seed-1" / "model.safetensors").exists()
 
@@ -209,7 +209,7 @@ def test_phases_are_shown_when_they_end_by_seed_where_seeds_come_mixed():
     lines = [{"seed": seed, "model": "m", "phase": phase, "epoch": 1, "val": 0.5, "best": 0.5} for seed, phase in ORDER]
     for mixed, expected in ((False, ["0 a", "1 a", "0 b", "1 b"]), (True, ["0 a", "1 a", "0 b", "1 b"])):
         console = Console(file=io.StringIO(), width=200)
-        with Display(console, 1, mixed=mixed) as display:
+        with Display(console, 1, workers=1 + mixed) as display:
             printed = []
             for line in lines:
                 display(line)

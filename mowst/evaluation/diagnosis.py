@@ -19,16 +19,6 @@ from mowst.evaluation.metrics import hit
 from mowst.evaluation.routing import threshold
 from mowst.models import Mixture
 
-COMPARED = {
-    "weak": "the weak expert",
-    "strong": "the strong expert",
-    "average": "the plain average of both experts",
-    "calibrated": "the average of both experts, calibrated",
-    "evidence": "the sum of both experts' log-probabilities",
-    "taught": "the weak expert, distilled",
-    "mixture": "the mixture",
-}
-"""What a user may choose among: none of it is fitted on validation nodes."""
 EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -93,34 +83,3 @@ def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "threshold": statistics.fmean(thresholds) if thresholds else None,
         **{share: statistics.fmean(each[share] for each in found) for share in ("served", "routed")},
     }
-
-
-def sentences(result: dict[str, Any]) -> list[str]:
-    """Say in words what a `result.json` means for its user."""
-    said, confidence = [], result["diagnosis"]["confidence"]
-    elsewhere = confidence.get("held_out", confidence["val"])
-    said.append(
-        f"Confidence that routes nodes to the weak expert: {confidence['train']:.2f} on training nodes, "
-        f"{elsewhere:.2f} {'where they were held out' if 'held_out' in confidence else 'on validation nodes'}. "
-        f"Routing sends {100 * result['diagnosis']['routed']:.0f} % of the validation nodes there."
-    )
-    alone = [name for name in result["parameters"] if name != "mixture"]  # by role, or by name on a panel
-    scores = {name: found["val"][0] for name, found in result["scores"].items() if name in (*alone, *COMPARED)}
-    if len(alone) < 2:
-        return said
-    mixture, best = scores.pop("mixture"), max(scores, key=lambda name: scores[name])
-    if mixture >= scores[best] and best not in alone:
-        said.append(f"On validation nodes the mixture is the best ({mixture:.2f}).")
-    elif mixture > scores[best]:
-        said.append(f"On validation nodes the mixture is {mixture - scores[best]:.2f} points above the {best} expert.")
-    else:
-        use = f"the {best} expert alone" if best in alone else COMPARED[best]
-        hint = ": use that one, it costs less" if best in alone else ""
-        said.append(
-            f"On validation nodes the mixture ({mixture:.2f}) is not better than {use} ({scores[best]:.2f}){hint}."
-        )
-    nodes = sum(each["nodes"] for each in result["diagnosis"]["bins"]) / len(result["seeds"])
-    error = (mixture * (100 - mixture) / nodes) ** 0.5 if nodes else 0.0
-    if result["metric"] == "accuracy" and error >= 0.05:
-        said.append(f"{nodes:,.0f} nodes cannot tell differences of much less than {error:.1f} points from chance.")
-    return said

@@ -37,6 +37,7 @@ from .record import parameters as parameters
 from .record import seed_record as seed_record
 from .record import summary as summary
 from .record import write_seed as write_seed
+from .reports import write_report as write_report
 from .runs import run as run
 from .searching import search as search
 from .searching import settled as settled

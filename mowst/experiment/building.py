@@ -124,6 +124,8 @@ def part_of(role: str, config: Config) -> ExpertConfig:
 def build_role(role: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
     """Build the `weak` or `strong` expert of a configuration: one expert, or a panel of several."""
     members = part_of(role, config).members
+    if not members:
+        raise InputError(f"{role}.kind: auto is for a graph to decide; ask mowst.experiment.chosen(config, data) first")
     made = {name: build_expert(role, part, in_channels, num_classes) for name, part in members.items()}
     return Panel(made) if len(made) > 1 else next(iter(made.values()))
 

@@ -1,7 +1,7 @@
 """The folder of a run: claimed before anything is trained, never shared, and read again.
 
-    OUT/config.yaml  result.json  chosen.yaml         all seeds; the last with the experts that a preset chose
-    OUT/seed-0/      metrics.jsonl  result.json  model.safetensors  predictions.npz  config.yaml
+    OUT/config.yaml  result.json  report.html         all seeds; chosen.yaml, with the experts that a preset chose
+    OUT/seed-0/      metrics.jsonl  result.json  figures.json  model.safetensors  predictions.npz  config.yaml
 
 Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that
 nothing else is ever replaced; another one is locked as long as a run writes.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
 import time
@@ -30,9 +29,10 @@ from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.system import check_type_of, write_text
+from mowst.reporting import GENERATED
+from mowst.system import check_type_of, finite, write_text
 
-MARK, LOCK, WEIGHTS, CHOSEN = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml"
+MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
 
 
 class Claimed(NamedTuple):
@@ -63,7 +63,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
     folder = new_folder(config) if out is None else Path(out)
     with locked(folder, made=out is None):
         ours = marked(folder)
-        wanted = {"config.yaml", "result.json", CHOSEN, *(f"seed-{seed}" for seed in config.all_seeds)}
+        wanted = {"config.yaml", "result.json", CHOSEN, PAGE, *(f"seed-{seed}" for seed in config.all_seeds)}
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
         held = sorted(name for name in ours["files"] if (folder / name).exists())
@@ -73,9 +73,9 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
                 raise InputError(f"--out {folder}: holds a run already; {hint}")
             with replacing(folder, held) as beside:
                 yield Claimed(folder, beside, {})
-            write_mark(folder, config, wanted)
+            write_mark(folder, dump(config), wanted)
             return
-        write_mark(folder, config, wanted)
+        write_mark(folder, dump(config), wanted)
         try:
             yield Claimed(folder, folder, finished_seeds(folder, config))
         finally:
@@ -143,9 +143,12 @@ def marked(folder: Path) -> dict[str, Any]:
             return {"config": found["config"], "files": {name for name in found["files"] if name == Path(name).name}}
         except (InputError, TypeError, KeyError):
             raise InputError(f"{path}: not the mark of a run, or damaged; give another folder") from None
-    try:  # a run of before there were marks
+    try:  # a run of the library, or of before there were marks
         record = json.loads((folder / "result.json").read_text())
         files = {"config.yaml", "result.json", *(f"seed-{seed}" for seed in record["seeds"])}
+        with suppress(OSError, UnicodeError):
+            if GENERATED in (folder / PAGE).read_text(encoding="utf-8"):
+                files.add(PAGE)
         if {"dataset", "scores", "runs"} <= record.keys():
             return {"config": (folder / "config.yaml").read_text(), "files": files}
     except (OSError, ValueError, KeyError, TypeError):
@@ -153,9 +156,9 @@ def marked(folder: Path) -> dict[str, Any]:
     return {"config": None, "files": set[str]()}
 
 
-def write_mark(folder: Path, config: Config, files: set[str]) -> None:
-    """Say which entries of a folder are a run's."""
-    write_text(folder / MARK, json.dumps({"config": dump(config), "files": sorted(files)}, indent=2) + "\n")
+def write_mark(folder: Path, config: str, files: set[str]) -> None:
+    """Say which entries of a folder are a run's, and of which configuration."""
+    write_text(folder / MARK, json.dumps({"config": config, "files": sorted(files)}, indent=2) + "\n")
 
 
 @contextmanager
@@ -189,15 +192,7 @@ def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:
 
 def as_json(record: Any) -> str:
     """Write a record as JSON, where what is not a number, or infinite, is null."""
-    return json.dumps(_finite(record), indent=2, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(record), indent=2, allow_nan=False) + "\n"
 
 
 def dump(config: Config) -> str:

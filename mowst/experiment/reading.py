@@ -37,7 +37,7 @@ def add_switch(made: ArgumentParser, flag: str, default: bool, about: str) -> No
 def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
     """Parse a command line; raise `InputError` with one line where it is wrong."""
     words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
-    for flag, value in zip(words, [*words[1:], ""], strict=True):
+    for flag, value in zip(words, [*words, ""][1:], strict=True):
         name, _, joined = flag.partition("=")
         if name == "--trust":
             from mowst.names import trust

@@ -7,6 +7,7 @@ import json
 import math
 import platform
 import statistics
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from mowst.data.given import Scale
 from mowst.data.splits import mismatch_of
 from mowst.evaluation import together
 from mowst.experiment.config import Config
+from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import as_json, dump
 from mowst.experiment.identity import identity, text_hash
 from mowst.experiment.scoring import mixture_in
@@ -31,13 +33,15 @@ from mowst.system import in_place, write_arrays
 from mowst.training import epochs_between
 
 
-def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
-    """Write one seed's folder and return its `result.json`."""
+def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = True) -> dict[str, Any]:
+    """Write one seed's folder, with what a report draws if asked for, and return its `result.json`."""
     record = seed_record(config, run)
     with in_place(folder) as whole:
         lines = [{"model": name, **line} for name, fitted in run.fitted.items() for line in fitted.history]
         (whole / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (whole / "result.json").write_text(as_json(record))
+        if figures and (drawn := figures_or_none(run)) is not None:
+            (whole / "figures.json").write_text(json.dumps(drawn, separators=(",", ":")))
         weights = {
             f"{name}.{key}": value.contiguous().cpu()
             for name, fitted in run.fitted.items()
@@ -55,6 +59,15 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
         write_arrays(whole / "predictions.npz", **arrays(run))
         (whole / "config.yaml").write_text(dump(config))
     return record
+
+
+def figures_or_none(run: SeedRun) -> dict[str, Any] | None:
+    """Return what a report draws of a seed; a failure there, as of somebody's metric, costs no trained seed."""
+    try:
+        return figures_of(run)
+    except Exception as error:
+        warnings.warn(f"report: cannot be drawn of seed {run.seed}: {type(error).__name__}: {error}", stacklevel=3)
+        return None
 
 
 def arrays(run: SeedRun) -> dict[str, np.ndarray]:

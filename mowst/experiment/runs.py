@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.folder import CHOSEN, as_json, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import seed_record, summary, write_seed
+from mowst.experiment.reports import write_report
 from mowst.experiment.seed import run_seed
 from mowst.system import Settings, in_processes, write_text
 from mowst.training import Hook
@@ -25,6 +28,7 @@ def run(
     settings: Settings | None = None,
     opened: Opened | None = None,
     done: Mapping[int, dict[str, Any]] | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
 
@@ -37,6 +41,7 @@ def run(
         settings: process-wide settings of these processes.
         opened: the same experiment, if it is open already.
         done: records of seeds that need not be run again.
+        report: whether `OUT/report.html` is written.
 
     Raises:
         InputError: the configuration or the data does not allow the run.
@@ -47,11 +52,11 @@ def run(
     if min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
         opened = opened or Opened(config)
-        one = partial(run_and_record, config=config, out=out)
+        one = partial(run_and_record, config=config, out=out, report=report)
         found = in_processes(workers, one, left, settings=settings, told=hook)
     else:
         opened = opened or (Opened(config) if left else None)
-        found = [run_and_record(seed, hook, config=config, out=out, opened=opened) for seed in left]
+        found = [run_and_record(seed, hook, config=config, out=out, opened=opened, report=report) for seed in left]
     records |= dict(zip(left, found, strict=True))
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
@@ -59,6 +64,11 @@ def run(
         if opened is not None and opened.config != config:
             write_text(Path(out) / CHOSEN, dump(opened.config))
         write_text(Path(out) / "result.json", as_json(result))
+        if report:
+            try:
+                write_report(Path(out))
+            except InputError as error:  # the results are there, and worth more than their picture
+                warnings.warn(f"report.html is not written: {error}", stacklevel=2)
     return result
 
 
@@ -69,8 +79,11 @@ def run_and_record(
     config: Config,
     out: str | Path | None = None,
     opened: Opened | None = None,
+    report: bool = True,
 ) -> dict[str, Any]:
     """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
     opened = opened or Opened(config)
     done = run_seed(config, seed, hook, opened=opened)
-    return write_seed(Path(out) / f"seed-{seed}", opened.config, done) if out else seed_record(opened.config, done)
+    if not out:
+        return seed_record(opened.config, done)
+    return write_seed(Path(out) / f"seed-{seed}", opened.config, done, figures=report)

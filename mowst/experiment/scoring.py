@@ -66,6 +66,12 @@ def fusions(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Output]:
 
 
 @torch.no_grad()
+def routed_output(fitted: Mapping[str, Fitted], data: Data) -> Mixture | None:
+    """Return the mixture with the confidence that routes its nodes; none if there is no mixture."""
+    return None if (found := mixture_in(fitted)) is None else routable(*found, data.x)
+
+
+@torch.no_grad()
 def diagnosis_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any] | None:
     """Diagnose a mixture by the confidence that routes its nodes; none if there is no mixture."""
     if (found := mixture_in(fitted)) is None:

@@ -14,8 +14,9 @@ from torch_geometric.data import Data
 from mowst.experiment.bench import Fitted
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
-from mowst.experiment.scoring import diagnosis_of, scores_of
+from mowst.experiment.scoring import diagnosis_of, routed_output, scores_of
 from mowst.experiment.teachers import Teacher
+from mowst.models import Mixture
 from mowst.training import Hook
 
 
@@ -36,6 +37,8 @@ class SeedRun:
     """Of the mixture (`mowst.evaluation.diagnosis`)."""
     teacher: Teacher | None = None
     """The teacher, if it was not trained here."""
+    routed: Mixture | None = None
+    """The mixture's output with the confidence that routes nodes."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
@@ -56,4 +59,4 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher)
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed_output(fitted, one.ready))

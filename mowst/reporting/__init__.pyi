@@ -1,5 +1,13 @@
+from .comparison import comparison_page as comparison_page
+from .comparison import side_by_side as side_by_side
+from .finished import Finished as Finished
+from .grids import latex as latex
+from .grids import markdown as markdown
+from .grids import terminal as terminal
+from .page import GENERATED as GENERATED
 from .progress import Display as Display
 from .progress import Trainings as Trainings
+from .run_page import run_page as run_page
 from .study_page import finalists_table as finalists_table
 from .study_page import front_table as front_table
 from .study_page import params_table as params_table

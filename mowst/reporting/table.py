@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
 
 from mowst.data import catalogue
-from mowst.evaluation import sentences
+from mowst.evaluation import advise
 
 ROWS = {
     "weak": "weak expert alone",
@@ -35,14 +35,18 @@ def scores_table(result: dict[str, Any]) -> Table:
     table = Table("", "validation", "test", title=title, title_justify="left", min_width=len(title))
     for column in table.columns[1:]:
         column.justify = "right"
-    members = [name for name in result["scores"] if name not in ROWS]  # of a panel
-    first, *others = ROWS
-    for name in (first, *members, *others):
-        if name in result["scores"]:
-            label = ROWS.get(name, f"{name} alone")
-            cells = (result["scores"][name][split] for split in ("val", "test"))
-            table.add_row(label, *(percent(*cell, alone=seeds == 1) for cell in cells))
+    for name, label in ordered(result).items():
+        cells = (result["scores"][name][split] for split in ("val", "test"))
+        table.add_row(label, *(percent(*cell, alone=seeds == 1) for cell in cells))
     return table
+
+
+def ordered(result: Mapping[str, Any]) -> dict[str, str]:
+    """Return the rows of a table of scores from top to bottom, by name with their words."""
+    members = {name: f"{name} alone" for name in result["scores"] if name not in ROWS}  # of a panel
+    first, *others = ROWS
+    rows = {first: ROWS[first], **members, **{name: ROWS[name] for name in others}}
+    return {name: words for name, words in rows.items() if name in result["scores"]}
 
 
 def percent(mean: float, deviation: float, *, alone: bool) -> str:
@@ -79,12 +83,12 @@ def confidence_line(result: dict[str, Any]) -> str:
 
 
 def closing(result: dict[str, Any]) -> Iterator[Table | str]:
-    """Yield what is said below the scores: confidence and time, what has no value, whom to trust."""
+    """Yield what is said below the scores: confidence and time, what has no value, what to use and try."""
     yield confidence_line(result)
     yield from result.get("notes", ())
     if "diagnosis" in result:
         yield benefit_table(result)
-        yield " ".join(sentences(result))
+    yield advise(result).paragraph()
 
 
 def catalogue_table(root: str) -> Table:

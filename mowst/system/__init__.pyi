@@ -1,3 +1,4 @@
+from .documents import read_yaml as read_yaml
 from .files import in_place as in_place
 from .files import try_place as try_place
 from .files import whole_file as whole_file
@@ -7,6 +8,7 @@ from .main import main as main
 from .main import out_of_memory as out_of_memory
 from .main import speak_plainly as speak_plainly
 from .native import guard_scatter as guard_scatter
+from .numbers import finite as finite
 from .process import Settings as Settings
 from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
