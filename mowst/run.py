@@ -58,7 +58,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, claim, fabric_of, run
+    from mowst.experiment import Opened, card_name, claim, fabric_of, run
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -76,6 +76,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         opened = Opened(config)
+        for line in opened.graph.summary:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         if opened.graph.count_mismatch:
             console.print(f"note: {opened.graph.count_mismatch}")
         for seed in config.all_seeds if config.teacher is not None else ():
@@ -97,6 +99,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     for part in closing(result):
         console.print(part)
     console.print(f"written to {claimed.folder}")
+    if config.own:
+        console.print(f"from now on the graph is --dataset {claimed.folder / card_name(config)}", soft_wrap=True)
     return 0
 
 

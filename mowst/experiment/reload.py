@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
-from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
+from mowst.experiment.opening import graph_of
 from mowst.inference import Touched, answer
 from mowst.models import Mowst
 from mowst.system import try_place
@@ -103,7 +103,7 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
             f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
             "back, and give another place by --data_root and --device"
         )
-    data = load(config.dataset, config.data_root, split=config.split, seed=record.seed)
+    data = graph_of(config).of_seed(record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     if record.labels not in (None, labels_hash(data)):

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mowst.data import card_of, card_text
 from mowst.experiment.config import Config
-from mowst.experiment.folder import as_json, dump
+from mowst.experiment.folder import as_json, card_name, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.seed import run_seed
@@ -56,6 +57,8 @@ def run(
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
         write_text(Path(out) / "config.yaml", dump(config))
+        if config.own:
+            write_text(Path(out) / card_name(config), card_text(card_of(config.dataset, config.columns)))
         write_text(Path(out) / "result.json", as_json(result))
     return result
 
