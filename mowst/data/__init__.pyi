@@ -1,5 +1,3 @@
-from .assembling import Own as Own
-from .assembling import own_of as own_of
 from .built_in import digits as digits
 from .built_in import sbm as sbm
 from .cards import Card as Card
@@ -7,15 +5,10 @@ from .cards import card as card
 from .cards import catalogue as catalogue
 from .cards import names as names
 from .columns import Columns as Columns
-from .fitted import Fitted as Fitted
 from .given import MASKS as MASKS
-from .loading import Graph as Graph
 from .loading import load as load
 from .loading import open_graph as open_graph
 from .networks import from_networkx as from_networkx
-from .own import card_of as card_of
-from .own import card_text as card_text
-from .own import is_own as is_own
 from .reading import from_tables as from_tables
 from .reading import read as read
 from .reading import summary_of as summary_of

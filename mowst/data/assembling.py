@@ -77,7 +77,7 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
         ids, rows, again = index_of(tables.nodes, own)
         nodes = tables.nodes._replace(rows=rows)
-        roles = roles_of(columns, rows, own, nodes.name)
+        roles = roles_of(columns if like is None else columns.within(list(rows.columns)), rows, own, nodes.name)
     if not len(ids):
         raise InputError(f"{nodes.name}: has no rows, and so the graph no nodes")
     if roles.label is None and like is None:

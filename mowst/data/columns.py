@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, NamedTuple, get_type_hints
 
 from mowst.errors import InputError, some, unknown
@@ -49,6 +49,11 @@ class Columns:
         hints = get_type_hints(Columns)
         for entry in fields(self):
             check_type_of(entry.name, getattr(self, entry.name), hints[entry.name])
+
+    def within(self, names: Sequence[str]) -> Columns:
+        """Return what is what on a graph that may lack labels and a split, and whose features are known already."""
+        left = {name: held for name in ("label", "split_column") if (held := getattr(self, name)) in names}
+        return replace(self, **{"label": None, "split_column": None, "features": None} | left)
 
     @property
     def listed(self) -> list[str] | None:

@@ -49,12 +49,13 @@ def tables_in(place: Path, columns: Columns) -> Tables:
     if nodes_path is not None:
         nodes, own = nodes_in(nodes_path, columns)
         columns = replace(columns, id=own)
-    whole = nodes is None or nodes.rows[columns.id].dtype.kind in "iu"
+    numbers = nodes is None or nodes.rows[columns.id].dtype.kind in "iu"
 
     def text(names: list[str]) -> list[str]:
-        return [] if whole else list(ends_of(columns, names, edges_path.name)[:2])
+        return [] if numbers else list(ends_of(columns, names, edges_path.name)[:2])
 
-    name = (place if place.is_dir() else edges_path).resolve().stem
+    whole = place.is_dir() or edges_path.stem in EDGES
+    name = edges_path.resolve().parent.name if whole else edges_path.stem
     return Tables(name, nodes, read_table(edges_path, text), columns)
 
 

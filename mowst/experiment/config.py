@@ -236,7 +236,7 @@ class Config(Checked):
     @property
     def own(self) -> bool:
         """Tell whether the dataset is a file or folder of a person's own."""
-        from mowst.data import is_own
+        from mowst.data.own import is_own
 
         return is_own(self.dataset)
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mowst.data import Fitted
+from mowst.data.fitted import Fitted
 from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data import MASKS, Graph, card_of, open_graph
+from mowst.data import MASKS, open_graph
+from mowst.data.loading import Graph
+from mowst.data.own import card_of
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import (

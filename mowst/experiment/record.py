@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_geometric.data import Data
 
-from mowst.data import own_of
+from mowst.data.assembling import own_of
 from mowst.data.given import Scale
 from mowst.data.splits import mismatch_of
 from mowst.evaluation import together

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mowst.data import card_of, card_text
+from mowst.data.own import card_of, card_text
 from mowst.experiment.config import Config
 from mowst.experiment.folder import as_json, card_name, dump
 from mowst.experiment.opening import Opened
