@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
@@ -95,11 +96,14 @@ class Fitted:
     def of(cls, table: Table, kinds: Kinds, steps: int | None = None) -> Self:
         """Fit scikit-learn's transformers to the columns of a table, and keep what they learned."""
         plain = as_columns(table, kinds.kept, kinds.dates)
+        values = dict[str, Any]()
+        for name in (name for name, kind in kinds.kept.items() if kind == CATEGORY):
+            plain[name], values[name] = pd.factorize(plain[name], sort=True)  # numbers are looked through much faster
         made = transformer(kinds.kept, plain)
         if kinds.kept:
             with np.errstate(all="ignore"):
                 made.fit(plain)
-        learned = learned_by(made)
+        learned = learned_by(made, values)
         columns = []
         for kind in (NUMBER, RANKED, CATEGORY):
             for name in (name for name, held in kinds.kept.items() if held == kind):
@@ -152,8 +156,11 @@ class Fitted:
             raise InputError(f"{what}: not what a run keeps of its graph's columns, or damaged: {error}") from None
 
 
-def learned_by(made: Any) -> dict[str, dict[str, Any]]:
-    """Return what a fitted `ColumnTransformer` learned of each column, as the fields of `Column`."""
+def learned_by(made: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a fitted `ColumnTransformer` learned of each column, as the fields of `Column`.
+
+    Categories went in as numbers; `values` says which text each of them is.
+    """
     found: dict[str, dict[str, Any]] = {}
     parts = {name: (part, names) for name, part, names in made.transformers_ if name not in ("missing", "remainder")}
     for kind, (part, names) in parts.items():
@@ -161,8 +168,8 @@ def learned_by(made: Any) -> dict[str, dict[str, Any]]:
             if kind == CATEGORY:
                 rare = part.infrequent_categories_[place]
                 rare = set() if rare is None else set(rare)
-                values = [value for value in part.categories_[place] if value not in rare]
-                found[name] = {"values": values, "rare": bool(rare)}
+                kept = [str(values[name][code]) for code in part.categories_[place] if code not in rare]
+                found[name] = {"values": kept, "rare": bool(rare)}
                 continue
             imputer, last = part[0], part[1]
             found[name] = {"fill": float(imputer.statistics_[place])}

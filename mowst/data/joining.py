@@ -15,6 +15,8 @@ from mowst.data.columns import Ends
 from mowst.data.tables import Table
 from mowst.errors import InputError
 
+POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
+
 
 class Joined(NamedTuple):
     """The edges of a graph, and what of them was left out."""
@@ -36,7 +38,9 @@ def as_ids(column: pd.Series) -> pd.Series:
         numbers = text.astype(np.int64)
     except (ValueError, TypeError, OverflowError):
         return column
-    return pd.Series(numbers) if bool((numbers.astype(str).astype(object) == text).all()) else column
+    digits = 1 + np.searchsorted(POWERS, np.abs(numbers), side="right") + (numbers < 0)
+    written = np.fromiter(map(len, text), np.int64, len(text))  # whatever else int() takes is longer
+    return pd.Series(numbers) if bool((digits == written).all()) else column
 
 
 def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
@@ -87,6 +91,9 @@ def numbers_of(ids: pd.Index, column: pd.Series) -> np.ndarray[Any, Any]:
         column = column.astype(np.int64)
     if is_numeric_dtype(ids.dtype) != is_numeric_dtype(column.dtype) and not (ids.dtype == column.dtype == object):
         ids, column = ids.map(str), column.map(str)
+    if ids.dtype == column.dtype == np.int64 and np.array_equal(ids, np.arange(len(ids))):
+        numbers = column.to_numpy()
+        return np.where((numbers >= 0) & (numbers < len(ids)), numbers, -1)
     return np.asarray(ids.get_indexer(pd.Index(column)))
 
 
@@ -137,9 +144,20 @@ def simplified(edge_index: Tensor, weight: Tensor | None, nodes: int, *, directe
     if loops:
         edge_index, weight = remove_self_loops(edge_index, weight)
     before = edge_index.size(1)
-    if weight is not None or directed:
+    if weight is None:
+        edge_index = distinct(edge_index, nodes, directed=directed)
+    else:
         edge_index, weight = coalesce(edge_index, weight, num_nodes=nodes)
-    if not directed:
-        edge_index, weight = to_undirected(edge_index, weight, num_nodes=nodes, reduce="mean")
+        if not directed:
+            edge_index, weight = to_undirected(edge_index, weight, num_nodes=nodes, reduce="mean")
     kept = edge_index.size(1) if directed else edge_index.size(1) // 2
     return Joined(edge_index, weight, loops, before - kept, "")
+
+
+def distinct(edge_index: Tensor, nodes: int, *, directed: bool) -> Tensor:
+    """Return each edge once, in order, as PyG's `coalesce` and `to_undirected` do; numpy sorts ten times as fast."""
+    source, target = edge_index.numpy()
+    keys = source * nodes + target
+    keys = np.sort(keys if directed else np.concatenate([keys, target * nodes + source]))
+    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
+    return torch.from_numpy(np.stack(np.divmod(keys, nodes)))

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.utils import homophily
 
 from mowst.data.columns import Ends, Roles
 from mowst.data.fitted import Column, Fitted
@@ -77,9 +76,13 @@ def graph_lines(data: Data, links: Joined) -> Iterator[str]:
     """Say how a graph hangs together, and which edges were left out."""
     ends, same = links.edge_index, ""
     if "y" in data and ends.size(1):
-        known = ends[:, (data.y[ends] >= 0).all(dim=0)]
-        same = f", {homophily(known, data.y):.0%} of the edges join nodes of one class" if known.size(1) else ""
-    alone = int(data.num_nodes) - int(torch.unique(ends).numel())
+        source, target = data.y.numpy()[ends.numpy()]
+        known = (source >= 0) & (target >= 0)
+        share = float((source == target)[known].mean()) if known.any() else None
+        same = "" if share is None else f", {share:.0%} of the edges join nodes of one class"
+    met = torch.zeros(int(data.num_nodes), dtype=torch.bool)
+    met[ends[0]] = met[ends[1]] = True
+    alone = int((~met).sum())
     yield f"  graph: {alone:,} nodes without an edge{same}"
     dropped = {
         "self-loops": links.loops,

@@ -60,7 +60,7 @@ def kinds_of(table: Table, features: Sequence[str]) -> Kinds:
         numbers = None if why else as_numbers(column, name, table.place, date=name in kinds.dates)
         if why is None and numbers is not None:
             plain = numbers[~np.isnan(numbers)]
-            skewed = len(np.unique(plain)) > MANY and abs(float(pd.Series(plain).skew())) > SKEWED
+            skewed = abs(float(pd.Series(plain).skew())) > SKEWED and len(np.unique(plain)) > MANY
             kinds.kept[name] = RANKED if skewed else NUMBER
         elif why is None and (why := free_text(column)) is None:
             kinds.kept[name] = CATEGORY
@@ -73,15 +73,19 @@ def unusable(name: str, column: pd.Series) -> str | None:
     """Say why a column cannot be a feature, whatever it holds."""
     if not name:
         return "has no name"
+    known = column.dropna()
+    if known.dtype.kind in "iuf" and len(known) and known.min() != known.max():
+        return None
     try:
-        distinct = column.dropna().unique()
+        distinct = known.unique()
     except TypeError:
         return "lists or tables"
     if len(distinct) == 0:
         return "empty"
     if len(distinct) == 1:
         return f"always {str(distinct[0])[:30]}" + " where it is not missing" * bool(column.isna().any())
-    return "lists or tables" if any(isinstance(value, list | tuple | dict | set) for value in distinct) else None
+    nested = distinct.dtype == object and any(isinstance(value, list | tuple | dict | set) for value in distinct)
+    return "lists or tables" if nested else None
 
 
 def is_date(column: pd.Series) -> bool:
@@ -129,6 +133,8 @@ def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) 
 
 def as_text(column: pd.Series) -> pd.Series:
     """Return a column as text, "" where there is none."""
+    if isinstance(column.dtype, pd.StringDtype):
+        return column.fillna("").astype(object)
     return column.astype(object).where(column.notna(), "").map(str)
 
 
