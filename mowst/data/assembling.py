@@ -81,8 +81,8 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     if not len(ids):
         raise InputError(f"{nodes.name}: has no rows, and so the graph no nodes")
     if roles.label is None and like is None:
-        there = some(roles.features, 12) or "there is no column but the ids"
-        raise InputError(f"{nodes.name}: which column is the class? --label names it; there are {there}")
+        there = f"there are {some(roles.features, 12)}" if roles.features else "there is none beside the ids"
+        raise InputError(f"{nodes.name}: which column is the class? --label names it; {there}")
     links = joined(ids, edges, ends, directed=columns.directed)
     data = Data(edge_index=links.edge_index, num_nodes=len(ids))
     if links.edge_weight is not None:
@@ -123,7 +123,7 @@ def split_all(data: Data, nodes: Table, roles: Roles, asked: str | None) -> Role
     labelled = data.y >= 0 if "y" in data else torch.zeros(len(column), dtype=torch.bool)
     for mask in MASKS:
         if (said == mask).any():
-            data[mask] = torch.from_numpy((said == mask).to_numpy(dtype=bool)) & labelled
+            data[mask] = torch.tensor((said == mask).to_numpy(dtype=bool)) & labelled
     return roles
 
 

@@ -43,6 +43,11 @@ def as_ids(column: pd.Series) -> pd.Series:
     return pd.Series(numbers) if bool((digits == written).all()) else column
 
 
+def shown_id(value: Any) -> str:
+    """Write the id of a node for a message."""
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
 def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
     """Refuse ids of which one is not there.
 
@@ -111,13 +116,13 @@ def joined(ids: pd.Index, edges: Table, ends: Ends, *, directed: bool) -> Joined
     lost, said = np.asarray((places < 0).any(axis=0)), ""
     if lost.any():
         row = int(np.flatnonzero(lost)[0])
-        name = columns[int(places[0, row] >= 0)].iloc[row]
+        name = shown_id(columns[int(places[0, row] >= 0)].iloc[row])
         if lost.all():
             raise InputError(
-                f"{edges.name}: none of its {len(lost):,} edges joins two of the {len(ids):,} nodes; the first names "
-                f"{name!r}, the nodes are {ids[0]!r} and so on: are {ends.source}, {ends.target} and the id meant?"
+                f"{edges.name}: none of its {len(lost):,} edges joins two of the {len(ids):,} nodes; the first is "
+                f"of {name}, the nodes are {shown_id(ids[0])} and so on; --id, --source and --target say what is what"
             )
-        said = f"{int(lost.sum()):,} edges name no node and are left out, the first is {name!r} ({edges.place(row)})"
+        said = f"{int(lost.sum()):,} edges name no node and are left out, the first is {name} ({edges.place(row)})"
         places, weight = places[:, ~lost], None if weight is None else weight[~lost]
     edge_weight = None if weight is None else torch.from_numpy(weight).float()
     return simplified(torch.from_numpy(places), edge_weight, len(ids), directed=directed)._replace(unknown=said)
@@ -130,7 +135,7 @@ def weights_in(edges: Table, name: str) -> np.ndarray[Any, Any]:
         InputError: one is missing, or no number from 0; the message says where.
     """
     column = edges.rows[name]
-    numbers: np.ndarray[Any, Any] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numbers: np.ndarray[Any, Any] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, True, np.nan)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         row = int(wrong[0])

@@ -34,7 +34,7 @@ def read(
         split: masks (of the split column), random or per-class; by default what there is.
         seed: of the split.
         like: a graph that was read so before: columns become features as they did there, classes have the same
-            numbers, and there need not be labels.
+            numbers, and there need not be labels; it is split only if it is said how.
         columns: label, id, source, target, features, split_column, weight, nodes_file, edges_file, directed
             (`mowst.data.columns.Columns`).
 
@@ -43,7 +43,8 @@ def read(
     """
     check_type_of("path", path, str | Path)
     entry = card_of(str(path), of_fields(columns))
-    return finished(graph_of_files(str(path), likeness(like), **columns), entry, split, seed)
+    data = graph_of_files(str(path), likeness(like), **columns)
+    return finished(data, None if like is not None and split is None else entry, split, seed)
 
 
 def from_tables(
@@ -66,11 +67,18 @@ def from_tables(
         InputError: something is missing, or is not what it must be; the message says in which row.
     """
     tables = tables_given(nodes, edges, columns)
-    return finished(graph_of(tables, likeness(like)), replace(card_of(".", tables.columns), name="tables"), split, seed)
+    entry = replace(card_of(".", tables.columns), name="tables")
+    data = graph_of(tables, likeness(like))
+    return finished(data, None if like is not None and split is None else entry, split, seed)
 
 
 def summary_of(data: Data) -> str:
-    """Return what was found in a graph that `read` or `from_tables` made, in lines for a person to read."""
+    """Return what was found in a graph that `read` or `from_tables` made, in lines for a person to read.
+
+    Raises:
+        InputError: it is no graph.
+    """
+    check_type_of("data", data, Data)
     own = own_of(data)
     return "" if own is None else "\n".join(own.summary)
 
@@ -90,14 +98,16 @@ def likeness(data: Data | None) -> Like | None:
     return Like(own.fitted, class_names_of(data))
 
 
-def finished(data: Data, entry: Card, split: str | None, seed: int) -> Data:
-    """Split a graph, if it has labels, check it, and say what is odd."""
+def finished(data: Data, entry: Card | None, split: str | None, seed: int) -> Data:
+    """Split a graph, if it has a card and labels, check it, and say what is odd."""
+    check_type_of("split", split, str | None)
+    check_type_of("seed", seed, int)
     own = own_of(data)
     assert own is not None
     for line in own.odd:
         warnings.warn(line, stacklevel=3)
     data.node_names = own.names.tolist()
-    if data.get("y") is None or not bool((data.y >= 0).any()):
+    if entry is None or data.get("y") is None or not bool((data.y >= 0).any()):
         check_form(data)
         return data
     has_masks = any(data.get(mask) is not None for mask in MASKS)

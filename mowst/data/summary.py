@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from mowst.data.columns import Ends, Roles
 from mowst.data.fitted import Column, Fitted
-from mowst.data.joining import Joined
+from mowst.data.joining import Joined, shown_id
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
 from mowst.errors import some
@@ -136,11 +136,11 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     missing = int((data.y < 0).sum())
     if missing:
         first = ids[int((data.y < 0).nonzero()[0])]
-        yield f"{made.roles.label}: {missing:,} of {len(data.y):,} nodes have no label, the first is {first!r}"
+        yield f"{made.roles.label}: {missing:,} of {len(data.y):,} nodes have no label, the first is {shown_id(first)}"
     counts = data.y[data.y >= 0].bincount(minlength=data.num_classes)
     for each in (counts == 1).nonzero().flatten().tolist()[:FEW]:
         name, first = data.class_names[each], ids[int((data.y == each).nonzero()[0])]
-        yield f"{made.roles.label}: class {name!r} is seen once, on node {first!r}: it cannot be learned"
+        yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
     for name in copies(data, made):
         yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
 

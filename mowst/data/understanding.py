@@ -157,7 +157,7 @@ def as_columns(table: Table, kinds: Mapping[str, str], dates: Sequence[str]) -> 
             raise InputError(f"{table.name}: has no column {name!r}, which the features are made of")
         column = table.rows[name]
         if kind == CATEGORY:
-            made[name] = as_text(column)
+            made[name] = as_text(column).to_numpy()
             continue
         found = as_numbers(column, name, table.place, date=name in dates)
         lost = [] if found is None else (np.isnan(found) & column.notna().to_numpy()).nonzero()[0]
