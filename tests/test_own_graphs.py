@@ -271,3 +271,24 @@ def test_flags_say_what_is_what():
 def test_a_column_that_is_not_there_is_named_with_those_that_are(option, value):
     with pytest.raises(InputError, match=f"{option}: unknown 'x'.*age.*city"):
         from_tables(*people(), **{"label": "drink", option: value})
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2, 1], [3, 7, 7, 9]])
+def test_arrays_like_another_graph_have_its_class_numbers(labels, tmp_path):
+    """Though not all classes occur in them, and what are no classes there has no label."""
+    edges = np.array([[0, 1, 2], [1, 2, 3]])
+    np.savez(tmp_path / "first.npz", x=np.eye(8)[:, :2], edge_index=edges, y=labels * 2)
+    np.savez(tmp_path / "other.npz", x=np.eye(4)[:, :2], edge_index=edges, y=[labels[2], labels[2], -1, labels[0]])
+    first = read(tmp_path / "first.npz")
+    other = read(tmp_path / "other.npz", like=first)
+    assert other.y.tolist() == [int(first.y[2]), int(first.y[2]), -1, int(first.y[0])]
+
+
+def test_endings_may_be_in_capitals(tmp_path):
+    nx.write_graphml(network(), tmp_path / "G.GraphML")
+    assert read(tmp_path / "G.GraphML", label="group").num_nodes == N
+    (tmp_path / "bad.GRAPHML").write_bytes(
+        b'<!DOCTYPE b [<!ENTITY a "ha">]>' + (tmp_path / "G.GraphML").read_bytes()[38:]
+    )
+    with pytest.raises(InputError, match="document type"):
+        read(tmp_path / "bad.GRAPHML", label="group")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -14,7 +14,7 @@ from mowst.data.columns import Roles, ends_of, id_of, roles_of
 from mowst.data.fitted import Fitted
 from mowst.data.given import MASKS, asked, taken, unread
 from mowst.data.joining import ids_in, index_of, joined, simplified
-from mowst.data.labels import Labels, of_column
+from mowst.data.labels import Labels, labels, of_column
 from mowst.data.structure import steps_for, structure
 from mowst.data.summary import Made, in_arrays, odd, summary
 from mowst.data.tables import Table, Tables
@@ -154,13 +154,23 @@ def of_structure(nodes: Table, edge_index: Tensor, fitted: Fitted | None) -> tup
     return fitted, fitted.features(table)
 
 
+def as_numbered(y: Any, like: Like) -> Labels:
+    """Return labels in the numbers of another graph, whose classes have names or are numbers from 0 themselves."""
+    found = labels(y)
+    values: list[Any] = [*(found.names or range(int(found.y.max()) + 1)), None]
+    names = like.class_names or list(range(max(values[:-1], default=-1) + 1))
+    return of_column(pd.Series([values[each] for each in found.y.tolist()], dtype=object), "y", names)
+
+
 def numbered(data: Data, name: str, like: Like | None, *, directed: bool) -> Data:
     """Make a graph of arrays in the same manner: its nodes are called by their numbers.
 
     Raises:
         InputError: something is in no form that is known, or an edge names no node.
     """
-    graph = taken(data, name) if like is None or data.get("y") is not None else asked(data, name)
+    graph = taken(data, name) if like is None else asked(data, name)
+    if like is not None and data.get("y") is not None:
+        label_all(graph, as_numbered(data.y, like))
     count = int(graph.num_nodes or len(graph.y))
     index, weight = graph.edge_index, graph.get("edge_weight")
     if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:

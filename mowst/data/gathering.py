@@ -61,7 +61,7 @@ def tables_in(place: Path, columns: Columns) -> Tables:
 
 def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:
     """Read a table of nodes, and say in which column their ids are."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         table = read_table(path, list)
         return table, id_of(columns, list(table.rows.columns), table.name)
     own = id_of(columns, header_of(path).names, path.name)

@@ -31,26 +31,26 @@ def read_network(path: Path) -> nx.Graph:
         InputError: the file is not what its name says, or damaged.
     """
     try:
-        if path.suffix in (".graphml", ".gexf"):
+        kind = path.suffix.lower()
+        if kind in (".graphml", ".gexf"):
             refuse_doctype(path)
         with path.open("rb") as file:
-            graph = _parse(path, file)
+            graph = _parse(path, kind, file)
         if not isinstance(graph, nx.Graph):
             raise InputError(f"{path}: holds no graph")
     except (InputError, OSError):
         raise
     except Exception as error:  # of networkx: whatever its readers make of a damaged file
-        kind = path.suffix[1:]
-        raise InputError(f"{path}: cannot be read as {kind}: {type(error).__name__}: {error}") from None
+        raise InputError(f"{path}: cannot be read as {kind[1:]}: {type(error).__name__}: {error}") from None
     return graph
 
 
-def _parse(path: Path, file: Any) -> nx.Graph:
-    if path.suffix == ".graphml":
+def _parse(path: Path, kind: str, file: Any) -> nx.Graph:
+    if kind == ".graphml":
         return nx.read_graphml(file)
-    if path.suffix == ".gexf":
+    if kind == ".gexf":
         return nx.read_gexf(file)
-    if path.suffix == ".gml":
+    if kind == ".gml":
         return nx.read_gml(file, label="label" if b"label" in path.read_bytes() else "id")
     held = json.load(file)
     if not isinstance(held, dict) or not isinstance(held.get("nodes"), list):

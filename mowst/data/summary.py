@@ -152,9 +152,12 @@ def copies(data: Data, made: Made) -> Iterator[str]:
     for name in made.kinds.kept:
         if name not in made.nodes.rows:
             continue
-        values = made.nodes.rows[name][known].reset_index(drop=True)
-        values = values[values.notna()]
+        values = made.nodes.rows[name]
+        most = min(TELLING, 3 * data.num_classes)
+        if values.head(20 * TELLING).nunique() > most:
+            continue
+        values = values[known].reset_index(drop=True).dropna()
         distinct = values.nunique()
-        few = 2 <= distinct <= min(TELLING, 3 * data.num_classes) and len(values) > 2 * distinct
+        few = 2 <= distinct <= most and len(values) > 2 * distinct
         if few and int(labels[values.index].groupby(values.map(str)).nunique().max()) == 1:
             yield name

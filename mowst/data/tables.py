@@ -58,7 +58,7 @@ def header_of(path: Path) -> Header:
     try:
         with opened(path) as file:
             line = file.readline(LONGEST_HEADER)
-        separator = "\t" if path.suffix == ".tsv" else max(SEPARATORS, key=lambda each: len(split(line, each)))
+        separator = "\t" if path.suffix.lower() == ".tsv" else max(SEPARATORS, key=lambda each: len(split(line, each)))
         with opened(path) as file:
             names = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
     except (csv.Error, StopIteration) as error:
@@ -103,7 +103,7 @@ def read_table(path: Path, text: Callable[[list[str]], list[str]]) -> Table:
     Raises:
         InputError: it cannot be read; the message has the line, where there is one.
     """
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return read_parquet(path)
     header = header_of(path)
     options: dict[str, Any] = {"header": None if header.bare else 0, "names": header.names, "sep": header.separator}
