@@ -12,9 +12,10 @@ from torch_geometric.utils import coalesce, homophily, to_undirected
 
 from mowst.data import from_networkx, from_tables, load, read, summary_of
 from mowst.data.assembling import own_of
-from mowst.data.columns import Columns, Ends
+from mowst.data.columns import Columns
 from mowst.data.joining import as_ids, distinct, joined
 from mowst.data.own import card_of, card_text
+from mowst.data.roles import Ends
 from mowst.data.tables import Table
 from mowst.errors import InputError
 from mowst.run import flags

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data.columns import Roles, ends_of, id_of, roles_of
 from mowst.data.fitted import Fitted
 from mowst.data.given import MASKS, asked, taken, unread
 from mowst.data.joining import ids_in, index_of, joined, simplified
 from mowst.data.labels import Labels, labels, of_column
+from mowst.data.roles import Roles, ends_of, id_of, roles_of
 from mowst.data.structure import steps_for, structure
 from mowst.data.summary import Made, in_arrays, odd, summary
 from mowst.data.tables import Table, Tables

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mowst.data.arrays import TENSORS
-from mowst.data.columns import Columns, ends_of, id_of
+from mowst.data.columns import Columns
 from mowst.data.joining import as_ids
 from mowst.data.networkfiles import NETWORKS
+from mowst.data.roles import ends_of, id_of
 from mowst.data.tables import TABLES, Table, Tables, header_of, read_table
 from mowst.errors import InputError, some
 

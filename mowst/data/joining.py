@@ -11,7 +11,7 @@ from pandas.api.types import is_float_dtype, is_integer_dtype, is_numeric_dtype
 from torch import Tensor
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
-from mowst.data.columns import Ends
+from mowst.data.roles import Ends
 from mowst.data.tables import Table
 from mowst.errors import InputError
 

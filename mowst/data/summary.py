@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.data.columns import Ends, Roles
 from mowst.data.fitted import Column, Fitted
 from mowst.data.joining import Joined, shown_id
+from mowst.data.roles import Ends, Roles
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
 from mowst.errors import some
