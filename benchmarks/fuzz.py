@@ -1,6 +1,7 @@
 """Hand people's odd inputs to commands and library, and see that each ends in a result or in one clear line.
 
     python benchmarks/fuzz.py --count 5000
+    python benchmarks/fuzz.py --files           # graph files, within 2 GiB
     python benchmarks/fuzz.py --case FILE       # one of those that it printed
 
 Configurations, command lines, cards, run folders, graphs of PyG and of networkx, each sound but for one to three odd
@@ -20,7 +21,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.fuzzing import Case, Judge, Verdict, cases, judging
+from tests.fuzzing import Case, Judge, Limits, Verdict, cases, judging
+from tests.fuzzing.files import file_cases
 
 Ended = tuple[Case, Verdict]
 
@@ -87,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="Number of inputs.")
     parser.add_argument("--seed", type=int, default=0, help="Of the inputs.")
+    parser.add_argument("--files", action="store_true", help="300 graph files, damaged or made to do harm, instead.")
     parser.add_argument("--case", type=Path, help="File of one input, to try again.")
     asked = parser.parse_args()
     with judging() as judge:
@@ -94,6 +97,8 @@ def main() -> None:
             case = Case.of(asked.case.read_text())
             found = [(case, judge(case))]
             print(found[0][1].outcome, found[0][1].said, sep="\n")
+        elif asked.files:
+            found = [(case, judge(case, Limits(resident=2 * 2**30))) for case in file_cases(300)]
         else:
             found = tried(judge, asked.count, asked.seed)
     sys.exit(bool(report(found)))

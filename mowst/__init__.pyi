@@ -1,6 +1,8 @@
 from .classifier import MowstClassifier as MowstClassifier
 from .data import from_networkx as from_networkx
+from .data import from_tables as from_tables
 from .data import load as load
+from .data import read as read
 from .errors import InputError as InputError
 from .experiment import Config as Config
 from .experiment import ExpertConfig as ExpertConfig

@@ -55,7 +55,10 @@ FROM_FILES = {
     "loader": FromFile(
         ("torch_geometric.datasets", "mowst.data.loaders"),
         "torch_geometric.data:Dataset",
-        ("mowst.data.built_in:digits", "mowst.data.built_in:sbm", "mowst.data.ogbn:ogbn"),
+        (
+            *("mowst.data.built_in:digits", "mowst.data.built_in:sbm", "mowst.data.ogbn:ogbn"),
+            "mowst.data.own:graph_of_files",
+        ),
     ),
     "transform": FromFile(("torch_geometric.transforms",), "torch_geometric.transforms:BaseTransform"),
     "expert": FromFile(("torch_geometric.nn.models", "mowst.models"), "torch.nn:Module"),

@@ -1,11 +1,14 @@
-"""`python -m mowst.predict OUT/seed-0`: load a trained mixture again and predict the nodes of its graph."""
+"""`python -m mowst.predict OUT`: load a trained mixture again and predict nodes of its graph, or of another one."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,33 +16,32 @@ from mowst.errors import InputError
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
 
-PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
+    from mowst.experiment import Config
+    from mowst.experiment.asking import Query
+    from mowst.inference import Answer
+
+PURPOSE = """Load the mixture that a run left, and predict nodes of the graph that it was trained on, or all of another
+one; predictions go to a table by name (--out)."""
 
 
-def ids_of(words: str | None) -> list[int] | None:
-    """Read node ids, from a list with commas or from a text file of them.
+def words_of(given: str | None) -> list[str] | None:
+    """Read what nodes are called, from a list with commas or from a text file of them.
 
     Raises:
-        InputError: it is neither.
+        InputError: it names none.
     """
-    if words is None:
+    if given is None:
         return None
-    try:
-        if ids := numbers(words):
-            return ids
-    except ValueError:
-        pass
-    try:
-        return numbers(Path(words).read_text())
-    except (ValueError, OSError):
-        raise InputError(f"--nodes {words}: must be ids like 0,5,9, or a text file of ids") from None
-
-
-def numbers(text: str) -> list[int]:
-    """Read whole numbers between commas or white space; a `ValueError` for anything else."""
-    return [int(word) for word in text.replace(",", " ").split()]
+    text = given
+    with suppress(OSError, ValueError):  # no name of a file
+        if Path(given).is_file():
+            text = Path(given).read_text(encoding="utf-8")
+    words = [word.strip() for line in text.splitlines() for word in line.split(",") if word.strip()]
+    if not words:
+        raise InputError(f"--nodes {given}: must be ids like 0,5,9, or a text file of ids")
+    return words
 
 
 def flags() -> ArgumentParser:
@@ -48,7 +50,16 @@ def flags() -> ArgumentParser:
 
     parser = reading.parser("predict", PURPOSE, config=False)
     reading.add_trust(parser)
-    parser.add_argument("folder", type=str, help="Folder of one seed, OUT/seed-0.")
+    parser.add_argument(
+        "folder", type=str, help="Folder of a run, OUT, whose best seed is asked, or of one seed, OUT/seed-0."
+    )
+    about = "Another graph to predict: a folder or file of your own, a card; by default the one that was trained on."
+    parser.add_argument("--graph", type=str | None, default=None, help=about)
+    about = "A .csv or .parquet file for predictions by name; of the graph that was trained on, the unlabelled nodes."
+    parser.add_argument("--out", type=str | None, default=None, help=about)
+    for which in ("nodes", "edges"):
+        about = f"File of the {which} of --graph within its folder, where it is called otherwise."
+        parser.add_argument(f"--columns.{which}_file", type=str | None, default=None, help=about)
     parser.add_argument(
         "--data_root", type=str | None, default=None, help="Folder of the graphs; the run's by default."
     )
@@ -77,43 +88,105 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     parsed = reading.parse(flags(), arguments)
 
-    import numpy as np
-    from rich.console import Console
+    import torch
 
+    from mowst.experiment.asking import asked, nodes_named, seed_folder, unlabelled
     from mowst.experiment.folder import read_config
-    from mowst.experiment.reload import ask, check_save, check_seed, compared, fitting, read_record
-    from mowst.inference import INFERENCE
-    from mowst.system import hush_libraries, take_threads, write_arrays
+    from mowst.experiment.reload import fitting, read_record
+    from mowst.system import hush_libraries, take_threads
 
     imported()
     hush_libraries()
-    folder, save = Path(parsed.folder), Path(parsed.save) if parsed.save else None
-    if save is not None:
-        check_save(save, folder)
+    words = words_of(parsed.nodes)
+    folder = seed_folder(Path(parsed.folder))
+    check(parsed, folder)
+    given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
+    config = fitting(dataclasses.replace(read_config(folder), **given))
+    take_threads(read_record(folder).threads)
+    query = opened(parsed, folder, config)
+    nodes = None if words is None else nodes_named(query, words)
+    if words is None and parsed.graph is None and parsed.out is not None:
+        nodes = unlabelled(query.data)
+    generator = torch.Generator().manual_seed(parsed.seed)
+    found = asked(query, config, nodes, how=parsed.how, threshold=parsed.threshold, generator=generator)
+    tell(parsed, folder, query, found, nodes)
+    return 0
+
+
+def check(parsed: Namespace, folder: Path) -> None:
+    """Look at what can be wrong before a graph is read.
+
+    Raises:
+        InputError: something is.
+    """
+    from mowst.experiment.reload import check_save, check_seed
+    from mowst.inference import INFERENCE
+
+    if parsed.save is not None:
+        check_save("--save", Path(parsed.save), folder, ".npz")
+    if parsed.out is not None:
+        check_save("--out", Path(parsed.out), folder, ".csv", ".parquet")
+        if Path(parsed.out).suffix == ".parquet" and find_spec("pyarrow") is None:
+            raise InputError(f"--out {parsed.out}: writing Parquet needs pyarrow: pip install pyarrow, or give a .csv")
     check_seed("--seed", parsed.seed)
     INFERENCE.lookup(parsed.how)
     if parsed.threshold is not None and not math.isfinite(parsed.threshold):
         raise InputError(f"--threshold {parsed.threshold}: must be a number")
-    nodes = ids_of(parsed.nodes)
-    given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
-    config = fitting(dataclasses.replace(read_config(folder), **given))
-    take_threads(read_record(folder).threads)
-    options = {"nodes": nodes, "how": parsed.how, "threshold": parsed.threshold, "seed": parsed.seed}
-    found, touched = ask(folder, config, **options)
-    console = Console(soft_wrap=True)
-    if parsed.how == "pooled":
-        console.print(f"{len(found)} nodes predicted, {compared(found, folder, nodes)}")
-    console.print(f"the strong expert read {touched}")
-    for node, probs in zip(nodes or (), found, strict=False):
-        console.print(f"node {node}: class {probs.argmax()}, probability {probs.max():.3f}")
-    classes, counts = np.unique(found.argmax(axis=1), return_counts=True)
-    console.print(
-        json.dumps({"nodes": len(found), "per_class": dict(zip(classes.tolist(), counts.tolist(), strict=True))})
-    )
-    if save is not None:
-        ids = np.arange(len(found)) if nodes is None else np.array(nodes, dtype=np.int64)
-        write_arrays(save, nodes=ids, probabilities=found, prediction=found.argmax(axis=1))
-    return 0
+
+
+def opened(parsed: Namespace, folder: Path, config: Config) -> Query:
+    """Load the mixture and the graph that it is asked of; of another graph, say what was found in it."""
+    from mowst.data.assembling import own_of
+    from mowst.experiment.asking import on_another, trained_on
+
+    if parsed.graph is None:
+        return trained_on(folder, config)
+    files = {f"{which}_file": name for which in ("nodes", "edges") if (name := parsed.columns[f"{which}_file"])}
+    query = on_another(folder, config, parsed.graph, **files)
+    if (own := own_of(query.data)) is not None:
+        print("\n".join(own.summary))
+        for line in own.odd:
+            print(f"note: {line}", file=sys.stderr)
+    return query
+
+
+def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: list[int] | None) -> None:
+    """Print what was predicted, and write it where it was asked for."""
+    import numpy as np
+    from rich.console import Console
+
+    from mowst.experiment.asking import right_of, table_of
+    from mowst.experiment.reload import compared
+    from mowst.system import whole_file, write_arrays
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    probs = found.probabilities.cpu().numpy()
+    if folder != Path(parsed.folder):
+        console.print(f"asks {folder}, the seed that validates best")
+    if parsed.how == "pooled" and parsed.graph is None:
+        console.print(f"{len(probs)} nodes predicted, {compared(probs, folder, nodes)}")
+    console.print(f"the strong expert read {found.touched}")
+    table = table_of(query, found, nodes)
+    names = query.class_names
+    if parsed.nodes is not None:
+        for name, row in zip(table["id"], probs, strict=True):
+            console.print(f"node {name}: class {names[row.argmax()]}, probability {row.max():.3f}")
+    classes, counts = np.unique(probs.argmax(axis=1), return_counts=True)
+    per_class = {str(names[each]): count for each, count in zip(classes, counts.tolist(), strict=True)}
+    console.print(json.dumps({"nodes": len(probs), "per_class": per_class}, ensure_ascii=False))
+    if parsed.graph is not None and (right := right_of(query, found, nodes)):
+        console.print(right)
+    if parsed.save is not None:
+        ids = np.arange(len(probs)) if nodes is None else np.array(nodes, dtype=np.int64)
+        write_arrays(Path(parsed.save), nodes=ids, probabilities=probs, prediction=probs.argmax(axis=1))
+    if parsed.out is not None:
+        with whole_file(Path(parsed.out)) as whole:
+            if whole.suffix == ".csv":
+                table.to_csv(whole, index=False, float_format="%.6g")
+            else:
+                table.to_parquet(whole, index=False)
+        of = "nodes without a label" if nodes is not None and parsed.nodes is None else "nodes"
+        console.print(f"{len(table):,} {of} written to {parsed.out}")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, claim, fabric_of, run, settled
+    from mowst.experiment import Opened, card_name, claim, fabric_of, run, settled
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -94,6 +94,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         plain = settled(config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
         opened = Opened(plain)
+        for line in opened.graph.summary:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         if opened.graph.count_mismatch:
             console.print(f"note: {opened.graph.count_mismatch}")
         for seed in config.all_seeds if config.teacher is not None else ():
@@ -115,6 +117,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     for part in closing(result):
         console.print(part)
     console.print(f"written to {claimed.folder}{REPORTED * parsed.report}")
+    if config.own:
+        console.print(f"from now on the graph is --dataset {claimed.folder / card_name(config)}", soft_wrap=True)
     return 0
 
 

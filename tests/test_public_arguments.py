@@ -1,9 +1,13 @@
 """Each argument of what is public, given what it is not: a result or an `InputError`; graphkd has a test of its own."""
 
+import atexit
 import inspect
+import shutil
+import tempfile
 import warnings
 
 import networkx as nx
+import pandas as pd
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -12,7 +16,7 @@ import mowst
 import mowst.data
 import mowst.inference
 from mowst import InputError, LearnedGate, Mowst, MowstClassifier, expert
-from mowst.data import card, open_graph
+from mowst.data import Columns, card, open_graph
 from mowst.inference import Kept
 from mowst.inference.modes import expert_on, untouched
 
@@ -56,6 +60,12 @@ QUERY = {
 }
 SPOKEN = {"weak": expert_on(MODEL, "weak", X, EDGES), "strong": expert_on(MODEL, "strong", X, EDGES)}
 GATE = {"dispersions": ["variance"], "detach": False}
+NODES = pd.DataFrame({"id": range(12), "size": [n % 2 + n / 9 for n in range(12)], "group": ["a", "b"] * 6})
+LINKS = pd.DataFrame({"source": range(12), "target": [(n + 1) % 12 for n in range(12)]})
+FOLDER = tempfile.mkdtemp()
+NODES.to_csv(f"{FOLDER}/nodes.csv", index=False)
+LINKS.to_csv(f"{FOLDER}/edges.csv", index=False)
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 PLAIN = {"name": "sbm", "root": "data", "split": "random"}
 NAMED = {
     "G": network(),
@@ -97,6 +107,10 @@ SOUND = {
     "load": PLAIN | {"seed": 0, "download": False},
     "open_graph": PLAIN | {"download": False},
     "Graph.of_seed": {"seed": 0},
+    "Columns": {entry: getattr(Columns(), entry) for entry in inspect.signature(Columns).parameters},
+    "read": {"path": FOLDER, "split": "random", "seed": 0, "like": None, "label": "group"},
+    "from_tables": {"nodes": NODES, "edges": LINKS, "split": "random", "seed": 0, "like": None, "label": "group"},
+    "summary_of": {"data": DATA},
     "card": {"name": "karate"},
     "catalogue": {"root": "data"},
     "check": {"data": DATA},

@@ -346,9 +346,13 @@ def test_a_folder_with_a_run_is_refused_unless_told(finished, tmp_path):
     assert not (out / "seed-1").exists()
 
 
-def test_a_folder_of_all_seeds_is_no_folder_of_one(finished):
-    with pytest.raises(InputError, match="seed-0"):
-        predict_command([str(finished)])
+def test_of_a_folder_of_all_seeds_the_best_one_is_asked(finished, capsys):
+    predict_command([str(finished)])
+    runs = json.loads((finished / "result.json").read_text())["runs"]
+    best = max(runs, key=lambda record: record["scores"]["mixture"]["val"])["seed"]
+    said = capsys.readouterr().out
+    assert f"seed-{best}" in said.replace("\n", "")
+    assert "bit for bit" in said
 
 
 def test_nodes_that_are_asked_for_are_told_one_by_one(finished, capsys):

@@ -4,9 +4,13 @@ from .cards import Card as Card
 from .cards import card as card
 from .cards import catalogue as catalogue
 from .cards import names as names
+from .columns import Columns as Columns
 from .given import MASKS as MASKS
 from .loading import load as load
 from .loading import open_graph as open_graph
 from .networks import from_networkx as from_networkx
+from .reading import from_tables as from_tables
+from .reading import read as read
+from .reading import summary_of as summary_of
 from .validation import check as check
 from .validation import check_form as check_form

@@ -90,13 +90,39 @@ def named(values: Sequence[Hashable | None], what: str, names: Sequence[Hashable
     Raises:
         InputError: there are too many classes to be classes.
     """
+    return _by_name(values, torch.arange(len(values)), what, names)
+
+
+def of_column(column: pd.Series, what: str, names: Sequence[Hashable] | None = None) -> Labels:
+    """Return the labels in a column of a table; each different value is looked at once.
+
+    Args:
+        column: text or whole numbers, missing where there is none.
+        what: the column, for messages.
+        names: of the classes in their order, such as those of another graph; a label of another name is none.
+
+    Raises:
+        InputError: they are no classes.
+    """
+    if names is None and column.dtype.kind in "iuf":
+        return labels(column.to_numpy(), what=what)
+    try:
+        codes, distinct = pd.factorize(column)
+    except TypeError:
+        raise InputError(f"{what}: must be a class for each node, holds lists or tables") from None
+    plain = [scalar(value, f"{what}: a class") for value in distinct]
+    return _by_name([*plain, None], torch.from_numpy(codes), what, names)
+
+
+def _by_name(values: Sequence[Hashable | None], codes: Tensor, what: str, names: Sequence[Hashable] | None) -> Labels:
+    """Number labels by name; `codes` [N] says for each node which of the values is its own."""
     found = {value for value in values if value is not None}
     if names is None:
         if all(type(value) is int and abs(value) < LARGEST for value in found):
-            return _numbered(np.array([-1 if value is None else value for value in values]), None, what)
+            return _numbered(np.array([-1 if value is None else value for value in values])[codes], None, what)
         names = sorted(found, key=lambda value: (type(value).__name__, value))
     number = {name: place for place, name in enumerate(names)}
-    y = torch.tensor([-1 if value is None else number.get(value, -1) for value in values], dtype=torch.long)
+    y = torch.tensor([-1 if value is None else number.get(value, -1) for value in values], dtype=torch.long)[codes]
     _refuse_many(y, what)
     return Labels(y, list(names))
 

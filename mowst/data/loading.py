@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,19 @@ from torch_geometric.data import Data, Dataset
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data import fetch, unpickling
+from mowst.data.assembling import own_of, place_own
 from mowst.data.cards import COUNTS, Card, Split, card
+from mowst.data.columns import Columns
 from mowst.data.given import MASKS, features, taken, unread
+from mowst.data.own import card_of, is_own
 from mowst.data.splits import SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
 from mowst.names import resolve
 from mowst.system.typed import check_type_of
 
-FILES = {
-    *(".csv", ".tsv", ".txt", ".json", ".parquet", ".xlsx", ".npz", ".npy", ".mat", ".pt", ".pth", ".pkl"),
-    *(".graphml", ".gml", ".gexf", ".edgelist", ".edges", ".net", ".safetensors"),
-}
-"""What people's graphs end in."""
+OTHER_FILES = {".txt", ".json", ".xlsx", ".npy", ".mat", ".pkl", ".edgelist", ".net", ".safetensors"}
+"""What people's graphs end in, too, and is not read."""
 
 
 class Graph:
@@ -42,6 +42,12 @@ class Graph:
         self.data, self.entry, self.split, self.root, self.download = data, entry, split, root, download
         self.count_mismatch = _count_mismatch(data, entry)
 
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """What was found in a person's own graph, in lines to read."""
+        own = own_of(self.data)
+        return () if own is None else own.summary
+
     def of_seed(self, seed: int) -> Data:
         """Return the graph with one seed's masks, checked; everything else is shared among the seeds."""
         check_type_of("seed", seed, int)
@@ -52,31 +58,30 @@ class Graph:
         return data
 
 
-def open_graph(name: str, root: str | Path = "data", *, split: str | None = None, download: bool | str = True) -> Graph:
-    """Read a graph, whose splits are then a matter of a moment; arguments as in `load`."""
+def open_graph(
+    name: str | Card, root: str | Path = "data", *, split: str | None = None, download: bool | str = True
+) -> Graph:
+    """Read a graph, whose splits are then a matter of a moment; arguments as in `load`, and `name` may be a card."""
     for what, held, hint in (
-        ("dataset", name, str),
+        ("dataset", name, str | Card),
         ("root", root, str | Path),
         ("split", split, str | None),
         ("download", download, bool | str),
     ):
         check_type_of(what, held, hint)
-    if ":" not in name and Path(name).suffix.lower() in FILES:
-        raise InputError(
-            f"dataset: {name} is a file; a graph of your own comes in by a function that returns a PyG Data, as "
-            "package.module:function (mowst.from_networkx makes one of a networkx graph), or by a card, a .yaml file"
-        )
-    outside = (":" in name or "." in name) and not Path(name).exists() and Path(name).suffix not in (".yaml", ".yml")
-    entry = _outside_card(name) if outside else card(name)
+    entry = name if isinstance(name, Card) else _entry(name)
+    outside = entry.loader == entry.name
     chosen = split or next(iter(entry.splits))
     if chosen not in entry.splits:
         raise unknown(f"{entry.name}: split", chosen, entry.splits)
     loaded = _read(entry, Path(root), entry.splits[chosen], download)
     data = tidy(loaded.clone() if outside else loaded, entry)
-    if outside:
-        if split is None and all(data.get(mask) is None for mask in MASKS):
-            chosen = "random"
-        _say_left_out(loaded, data)
+    own = own_of(loaded)
+    place_own(data, own)
+    if (outside or own) and split is None and all(data.get(mask) is None for mask in MASKS):
+        chosen = "random"
+    for line in own.odd if own else _left_out(loaded, data) if outside else ():
+        warnings.warn(line, stacklevel=2)
     return Graph(data, entry, chosen, Path(root), download)
 
 
@@ -161,14 +166,22 @@ def _called(loader: type[Dataset], name: str, download: bool, arguments: Mapping
         return fetch.sheltered(loader, name, download, anew=True)(**arguments)
 
 
-def _say_left_out(loaded: Data, data: Data) -> None:
+def _left_out(loaded: Data, data: Data) -> Iterator[str]:
     """Say what of somebody's graph is not used."""
     if without := int((data.y < 0).sum()):
         whole = isinstance(loaded.y, Tensor) and not loaded.y.is_floating_point()
         hint = "; where -1 is a class of its own, number classes from 0" * whole
-        warnings.warn(f"y: {without} of {len(data.y)} nodes have no label{hint}", stacklevel=3)
+        yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
     for key in unread(loaded):
-        warnings.warn(f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is", stacklevel=3)
+        yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"
+
+
+def _entry(name: str) -> Card:
+    """Return the card of a graph by name, of a person's own by its path, or of a loader by its dotted path."""
+    if ":" not in name and (is_own(name) or Path(name).suffix.lower() in OTHER_FILES):
+        return card_of(name, Columns())
+    is_card = Path(name).exists() or Path(name).suffix in (".yaml", ".yml")
+    return _outside_card(name) if (":" in name or "." in name) and not is_card else card(name)
 
 
 def _outside_card(name: str) -> Card:

@@ -19,6 +19,7 @@ from .config import Config as Config
 from .config import ExpertConfig as ExpertConfig
 from .config import GateConfig as GateConfig
 from .config import has_mixture as has_mixture
+from .folder import card_name as card_name
 from .folder import claim as claim
 from .folder import dump as dump
 from .folder import read_config as read_config

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from mowst.data.columns import Columns
 from mowst.errors import InputError, unknown
 from mowst.experiment.checks import Checked, Says, setting
 
@@ -151,7 +152,10 @@ class Config(Checked):
     """One experiment."""
 
     dataset: str = "digits"
-    """Name of a card in datasets/, path of a card, or dotted path of a function that returns a PyG Data."""
+    """A graph of your own by its folder or file (nodes.csv and edges.csv, .graphml, .gexf, .gml, .json, .pt, .npz), the
+    name of a card in datasets/, the path of a card, or the dotted path of a function that returns a PyG Data."""
+    columns: Columns = field(default_factory=Columns, metadata={"when": lambda config: config.own})
+    """What is what in the files of a graph of your own; its fields are flags by themselves, too, such as --label."""
     data_root: str = "data"
     """Folder that holds the graphs."""
     split: str | None = None
@@ -249,6 +253,13 @@ class Config(Checked):
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
         agreement.check_objective(self.objective, self.regime, self.gate_kind)
         agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
+
+    @property
+    def own(self) -> bool:
+        """Tell whether the dataset is a file or folder of a person's own."""
+        from mowst.data.own import is_own
+
+        return is_own(self.dataset)
 
     @property
     def all_seeds(self) -> range:

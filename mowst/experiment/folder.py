@@ -3,6 +3,7 @@
     OUT/config.yaml  result.json  report.html         all seeds; chosen.yaml, with the experts that a preset chose
     OUT/seed-0/      metrics.jsonl  result.json  figures.json  model.safetensors  predictions.npz  config.yaml
 
+Of a person's own graph there is a card, too, OUT/NAME.yaml, and how its columns became features, seed-0/columns.json.
 Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that
 nothing else is ever replaced; another one is locked as long as a run writes.
 """
@@ -25,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mowst.data.fitted import Fitted
 from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
@@ -33,6 +35,8 @@ from mowst.reporting import GENERATED
 from mowst.system import check_type_of, finite, write_text
 
 MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
+COLUMNS = "columns.json"
+"""How the columns of a person's own graph became features."""
 
 
 class Claimed(NamedTuple):
@@ -64,6 +68,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
     with locked(folder, made=out is None):
         ours = marked(folder)
         wanted = {"config.yaml", "result.json", CHOSEN, PAGE, *(f"seed-{seed}" for seed in config.all_seeds)}
+        wanted |= {card_name(config)} if config.own else set()
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
         held = sorted(name for name in ours["files"] if (folder / name).exists())
@@ -81,6 +86,12 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
         finally:
             if not any((folder / name).exists() for name in wanted):
                 (folder / MARK).unlink()
+
+
+def card_name(config: Config) -> str:
+    """Return what the card of a person's own graph is called in the folder of a run: by it, the graph has its name."""
+    stem = Path(config.dataset).resolve().stem
+    return "graph.yaml" if stem == "config" else f"{stem}.yaml"
 
 
 def new_folder(config: Config) -> Path:
@@ -236,6 +247,16 @@ def read_scale(folder: Path) -> Scale:
     if held.keys() != {"mean", "deviation"}:
         raise InputError(f"{folder / WEIGHTS}: does not say how the features were standardised")
     return Scale(**held)
+
+
+def read_columns(folder: Path) -> Fitted | None:
+    """Read how the columns of the graph that a run was trained on became features; none where they came as numbers.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = folder / COLUMNS
+    return Fitted.read(read_json(path), str(path)) if path.exists() else None
 
 
 def weights_of(folder: Path, name: str) -> dict[str, Tensor]:

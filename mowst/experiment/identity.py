@@ -44,6 +44,7 @@ def identity(data: Data) -> dict[str, Any]:
         "split": {"name": data.split, "sha256": split_hash(data)},
         "labels_sha256": labels_hash(data),
         "graph_sha256": graph_hash(data),
+        "width": {"features": int(data.x.size(1)), "classes": int(data.num_classes)},
         **({} if names is None else {"class_names": list(names)}),
     }
 

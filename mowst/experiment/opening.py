@@ -11,6 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from mowst.data import MASKS, open_graph
+from mowst.data.loading import Graph
+from mowst.data.own import card_of
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import (
@@ -42,6 +44,12 @@ class OneSeed(NamedTuple):
     """From outside the run, if there is one."""
 
 
+def graph_of(config: Config) -> Graph:
+    """Open the graph that a configuration names."""
+    named = card_of(config.dataset, config.columns) if config.own else config.dataset
+    return open_graph(named, config.data_root, split=config.split)
+
+
 class Opened:
     """An experiment that can begin: what cannot work has been said.
 
@@ -55,7 +63,7 @@ class Opened:
 
     def __init__(self, config: Config, plan: Plan | None = None):
         self.fabric = fabric_of(config)
-        self.graph = open_graph(config.dataset, config.data_root, split=config.split)
+        self.graph = graph_of(config)
         self._split = cache(self.graph.of_seed)
         self.config = config = chosen(config, self._split(config.first_seed))
         self.plan = plan or planned(config)

@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace, set_parsing_settings
 
+from mowst.data.columns import Columns
 from mowst.errors import InputError, meant
 from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config
@@ -150,14 +151,19 @@ def spelled(argument: str) -> list[str]:
 
 
 def short_kinds(words: Sequence[str]) -> list[str]:
-    """Let `--strong gcn` be `--strong.kind gcn`, for every configuration with a kind; files stay files."""
+    """Let `--strong gcn` be `--strong.kind gcn`, for every configuration with a kind; files stay files.
+
+    What is what in a graph's files has flags of its own: `--label` is `--columns.label`.
+    """
+    columns = {f"--{entry.name}" for entry in fields(Columns)}
     kinds = {f"--{name}" for name, hint in get_type_hints(Config).items() if is_dataclass(hint) and has_kind(hint)}
     short = []
     for position, word in enumerate(words):
         flag, equals, value = word.partition("=")
         value = value if equals else (words[position + 1] if position + 1 < len(words) else "")
         is_kind = flag in kinds and not value.endswith((".yaml", ".yml", ".json"))
-        short.append(f"{flag}.kind{equals}{value if equals else ''}" if is_kind else word)
+        long = f"--columns.{flag[2:]}" if flag in columns else f"{flag}.kind" if is_kind else flag
+        short.append(f"{long}{equals}{value if equals else ''}")
     return short
 
 
@@ -192,4 +198,5 @@ def say_idle(config: Config, arguments: Sequence[str]) -> None:
         idle = not used(config, config, head) or (is_dataclass(holder) and rest and not used(config, holder, rest[0]))
         beside = metadata(config, head).get("beside")
         if idle and head != "regime" and not (beside and beside(config)):
-            print(f"note: --{path} changes nothing with regime {config.regime}", file=sys.stderr)
+            why = "a graph that is no file" if head == "columns" else f"regime {config.regime}"
+            print(f"note: --{path} changes nothing with {why}", file=sys.stderr)

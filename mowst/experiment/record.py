@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch_geometric.data import Data
 
+from mowst.data.assembling import own_of
 from mowst.data.given import Scale
 from mowst.data.splits import mismatch_of
 from mowst.evaluation import together
 from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
-from mowst.experiment.folder import as_json, dump
+from mowst.experiment.folder import COLUMNS, as_json, dump
 from mowst.experiment.identity import identity, text_hash
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
@@ -58,6 +59,8 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
         (whole / "config.yaml").write_text(dump(config))
+        if (own := own_of(run.data)) is not None and own.fitted is not None:
+            (whole / COLUMNS).write_text(own.fitted.text(), encoding="utf-8")
     return record
 
 

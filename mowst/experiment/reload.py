@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import zipfile
 import zlib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch_geometric.data import Data
 
-from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
+from mowst.experiment.opening import graph_of
 from mowst.inference import Touched, answer
 from mowst.models import Mowst
-from mowst.system import try_place
+from mowst.system import check_type_of, try_place
 
 LARGEST_SEED = 2**63 - 1
 """Of torch's generators."""
@@ -41,6 +42,9 @@ class Record(NamedTuple):
     """Hash of its graph."""
     config: str | None
     """Hash of its configuration's file."""
+    class_names: list[Hashable] | None
+    width: dict[str, int]
+    """Numbers of features and classes."""
 
 
 def read_record(folder: Path) -> Record:
@@ -57,8 +61,12 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
     try:
         models, scores = dict(found["parameters"]), dict(found["scores"])
-        hashes = (found.get(f"{name}_sha256") for name in ("labels", "graph", "config"))
-        record = Record(found["seed"], found["split"]["sha256"], found.get("threads"), *hashes)
+        labels, graph, config = (found.get(f"{name}_sha256") for name in ("labels", "graph", "config"))
+        names, width = found.get("class_names"), found.get("width", {})
+        check_type_of("class_names", names, list[str | int | float | bool] | None)
+        check_type_of("width", width, dict[str, int])
+        threads, split = found.get("threads"), found["split"]["sha256"]
+        record = Record(found["seed"], split, threads, labels, graph, config, names, width)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
     check_seed(f"{path}: seed", record.seed)
@@ -69,25 +77,40 @@ def read_record(folder: Path) -> Record:
     return record
 
 
+def unedited(folder: Path) -> Record:
+    """Read the record of one seed, whose configuration is still as the run wrote it.
+
+    Raises:
+        InputError: it was edited, or as `read_record`.
+    """
+    record = read_record(folder)
+    if record.config not in (None, text_hash((folder / "config.yaml").read_text(encoding="utf-8"))):
+        raise InputError(
+            f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
+            "back, and give another place by --data_root and --device"
+        )
+    return record
+
+
 def check_seed(what: str, seed: object) -> None:
     """Raise an `InputError` for what cannot be a seed."""
     if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"{what} {seed!r}: must be a whole number from 0 to {LARGEST_SEED}")
 
 
-def check_save(path: Path, folder: Path) -> None:
+def check_save(flag: str, path: Path, folder: Path, *endings: str) -> None:
     """See that predictions can be written to a file, and that no run's own files lie there.
 
     Raises:
         InputError: they cannot, or would be part of a run, which may be replaced or read as a whole.
     """
-    if path.suffix != ".npz":
-        raise InputError(f"--save {path}: must end with .npz")
+    if path.suffix not in endings:
+        raise InputError(f"{flag} {path}: must end with {' or '.join(endings)}")
     try_place(path)
     there = path.resolve()
     inside = [folder.resolve(), *(place / name for place in there.parents for name in marked(place)["files"])]
     if any(there.is_relative_to(own) for own in inside):
-        raise InputError(f"--save {path}: is among the files of a run; give a place outside of it")
+        raise InputError(f"{flag} {path}: is among the files of a run; give a place outside of it")
 
 
 def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
@@ -97,13 +120,8 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         InputError: the folder is not a run's, holds no mixture, was edited, or its graph has another split or other
             class numbers now.
     """
-    record = read_record(folder)
-    if record.config not in (None, text_hash((folder / "config.yaml").read_text(encoding="utf-8"))):
-        raise InputError(
-            f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
-            "back, and give another place by --data_root and --device"
-        )
-    data = load(config.dataset, config.data_root, split=config.split, seed=record.seed)
+    record = unedited(folder)
+    data = graph_of(config).of_seed(record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     if record.labels not in (None, labels_hash(data)):

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mowst.data.own import card_of, card_text
 from mowst.errors import InputError
 from mowst.experiment.config import Config
-from mowst.experiment.folder import CHOSEN, as_json, dump
+from mowst.experiment.folder import CHOSEN, as_json, card_name, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
@@ -63,6 +64,8 @@ def run(
         write_text(Path(out) / "config.yaml", dump(config))
         if opened is not None and opened.config != config:
             write_text(Path(out) / CHOSEN, dump(opened.config))
+        if config.own:
+            write_text(Path(out) / card_name(config), card_text(card_of(config.dataset, config.columns)))
         write_text(Path(out) / "result.json", as_json(result))
         if report:
             try:

@@ -35,7 +35,7 @@ from mowst.inference.checks import (
 )
 from mowst.inference.frontier import Touched, at_nodes, untouched
 from mowst.kernels import rows_of
-from mowst.models import Gated, Mixture, Mowst, probabilities, shown
+from mowst.models import ROLES, Gated, Mixture, Mowst, probabilities, shown
 from mowst.names import Names
 
 Nodes = Tensor | Sequence[int]
@@ -72,6 +72,7 @@ class Question:
         self.model, self.nodes, self.touched = model, nodes, touched
         self.x = x if nodes is None else rows_of(x, nodes)
         self.ask_weak, self.ask_strong = weak, strong
+        self.chosen: Tensor | None = None
 
     @cached_property
     def weak(self) -> Tensor:
@@ -95,8 +96,14 @@ class Question:
         routed = self.model.routed(self.weak, self.x)
         return self.gated.confidence if routed is None else routed.confidence
 
+    def spoken(self) -> tuple[Tensor, Tensor]:
+        """Return the confidence [n], and where the weak expert answered, or in a pool weighs more, [n] bool."""
+        confidence = self.gated.confidence if self.chosen is None else self.confidence
+        return confidence, confidence >= 0.5 if self.chosen is None else self.chosen
+
     def choose(self, weak: Tensor) -> Tensor:
         """Probabilities [n, C]: the weak expert's where the mask [n] is true; the strong one is run for the rest."""
+        self.chosen = weak
         probs, left = probabilities(self.weak), (~weak).nonzero().squeeze(-1)
         if "strong" in vars(self) or len(left) == len(weak):
             return torch.where(weak.unsqueeze(-1), probs, probabilities(self.strong))
@@ -148,6 +155,10 @@ class Answer(NamedTuple):
     """[N, C], or [n, C] for n nodes."""
     touched: Touched
     """What the strong expert read, beside a full forward."""
+    confidence: Tensor | None = None
+    """[n], where it was asked for: the weak expert's share of the weight."""
+    weak: Tensor | None = None
+    """[n] bool, where it was asked for: whether the weak expert answered, or in a pool has the greater weight."""
 
 
 @torch.no_grad()
@@ -160,6 +171,7 @@ def answer(
     how: str | Inference = "pooled",
     threshold: float | None = None,
     generator: torch.Generator | None = None,
+    whose: bool = False,
 ) -> Answer:
     """Predict with a mixture in evaluation mode, and say what of the graph the strong expert read.
 
@@ -171,6 +183,7 @@ def answer(
         how: a mode by name, or one's own.
         threshold: confidence from which `routed` asks the weak expert; by default the model's own.
         generator: of the draws of `sampled`.
+        whose: whether to say, too, which expert answered.
 
     Raises:
         InputError: a node id is not one of the graph, or an argument is not what it must be.
@@ -178,16 +191,12 @@ def answer(
     check_question(model, x, graph)
     distinct, place = distinct_ids(nodes, len(x), x.device)
     with evaluating(model):
-        ask = Question(
-            model,
-            x,
-            distinct,
-            expert_on(model, "weak", x, graph),
-            expert_on(model, "strong", x, graph),
-            untouched(model.experts_read["strong"], x, graph),
-        )
+        weak, strong = (expert_on(model, role, x, graph) for role in ROLES)
+        ask = Question(model, x, distinct, weak, strong, untouched(model.experts_read["strong"], x, graph))
         probs = say(ask, how, threshold, generator)
-    return Answer(probs if place is None else probs[place], ask.touched)
+        spoken = ask.spoken() if whose else ()
+    rows = slice(None) if place is None else place
+    return Answer(probs[rows], ask.touched, *(part[rows] for part in spoken))
 
 
 def predict(

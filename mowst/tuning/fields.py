@@ -28,7 +28,7 @@ PARTS = {
     "strong": Part(EXPERTS, lambda config: config.strong.kind),
     "gate": Part(GATES, lambda config: config.gate_kind),
 }
-JUDGES = {"dataset", "data_root", "split", "signal", "seeds", "first_seed", "mixture", "baselines", "device"}
+JUDGES = {"dataset", "columns", "data_root", "split", "signal", "seeds", "first_seed", "mixture", "baselines", "device"}
 """By what trials are judged, and where they run: the same for all of a study."""
 
 

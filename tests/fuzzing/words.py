@@ -35,10 +35,11 @@ ODD += ["[" * 3000, "", "a" * 300]
 FIELDS = listed(r"""
 weak.kind · weak.hidden_channels · weak.num_layers · weak.dropout · weak.norm · weak.options · strong.kind
 strong.hidden_channels · strong.num_layers · strong.dropout · strong.norm · strong.options · gate.kind
-gate.dispersions · gate.features · gate.detach · gate.options · dataset · data_root · split · weak · strong · gate
-regime · objective · pretrain · folds · rehearsals · kd · teacher · optimizer · lr · gate_lr · weight_decay · epochs
-patience · rounds · eval_every · ema_decay · signal · normalize_features · standardize · mixture · baselines · seeds
-first_seed · device · precision
+gate.dispersions · gate.features · gate.detach · gate.options · dataset · data_root · split · weak · strong
+gate · columns.id · columns.source · columns.label · columns.features · columns.split_column · columns.weight
+columns.nodes_file · columns.edges_file · columns.directed · regime · objective · pretrain · folds · rehearsals
+kd · teacher · optimizer · lr · gate_lr · weight_decay · epochs · patience · rounds · eval_every · ema_decay
+signal · normalize_features · standardize · mixture · baselines · seeds · first_seed · device · precision
 """)
 """Fields of a configuration."""
 DAMAGED = listed(r"""
@@ -94,7 +95,7 @@ study · name · trials · workers · goals · sampler · sampler_options · pru
 timeout · fast · space · search · retrain · finalists · out · quiet · trust · config
 """)
 PREDICT = listed(r"""
-data_root · device · nodes · how · threshold · seed · save · trust
+data_root · device · nodes · how · threshold · seed · save · trust · graph · out
 """)
 SEARCHES = listed(r"""
 lr=1e-3..1e-1:log · lr=1..0 · lr=.. · lr · = · x=1 · strong.num_layers=2,3 · lr=0..1:log · kd=nkd,kd

@@ -1,0 +1,180 @@
+"""What scikit-learn's transformers learned of the columns of a graph, as numbers and text in a file, and their use.
+
+A run keeps it as JSON, so that another graph goes through the same transformation and nothing has to be unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self, get_type_hints
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+from mowst.data.tables import Table
+from mowst.data.understanding import CATEGORY, NUMBER, RANKED, Kinds, as_columns, transformer
+from mowst.errors import InputError, unknown
+from mowst.system.typed import check_type_of
+
+CLOSEST = 1e-7
+"""How near to 0 and 1 a quantile is looked at, as scikit-learn's."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What is known of one column of a table."""
+
+    name: str
+    kind: str
+    """number, ranked or category."""
+    date: bool = False
+    missing: bool = False
+    """Whether a feature says where it is missing."""
+    fill: float = 0.0
+    """The median."""
+    mean: float = 0.0
+    scale: float = 1.0
+    quantiles: list[float] = field(default_factory=list)
+    """Of a ranked column, at equal distances from 0 to 1."""
+    values: list[str] = field(default_factory=list)
+    """Of a category, one feature each."""
+    rare: bool = False
+    """Whether a feature stands for all other values."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(Column)
+        for entry in dataclasses.fields(self):
+            check_type_of(f"column {entry.name}", getattr(self, entry.name), hints[entry.name])
+        if self.kind not in (NUMBER, RANKED, CATEGORY):
+            raise unknown(f"column {self.name}: kind", self.kind, (NUMBER, RANKED, CATEGORY))
+        if not all(map(math.isfinite, (self.fill, self.mean, self.scale, *self.quantiles))) or not self.scale:
+            raise InputError(f"column {self.name}: its numbers must be finite, and scale not 0")
+        if self.kind == RANKED and (not self.quantiles or sorted(self.quantiles) != self.quantiles):
+            raise InputError(f"column {self.name}: quantiles must be numbers in order")
+
+    def features(self, values: pd.Series) -> np.ndarray[Any, Any]:
+        """Return what a column becomes, [N, k], without the feature that says where it is missing."""
+        if self.kind == CATEGORY:
+            place = pd.Index(self.values, dtype=object).get_indexer(values.astype(object))
+            width = len(self.values) + self.rare
+            place = np.where(place < 0, len(self.values) if self.rare else -1, place)
+            return (place[:, None] == np.arange(width)).astype(np.float32)
+        numbers = values.to_numpy(dtype=np.float64)
+        numbers = np.where(np.isnan(numbers), self.fill, numbers)
+        if self.kind == NUMBER:
+            return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
+        return self._ranked(numbers).astype(np.float32)[:, None]
+
+    def _ranked(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Return the normal quantile of each number's rank, the middle one where several are equal."""
+        quantiles = np.array(self.quantiles)
+        ranks = np.linspace(0, 1, len(quantiles))
+        upper, lower = np.interp(numbers, quantiles, ranks), np.interp(-numbers, -quantiles[::-1], -ranks[::-1])
+        share = (upper - lower) / 2
+        share = np.where(numbers + CLOSEST > quantiles[-1], 1.0, share)
+        share = np.where(numbers - CLOSEST < quantiles[0], 0.0, share)
+        ends = ndtri(CLOSEST - np.spacing(1)), ndtri(1 - (CLOSEST - np.spacing(1)))
+        return np.clip(ndtri(share), *ends)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The columns of a table, in the order of their features."""
+
+    columns: list[Column]
+    steps: int | None = None
+    """Where the columns are of the structure (`mowst.data.structure`): how many steps its walks take."""
+
+    @classmethod
+    def of(cls, table: Table, kinds: Kinds, steps: int | None = None) -> Self:
+        """Fit scikit-learn's transformers to the columns of a table, and keep what they learned."""
+        plain = as_columns(table, kinds.kept, kinds.dates)
+        values = dict[str, Any]()
+        for name in (name for name, kind in kinds.kept.items() if kind == CATEGORY):
+            plain[name], values[name] = pd.factorize(plain[name], sort=True)  # numbers are looked through much faster
+        made = transformer(kinds.kept, plain)
+        if kinds.kept:
+            with np.errstate(all="ignore"):
+                made.fit(plain)
+        learned = learned_by(made, values)
+        columns = []
+        for kind in (NUMBER, RANKED, CATEGORY):
+            for name in (name for name, held in kinds.kept.items() if held == kind):
+                missing = kind != CATEGORY and bool(plain[name].isna().any())
+                columns.append(Column(name, kind, name in kinds.dates, missing, **learned[name]))
+        return cls(columns, steps)
+
+    def features(self, table: Table) -> Tensor:
+        """Return the features of the nodes in a table, [N, F] float32, in the order of `names`.
+
+        Raises:
+            InputError: a column is missing, or of another kind.
+        """
+        kinds = {column.name: column.kind for column in self.columns}
+        plain = as_columns(table, kinds, [column.name for column in self.columns if column.date])
+        numbers, hot = list[Any](), list[Any]()
+        with np.errstate(all="ignore"):
+            for column in self.columns:
+                (hot if column.kind == CATEGORY else numbers).append(column.features(plain[column.name]))
+        where = [plain[each.name].isna().to_numpy(np.float32)[:, None] for each in self.columns if each.missing]
+        parts = [*numbers, *where, *hot]
+        return torch.from_numpy(np.concatenate(parts, axis=1)) if parts else torch.empty(len(plain), 0)
+
+    @property
+    def names(self) -> list[str]:
+        """What each feature is called."""
+        hot = [each for each in self.columns if each.kind == CATEGORY]
+        return [
+            *(each.name for each in self.columns if each.kind != CATEGORY),
+            *(f"{each.name} is missing" for each in self.columns if each.missing),
+            *(f"{each.name} = {value}" for each in hot for value in [*each.values, *["(other)"] * each.rare]),
+        ]
+
+    def text(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def read(cls, held: Any, what: str) -> Self:
+        """Take it from JSON that was read.
+
+        Raises:
+            InputError: it is something else; `what` says what it was to be.
+        """
+        try:
+            check_type_of("columns", held["columns"], list[dict[str, Any]])
+            check_type_of("steps", held["steps"], int | None)
+            return cls([Column(**each) for each in held["columns"]], held["steps"])
+        except (TypeError, KeyError, InputError) as error:
+            raise InputError(f"{what}: not what a run keeps of its graph's columns, or damaged: {error}") from None
+
+
+def learned_by(made: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what a fitted `ColumnTransformer` learned of each column, as the fields of `Column`.
+
+    Categories went in as numbers; `values` says which text each of them is.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    parts = {name: (part, names) for name, part, names in made.transformers_ if name not in ("missing", "remainder")}
+    for kind, (part, names) in parts.items():
+        for place, name in enumerate(names):
+            if kind == CATEGORY:
+                rare = part.infrequent_categories_[place]
+                rare = set() if rare is None else set(rare)
+                kept = [str(values[name][code]) for code in part.categories_[place] if code not in rare]
+                found[name] = {"values": kept, "rare": bool(rare)}
+                continue
+            imputer, last = part[0], part[1]
+            found[name] = {"fill": float(imputer.statistics_[place])}
+            if kind == NUMBER:
+                found[name] |= {"mean": float(last.mean_[place]), "scale": float(last.scale_[place])}
+            else:
+                found[name] |= {"quantiles": last.quantiles_[:, place].tolist()}
+    return found

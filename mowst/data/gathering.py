@@ -1,0 +1,92 @@
+"""Where in a folder a person's graph is, and its tables as they came."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mowst.data.arrays import TENSORS
+from mowst.data.columns import Columns
+from mowst.data.joining import as_ids
+from mowst.data.networkfiles import NETWORKS
+from mowst.data.roles import ends_of, id_of
+from mowst.data.tables import TABLES, Table, Tables, header_of, read_table
+from mowst.errors import InputError, some
+
+NODES, EDGES = ("nodes", "node", "vertices"), ("edges", "edge", "links", "edgelist")
+"""What tables are called, the likeliest first."""
+
+
+def single(folder: Path) -> Path:
+    """Return the one file of a folder that is a graph by itself.
+
+    Raises:
+        InputError: there are none, or several.
+    """
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (*NETWORKS, *TENSORS))
+    if len(files) != 1:
+        there = some(sorted(file.name for file in folder.iterdir())) or "nothing"
+        raise InputError(
+            f"dataset: {folder} needs nodes.csv and edges.csv (or .tsv, .parquet), or one graph file; "
+            f"it holds {there}; --nodes-file and --edges-file name files that are called otherwise"
+        )
+    return files[0]
+
+
+def found_in(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """Return the table in a folder that has one of some names, the likeliest first."""
+    paths = (folder / f"{name}{suffix}" for name in names for suffix in TABLES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def tables_in(place: Path, columns: Columns) -> Tables:
+    """Read the tables of a folder; or of a file of edges, with nodes.csv or the like beside it if there is one.
+
+    Raises:
+        InputError: a file is not there, or cannot be read.
+    """
+    nodes_path, edges_path = paths_in(place, columns)
+    nodes = None
+    if nodes_path is not None:
+        nodes, own = nodes_in(nodes_path, columns)
+        columns = replace(columns, id=own)
+    numbers = nodes is None or nodes.rows[columns.id].dtype.kind in "iu"
+
+    def text(names: list[str]) -> list[str]:
+        return [] if numbers else list(ends_of(columns, names, edges_path.name)[:2])
+
+    whole = place.is_dir() or edges_path.stem in EDGES
+    name = edges_path.resolve().parent.name if whole else edges_path.stem
+    return Tables(name, nodes, read_table(edges_path, text), columns)
+
+
+def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:
+    """Read a table of nodes, and say in which column their ids are."""
+    if path.suffix.lower() == ".parquet":
+        table = read_table(path, list)
+        return table, id_of(columns, list(table.rows.columns), table.name)
+    own = id_of(columns, header_of(path).names, path.name)
+    table = read_table(path, lambda _: [own])
+    table.rows[own] = as_ids(table.rows[own])
+    return table, own
+
+
+def paths_in(place: Path, columns: Columns) -> tuple[Path | None, Path]:
+    """Return the files of nodes, if there is one, and of edges.
+
+    Raises:
+        InputError: one that was named is not there, or there are no edges.
+    """
+    folder = place if place.is_dir() else place.parent
+    paths = []
+    for name, usual in ((columns.nodes_file, NODES), (columns.edges_file, EDGES)):
+        path = found_in(folder, usual) if name is None else folder / name
+        if name is not None and not (path and path.is_file()):
+            raise InputError(f"dataset: there is no file {path}")
+        paths.append(path)
+    nodes, edges = paths
+    if place.is_file() and place not in paths:  # edges that are called something else
+        edges, nodes = place, nodes if columns.nodes_file else None
+    if edges is None:
+        raise InputError(f"dataset: {folder} has no edges.csv, .tsv or .parquet; --edges-file names one")
+    return nodes, edges

@@ -1,0 +1,171 @@
+"""A run's mixture asked of any graph: the one it was trained on, or another of the same kind; answers by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch_geometric.data import Data
+
+from mowst.data import Columns, card, check_form, open_graph
+from mowst.data.assembling import Like, own_of
+from mowst.data.cards import Card
+from mowst.data.own import LOADER, card_of, graph_of_files, is_own
+from mowst.errors import InputError, some
+from mowst.experiment.building import build, fabric_of, prepare
+from mowst.experiment.config import Config
+from mowst.experiment.folder import read_columns, read_json, read_scale, read_weights
+from mowst.experiment.reload import reload, unedited
+from mowst.inference import Answer, answer
+from mowst.models import ROLES, Mowst
+
+
+class Query(NamedTuple):
+    """A trained mixture and a graph to ask it of."""
+
+    model: Mowst
+    data: Data
+    ready: Data
+    """The same, as the mixture takes it."""
+    names: pd.Index
+    """What the nodes are called."""
+    class_names: list[Hashable]
+
+
+def seed_folder(folder: Path) -> Path:
+    """Return the folder of a seed: the one that is given, or of a run that with the best validation score.
+
+    Raises:
+        InputError: the run's record is damaged.
+    """
+    found = read_json(folder / "result.json") if (folder / "result.json").exists() else None
+    if not isinstance(found, dict) or "seed" in found or "runs" not in found:
+        return folder
+    try:
+        best = max(found["runs"], key=lambda record: record["scores"].get("mixture", {}).get("val") or 0.0)
+        return folder / f"seed-{int(best['seed'])}"
+    except (TypeError, KeyError, ValueError, AttributeError):
+        raise InputError(f"{folder / 'result.json'}: not the record of a run, or damaged") from None
+
+
+def trained_on(folder: Path, config: Config) -> Query:
+    """Load the mixture of a seed's folder on the graph that it was trained on."""
+    model, data, ready = reload(folder, config)
+    own = own_of(data)
+    names = pd.RangeIndex(len(data.x)) if own is None else own.names
+    return Query(model, data, ready, names, data.get("class_names") or list(range(data.num_classes)))
+
+
+def on_another(folder: Path, config: Config, graph: str, **files: str) -> Query:
+    """Load the mixture of a seed's folder on another graph, whose columns become features as the first one's did.
+
+    Args:
+        folder: of one seed.
+        config: of the run.
+        graph: a file or folder, or the name of a card.
+        files: `nodes_file` and `edges_file`, where they are called otherwise.
+
+    Raises:
+        InputError: the graph cannot be read, or has other features.
+    """
+    record = unedited(folder)
+    fitted = read_columns(folder)
+    entry = card_of(graph, Columns()) if is_own(graph) else card(graph)
+    if entry.loader == LOADER:
+        told = columns_of(config) | {key: entry.arguments[key] for key in entry.arguments if key != "path"} | files
+        data = graph_of_files(str(entry.arguments["path"]), Like(fitted, record.class_names), **told)
+    else:
+        data = open_graph(entry, config.data_root).data
+    check_form(data)
+    width = record.width
+    if not {"features", "classes"} <= width.keys():
+        raise InputError(f"{folder}: is of an older version, which does not say how wide its graph was; train it anew")
+    if data.x.size(1) != width["features"]:
+        raise InputError(
+            f"--graph {graph}: has {data.x.size(1)} features, and the run was trained on {width['features']}"
+        )
+    device = fabric_of(config).device
+    ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
+    model = build(config, width["features"], width["classes"])
+    read_weights(folder, "mixture", model)
+    own = own_of(data)
+    names = pd.RangeIndex(len(data.x)) if own is None else own.names
+    return Query(model.to(device).eval(), data, ready, names, record.class_names or list(range(width["classes"])))
+
+
+def columns_of(config: Config) -> dict[str, Any]:
+    """Return what is what in the files of the graph that a run was trained on, as far as it is another one's, too."""
+    plain: dict[str, Any] = dataclasses.asdict(config.columns)
+    if not config.own and config.dataset.endswith((".yaml", ".yml")) and Path(config.dataset).exists():
+        entry: Card = card(config.dataset)
+        plain |= {key: entry.arguments[key] for key in plain.keys() & entry.arguments.keys()}
+    return {key: value for key, value in plain.items() if key not in ("nodes_file", "edges_file", "features")}
+
+
+def nodes_named(query: Query, words: Sequence[str]) -> list[int]:
+    """Return the numbers of nodes by what they are called.
+
+    Raises:
+        InputError: no node is called so.
+    """
+    if query.names.dtype.kind == "i":
+        words = [part for word in words for part in word.split()]
+    found = query.names.map(str).get_indexer(pd.Index(list(words), dtype=object).map(str))
+    if len(lost := [word for word, place in zip(words, found, strict=True) if place < 0]):
+        raise InputError(f"--nodes: no node is called {some(lost)}; they are {some(query.names[:3])} and so on")
+    return [int(place) for place in found]
+
+
+def unlabelled(data: Data) -> list[int] | None:
+    """Return the nodes of a graph that have no label; none: all of them have one, or none has."""
+    if data.get("y") is None:
+        return None
+    nodes = (data.y < 0).nonzero().flatten().tolist()
+    return nodes if 0 < len(nodes) < len(data.y) else None
+
+
+@torch.no_grad()
+def asked(query: Query, config: Config, nodes: list[int] | None, **options: Any) -> Answer:
+    """Predict some nodes, or all; options as of `mowst.inference.answer`."""
+    with fabric_of(config).autocast():
+        return answer(query.model, query.ready.x, query.ready.adj_t, nodes=nodes, whose=True, **options)
+
+
+def table_of(query: Query, found: Answer, nodes: list[int] | None) -> pd.DataFrame:
+    """Return predictions by name: a row for each node, with the probability of each class, and who answered.
+
+    Columns: id, predicted (the class), probability (of it), confidence (the weak expert's share of the weight, from 0
+    to 1), expert (weak or strong: who answered, or in a pool has the greater weight), and one for each class.
+    """
+    assert found.confidence is not None
+    assert found.weak is not None
+    probs = found.probabilities.float().cpu().numpy()
+    best = probs.argmax(axis=1)
+    called = np.array([str(name) for name in query.class_names], dtype=object)
+    weak, strong = ROLES
+    columns = {
+        "id": query.names if nodes is None else query.names[nodes],
+        "predicted": called[best],
+        "probability": probs.max(axis=1),
+        "confidence": found.confidence.float().cpu().numpy(),
+        "expert": np.where(found.weak.cpu().numpy(), weak, strong),
+    }
+    of_classes = {f"probability of {name}": probs[:, place] for place, name in enumerate(called)}
+    return pd.DataFrame(columns | of_classes)
+
+
+def right_of(query: Query, found: Answer, nodes: list[int] | None) -> str:
+    """Say how many of the predicted nodes have a label, and how many are right; "" where none has one."""
+    if query.data.get("y") is None:
+        return ""
+    y = query.data.y if nodes is None else query.data.y[nodes]
+    known = y >= 0
+    if not bool(known.any()):
+        return ""
+    right = (found.probabilities.argmax(dim=-1).cpu() == y)[known].float().mean()
+    return f"of {int(known.sum()):,} of them the label is known: {float(right):.1%} are right"

@@ -1,0 +1,150 @@
+"""From a person's own files to predictions by name, by commands alone."""
+
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mowst.errors import InputError
+from mowst.experiment.asking import seed_folder
+from mowst.predict import command as predict
+from mowst.run import command as run
+from tests.test_own_graphs import people, written
+
+FAST = ["--epochs", "3", "--patience", "3", "--folds", "2", "--no-baselines", "--quiet", "--no-fast"]
+FAST += ["--weak.hidden_channels", "8", "--strong.hidden_channels", "8"]
+UNKNOWN = [2, 9, 40]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run on sixty people, of whom three have no label."""
+    place = tmp_path_factory.mktemp("own")
+    nodes, edges = people()
+    nodes.loc[UNKNOWN, "drink"] = None
+    folder = place / "people"
+    folder.mkdir()
+    written(folder, nodes, edges)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(["--dataset", str(folder), "--label", "drink", "--seeds", "2", "--out", str(place / "out"), *FAST])
+    return place
+
+
+def predicted(place, *arguments):
+    """Predict into a file beside the run, and read it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert predict([str(place / "out"), "--out", str(place / "p.csv"), *arguments]) == 0
+    return pd.read_csv(place / "p.csv", keep_default_na=False)
+
+
+def test_a_run_leaves_a_card_and_the_columns(finished):
+    assert (finished / "out" / "people.yaml").exists()
+    assert (finished / "out" / "seed-0" / "columns.json").exists()
+
+
+def test_the_unlabelled_nodes_are_predicted_by_name(finished):
+    found, nodes = predicted(finished), people()[0]
+    assert found.id.tolist() == nodes.id[UNKNOWN].tolist()
+    folder = seed_folder(finished / "out")
+    probs = np.load(folder / "predictions.npz")["mixture"][UNKNOWN]
+    names = json.loads((folder / "result.json").read_text())["class_names"]
+    assert names == ["coffee", "milk", "tea"]
+    np.testing.assert_allclose(found[[f"probability of {name}" for name in names]], probs, rtol=1e-4, atol=1e-6)
+    assert found.predicted.tolist() == [names[best] for best in probs.argmax(axis=1)]
+    np.testing.assert_allclose(found.probability, probs.max(axis=1), rtol=1e-4)
+
+
+def test_the_same_graph_as_a_new_one_gets_the_same_answers(finished):
+    new = predicted(finished, "--graph", str(finished / "people"))
+    nodes = people()[0]
+    assert new.id.tolist() == nodes.id.tolist()
+    probs = np.load(seed_folder(finished / "out") / "predictions.npz")["mixture"]
+    np.testing.assert_allclose(new.filter(like="probability of"), probs, rtol=1e-4, atol=1e-6)
+    by_card = predicted(finished, "--graph", str(finished / "out" / "people.yaml"))
+    pd.testing.assert_frame_equal(by_card, new)
+
+
+def test_a_new_graph_needs_no_labels_and_its_files_may_be_called_otherwise(finished, tmp_path):
+    nodes, edges = people(30, seed=1)
+    nodes.drop(columns="drink").to_csv(tmp_path / "who.csv", index=False)
+    edges.to_csv(tmp_path / "knows.csv", index=False)
+    files = ["--nodes-file", "who.csv", "--edges-file", "knows.csv"]
+    found = predicted(finished, "--graph", str(tmp_path), *files)
+    assert found.id.tolist() == nodes.id.tolist()
+    assert set(found.predicted) <= {"coffee", "milk", "tea"}
+
+
+def test_who_answered_is_whom_the_confidence_names(finished):
+    pooled = predicted(finished, "--graph", str(finished / "people"))
+    assert ((pooled.expert == "weak") == (pooled.confidence >= 0.5)).all()
+    middle = float(predicted(finished, "--graph", str(finished / "people"), "--how", "routed").confidence.median())
+    routed = predicted(finished, "--graph", str(finished / "people"), "--how", "routed", "--threshold", str(middle))
+    clear = (routed.confidence - middle).abs() > 1e-5
+    assert ((routed.expert == "weak") == (routed.confidence >= middle))[clear].all()
+    assert set(routed.expert) == {"weak", "strong"}
+    sampled = predicted(finished, "--graph", str(finished / "people"), "--how", "sampled", "--seed", "3")
+    drawn = torch.rand(60, generator=torch.Generator().manual_seed(3)).numpy()
+    clear = (sampled.confidence - drawn).abs() > 1e-5
+    assert ((sampled.expert == "weak") == (drawn < sampled.confidence))[clear].all()
+
+
+def test_nodes_are_asked_for_by_their_ids(finished, capsys):
+    found = predicted(finished, "--nodes", "p14,p0")
+    assert found.id.tolist() == ["p14", "p0"]
+    assert "node p14: class " in capsys.readouterr().out
+    with pytest.raises(InputError, match="no node is called p1, 0; they are p0, p7, p14"):
+        predicted(finished, "--nodes", "p1,0,p0")
+
+
+def test_the_seed_that_validates_best_is_asked(finished):
+    runs = json.loads((finished / "out" / "result.json").read_text())["runs"]
+    best = max(record["scores"]["mixture"]["val"] for record in runs)
+    chosen = json.loads((seed_folder(finished / "out") / "result.json").read_text())
+    assert chosen["scores"]["mixture"]["val"] == best
+    assert seed_folder(finished / "out" / "seed-1") == finished / "out" / "seed-1"
+
+
+def test_a_graph_of_another_width_is_refused(finished, tmp_path):
+    np.savez(tmp_path / "g.npz", x=np.ones((4, 2)), edge_index=[[0, 1], [1, 2]])
+    with pytest.raises(InputError, match="has 2 features, and the run was trained on"):
+        predicted(finished, "--graph", str(tmp_path / "g.npz"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("p.txt", "must end with .csv or .parquet"), ("out/p.csv", None)])
+def test_a_table_is_written_where_it_may_be(finished, name, said):
+    line = [str(finished / "out"), "--out", str(finished / name)]
+    if said is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert predict(line) == 0
+        (finished / name).unlink()
+        line[-1] = str(finished / "out/seed-0/p.csv")
+        said = "is among the files of a run"
+    with pytest.raises(InputError, match=said):
+        predict(line)
+
+
+def test_damaged_columns_are_refused_and_nothing_is_written(finished, tmp_path):
+    shutil.copytree(finished / "out", tmp_path / "out")
+    for path in (tmp_path / "out").glob("seed-*/columns.json"):
+        path.write_text(path.read_text().replace('"number"', '"pickle"'))
+    with pytest.raises(InputError, match=r"columns\.json: not what a run keeps"):
+        predicted(tmp_path, "--graph", str(finished / "people"))
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_parquet_holds_the_same(finished):
+    pytest.importorskip("pyarrow")
+    table = predicted(finished)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predict([str(finished / "out"), "--out", str(finished / "p.parquet")])
+    found = pd.read_parquet(finished / "p.parquet")
+    assert found.columns.tolist() == table.columns.tolist()
+    assert found.predicted.tolist() == table.predicted.tolist()
