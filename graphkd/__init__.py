@@ -35,9 +35,11 @@ Losses with heads of their own on hidden layers (`graphkd.feature`)
                   rows only; `author_code` ranks as their code does.                              Yang 2023, 2303.13005
 
 Graphs of classes (`graphkd.graph`)
-    GLD           W₁ between node features of two co-activation graphs of top-k probabilities, a lower
-                  bound of their Gromov-Wasserstein distance; global, per class or per neighbourhood,
-                  with a certificate. Our reading: no code was published.                         Wang 2025, 2505.13893
+    GLD           Distance of the node features of two co-activation graphs of top-k probabilities, class
+                  by class; global, per class or per neighbourhood. `matching="sorted"` is the paper's, W₁,
+                  a lower bound of their Gromov-Wasserstein distance for vocabularies that are not aligned;
+                  `certificate` brackets that distance, `gromov_wasserstein` estimates it. Our reading: no
+                  code was published.                                                             Wang 2025, 2505.13893
 
 Relations between nodes (`graphkd.relation`)
     LSP           KL of softmax_i exp(-‖h_i - h_j‖₁ / width) over incoming edges. The authors use it
@@ -53,13 +55,15 @@ GLD of all classes is nothing but their marginals, and of standardized rows it i
 """
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
-from graphkd.contract import DistillationLoss, Scope, Signals, fill_target, on_rows, scope_of, take
+from graphkd.certificate import Certificate
+from graphkd.contract import DistillationLoss, Scope, on_rows, scope_of
 from graphkd.feature import OFA, USKD, DualHead
 from graphkd.functions import (
     binary_kl,
     certificate,
     dkd,
     extrapolate,
+    gromov_wasserstein,
     kd,
     krd,
     lsp,
@@ -71,14 +75,15 @@ from graphkd.functions import (
     standardize,
     uskd,
 )
-from graphkd.graph import GLD, Certificate
+from graphkd.graph import GLD
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.relation import KRD, LSP, RKD
+from graphkd.signals import Signals, fill_target, take
 from graphkd.teacher import Extrapolated, Extrapolation
 
 __all__ = [
     "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
     "DualHead", "Extrapolated", "Extrapolation", "Scope", "Signals", "Standardized", "Weighted", "binary_kl", "build",
-    "certificate", "dkd", "extrapolate", "fill_target", "find", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows",
-    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
+    "certificate", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "kd", "krd", "lsp", "make", "nkd",
+    "ofa", "on_rows",    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
 ]  # fmt: skip

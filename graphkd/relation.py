@@ -15,9 +15,12 @@ from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, softmax
 
 from graphkd.checks import choose, full, options, whole
-from graphkd.contract import DistillationLoss, Scope, Signals
+from graphkd.contract import DistillationLoss, Scope
 from graphkd.logit import TEMPERATURE, log_probs
+from graphkd.signals import Signals
 
+SHORTEST = 1e-12
+"""Of a squared distance: below, it has no gradient."""
 MOST_SAMPLES = 10_000_000
 """Pairs and triples that a call may draw: of so many, rows of 40 classes are some gigabytes."""
 
@@ -36,6 +39,7 @@ def lsp(student: Tensor, teacher: Tensor, edge_index: Tensor, width: float = 100
     """Preserve local structure (Yang et al., 2020, arXiv:2003.10477): KL of the `local_structure` of each node, [N].
 
     `student` [N, H] and `teacher` [N, H'] need not be equally wide. A node with fewer than two incoming edges gives 0.
+    Left out: the paper's Euclidean, linear and polynomial kernels; this is the one of the authors' code.
     """
     p = local_structure(full(teacher.detach()), edge_index, width)
     q = local_structure(full(student), edge_index, width)
@@ -53,9 +57,11 @@ def krd(student: Tensor, teacher: Tensor, edge_index: Tensor, reliability: Tenso
         log_t = log_probs(teacher, temperature)
         entropy = -(log_t.exp() * log_t).sum(-1, keepdim=True)
         own = torch.cat([log_t.exp(), entropy, torch.ones_like(entropy)], dim=-1)  # [N, C + 2]
-        source, sink = remove_self_loops(edge_index)[0]
-        shared = (own * full(reliability).to(own.dtype).unsqueeze(-1)).index_select(0, source)
-        total = own + scatter(shared, sink, dim=0, dim_size=own.size(0), reduce="sum")
+        source, sink = edge_index
+        trusted = own * full(reliability).to(own.dtype).unsqueeze(-1)
+        shared = scatter(trusted.index_select(0, source), sink, dim=0, dim_size=own.size(0), reduce="sum")
+        loops = scatter((source == sink).to(own.dtype), sink, dim_size=own.size(0), reduce="sum")
+        total = own + shared - loops.unsqueeze(-1) * trusted
         total = total / total[:, -1:]
     return -(total[:, :-2] * log_probs(student, temperature)).sum(-1) - total[:, -2]
 
@@ -67,7 +73,11 @@ def certainty(logits: Tensor) -> Tensor:
 
 
 def rkd_distance(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
-    """Match distances relative to their mean (RKD; Park et al., 2019, arXiv:1904.05068) over pairs [2, P], a scalar."""
+    """Match distances relative to their mean (RKD; Park et al., 2019, arXiv:1904.05068) over pairs [2, P], a scalar.
+
+    The means are over the pairs given; the authors' code averages the loss over all N², N zeros among them, and the
+    distances over those that are not 0.
+    """
     if pairs.size(1) == 0:
         return student.sum() * 0
     wanted, got = (_relative_distances(full(h), pairs) for h in (teacher.detach(), student))
@@ -90,8 +100,17 @@ def all_or_sampled(N: int, size: int, samples: int, generator: torch.Generator |
     if math.comb(N, size) * (1 if size == 2 else 3) <= samples:
         every = torch.combinations(torch.arange(N), r=size).t()
         return every if size == 2 else torch.cat([every, every.roll(1, 0), every.roll(2, 0)], dim=1)
-    drawn = torch.randint(N, (size, samples), generator=generator)
-    return drawn[:, (drawn != drawn.roll(1, 0)).all(0)]
+    return sampled(N, size, samples, generator)
+
+
+def sampled(N: int, size: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw pairs (size 2) or triples (size 3) of distinct nodes [size, samples], each as likely as any other."""
+    first = torch.randint(N, (samples,), generator=generator)
+    ahead = torch.randint(1, N, (samples,), generator=generator)  # from the first to the second, round the circle
+    if size == 2:
+        return torch.stack([first, (first + ahead) % N])
+    third = torch.randint(1, N - 1, (samples,), generator=generator)
+    return torch.stack([first, first + ahead, first + third + (third >= ahead).long()]) % N
 
 
 def wedges(edge_index: Tensor) -> Tensor:
@@ -113,7 +132,12 @@ def _cosines(h: Tensor, triples: Tensor) -> Tensor:
 
 
 def _lengths(difference: Tensor) -> Tensor:
-    return difference.square().sum(-1).clamp(min=1e-12).sqrt()
+    return difference.square().sum(-1).clamp(min=SHORTEST).sqrt()
+
+
+def _mean_l1(h: Tensor, edge_index: Tensor) -> float:
+    """Return the mean distance ‖h_i - h_j‖₁ along an edge."""
+    return float((h[edge_index[0]] - h[edge_index[1]]).abs().sum(-1).mean())
 
 
 class _Relation(DistillationLoss):
@@ -132,7 +156,11 @@ class _Relation(DistillationLoss):
 
 
 class LSP(_Relation):
-    """Local-structure preserving distillation, see `lsp`. `width` belongs to the scale of the representation."""
+    """Local-structure preserving distillation, see `lsp`.
+
+    `width` belongs to the scale of the representation: 100, the authors', to hidden layers of some hundred columns. At
+    a width far above the distances of linked nodes the loss is as good as constant, which is said once.
+    """
 
     scope = Scope.EDGES
     needs = frozenset({"teacher", "edge_index"})
@@ -145,7 +173,28 @@ class LSP(_Relation):
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return nats per node, [N]."""
-        return lsp(*self.views(student, teacher), edge_index, self.width)
+        s, t = self.views(student, teacher)
+        self.notice("structure", lambda: self._constant(full(s), full(t), edge_index))
+        return lsp(s, t, edge_index, self.width)
+
+    @torch.no_grad()
+    def _constant(self, student: Tensor, teacher: Tensor, edge_index: Tensor) -> str:
+        """Say why the loss does not move where it stands, if it does not."""
+        linked = remove_self_loops(edge_index)[0]
+        if linked.size(1) == 0:
+            return "LSP: there is no edge between two nodes, so the loss is 0; give it a graph (on all nodes)"
+        mine, theirs = (_mean_l1(h, linked) for h in (student, teacher))
+        if mine == 0:
+            return (
+                f"LSP: the student's {self.of} are equal along every edge, where |h_i - h_j| has no gradient; "
+                "begin from a random layer, or let another loss come first (warmup)"
+            )
+        if self.width > 10 * theirs > 0:
+            return (
+                f"LSP: width {self.width:g} is {self.width / theirs:.0f} times the teacher's mean distance along an "
+                f"edge, so all neighbours look alike and the loss is as good as constant; try width={theirs:.2g}"
+            )
+        return ""
 
 
 class RKD(_Relation):
@@ -181,6 +230,7 @@ class RKD(_Relation):
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return a scalar."""
         s, t = self.views(student, teacher)
+        self.notice("distances", lambda: self._constant(full(s), edge_index))
         if self.pairs == "edges":
             linked = remove_self_loops(edge_index)[0]
             pairs, triples = linked, wedges(linked)
@@ -189,6 +239,20 @@ class RKD(_Relation):
             sets = (all_or_sampled(s.size(0), size, self.samples, generator) for size in (2, 3))
             pairs, triples = (nodes.to(s.device) for nodes in sets)
         return self.distance * rkd_distance(s, t, pairs) + self.angle * rkd_angle(s, t, triples)
+
+    @torch.no_grad()
+    def _constant(self, student: Tensor, edge_index: Tensor) -> str:
+        """Say why the loss does not move where it stands, if it does not."""
+        if self.pairs == "edges" and remove_self_loops(edge_index)[0].size(1) == 0:
+            return "RKD: there is no edge between two nodes, so the loss is 0; give it a graph, or take pairs=sampled"
+        if student.size(0) < 2:
+            return "RKD: one node has no pairs, so the loss is 0; give it more nodes"
+        if float((student - student[:1]).square().sum(-1).max()) <= SHORTEST:
+            return (
+                f"RKD: the student's {self.of} are the same for every node, where a distance has no gradient; "
+                "begin from a random layer, or let another loss come first (warmup)"
+            )
+        return ""
 
 
 class KRD(DistillationLoss):

@@ -32,7 +32,7 @@ SPECS = [
     "gld(k=3, of=standardized)",
     "gld(k=3, form=class)",
     "gld(k=3, form=neighbourhood)",
-    "lsp",
+    "lsp(width=5)",
     "lsp(width=5, of=hidden)",
     "rkd",
     "rkd(pairs=edges)",

@@ -113,6 +113,7 @@ def test_nothing_in_gives_zero_with_a_gradient(spec):
     assert wanted[0].grad is not None
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:graphkd")  # that there is nothing to learn from: tested apart
 @every_loss
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_single_node_or_a_graph_without_edges_is_finite(spec, count):
