@@ -76,6 +76,7 @@ from graphkd.functions import (
     uskd,
 )
 from graphkd.graph import GLD
+from graphkd.hidden import hidden_of
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.relation import KRD, LSP, RKD
 from graphkd.signals import Signals, fill_target, take
@@ -84,6 +85,6 @@ from graphkd.teacher import Extrapolated, Extrapolation
 __all__ = [
     "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
     "DualHead", "Extrapolated", "Extrapolation", "Scope", "Signals", "Standardized", "Weighted", "binary_kl", "build",
-    "certificate", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "kd", "krd", "lsp", "make", "nkd",
+    "certificate", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "hidden_of", "kd", "krd", "lsp", "make", "nkd",
     "ofa", "on_rows",    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
 ]  # fmt: skip

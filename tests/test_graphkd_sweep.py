@@ -92,6 +92,7 @@ CALLS = [
     public("on_rows", loss=graphkd.LSP(), rows=MASK, **SIGNALS, target=GIVEN.target, edge_index=EDGES),
     public("fill_target", target=GIVEN.target, teacher=GIVEN.teacher),
     public("scope_of", loss=NKD()),
+    public("hidden_of", model=torch.nn.Sequential(torch.nn.Linear(2, 2))),
     public("find", name="kd"),
     public("make", name="gld", k=3, form="global"),
     public("build", losses="kd + nkd"),
