@@ -45,7 +45,18 @@ Relations between nodes (`graphkd.relation`)
     LSP           KL of softmax_i exp(-‖h_i - h_j‖₁ / width) over incoming edges. The authors use it
                   for the first 30 epochs only.                                                   Yang 2020, 2003.10477
     RKD           smooth-L1 of relative distances and of angles, over samples or edges.           Park 2019, 1904.05068
-    KRD           KL to the teacher's rows of reliable neighbours, weighted instead of sampled.   Wu 2023, 2306.05628
+
+What a teacher says of neighbours (`graphkd.neighbours`): each node the same say, draws replaced by expectations
+    KRD           KL to the teacher's rows of reliable neighbours; `refit` fits their
+                  power to the student as it learns.                                              Wu 2023, 2306.05628
+    HGMD          the same, weighted by how hard a node is for teacher and student.               Wu 2024, 2407.14768
+    FFG2M         KL to the rows of all neighbours, and of the softmaxes of |z_i - z_j| on edges.   Wu 2023, 2305.10758
+
+Similarities, and hidden layers (`graphkd.similarity`)
+    SP            ‖G_t - G_s‖² / N², G = HH' with rows of length 1; as they are with `normalize=False`,
+                  NOSMOG's (Tian 2023, 2208.10010). O(N H H'), no Gram matrix is formed.          Tung 2019, 1907.09682
+    DIST          T² (β (1 - ρ) over each node's classes + γ (1 - ρ) over each class's nodes).    Huang 2022, 2205.10536
+    Hint          ½ ‖W h + b - h_t‖² / H' of the last hidden layers.                              Romero 2015, 1412.6550
 
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
@@ -61,9 +72,12 @@ from graphkd.feature import OFA, USKD, DualHead
 from graphkd.functions import (
     binary_kl,
     certificate,
+    dist,
     dkd,
     extrapolate,
     gromov_wasserstein,
+    hgmd,
+    high_frequency,
     kd,
     krd,
     lsp,
@@ -72,19 +86,23 @@ from graphkd.functions import (
     reliability,
     rkd_angle,
     rkd_distance,
+    sp,
     standardize,
     uskd,
 )
 from graphkd.graph import GLD
 from graphkd.hidden import hidden_of
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
-from graphkd.relation import KRD, LSP, RKD
+from graphkd.neighbours import FFG2M, HGMD, KRD
+from graphkd.relation import LSP, RKD
 from graphkd.signals import Signals, fill_target, take
+from graphkd.similarity import DIST, SP, Hint
 from graphkd.teacher import Extrapolated, Extrapolation
 
 __all__ = [
-    "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
-    "DualHead", "Extrapolated", "Extrapolation", "Scope", "Signals", "Standardized", "Weighted", "binary_kl", "build",
-    "certificate", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "hidden_of", "kd", "krd", "lsp", "make", "nkd",
-    "ofa", "on_rows",    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
+    "DIST", "DKD", "FFG2M", "GLD", "GLNN", "HGMD", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "SP", "USKD",
+    "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
+    "Standardized", "Weighted", "binary_kl", "build", "certificate", "dist", "dkd", "extrapolate", "fill_target",
+    "find", "gromov_wasserstein", "hgmd", "hidden_of", "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa",
+    "on_rows", "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd",
 ]  # fmt: skip

@@ -19,6 +19,10 @@ from torch import Tensor
 SMALLEST, LARGEST = 1e-18, 1e18
 """The sizes of options: the square of one is a float32 that is neither 0 nor infinite."""
 INT64 = 2**63 - 1
+WIDEST = 100_000
+"""Columns of a hidden layer, and classes, that a head may have."""
+MOST_WEIGHTS = 10**8
+"""Of all heads of a loss: 400 MB."""
 REACH = 2e4
 """How far a teacher's logit may lie below the largest of its row: as far as +1e4 and -1e4 are apart. A masked class,
 -inf, is brought there, where its probability is 0 just as well and no loss meets 0 times infinity."""
@@ -63,6 +67,13 @@ def not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number from 0, got {shown(value)}")
 
 
+def share(name: str, value: Any) -> None:
+    """Refuse what is no number between 0 and 1."""
+    not_negative(name, value)
+    if value > 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {shown(value)}")
+
+
 def whole(name: str, value: Any, least: int = 0, most: int = INT64) -> None:
     """Refuse what is no whole number in a range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
@@ -84,8 +95,9 @@ def choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 RULES: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("temperature", "width", "min_std", "max_step", "power", "epsilon"), positive),
-    **dict.fromkeys(("alpha", "beta", "gamma", "mu", "distance", "angle"), not_negative),
-    **dict.fromkeys(("center", "author_code"), flag),
+    **dict.fromkeys(("alpha", "beta", "gamma", "mu", "distance", "angle", "low", "high"), not_negative),
+    **dict.fromkeys(("center", "author_code", "normalize", "refit"), flag),
+    "momentum": share,
     "direction": partial(choose, choices=("forward", "reverse")),
     "gamma_on": partial(choose, choices=("all", "target")),
     "feature": partial(choose, choices=("mean", "rms")),

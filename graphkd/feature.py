@@ -13,16 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphkd.checks import full, options, positive, shown, together, whole
+from graphkd.checks import MOST_WEIGHTS, WIDEST, full, options, positive, shown, together, whole
 from graphkd.contract import DistillationLoss, Scope
 from graphkd.logit import TEMPERATURE, is_target, log_probs, others_log_probs
 from graphkd.signals import Signals, signals
 
-WIDEST = 100_000
-"""Columns of a hidden layer, and classes, that a head may have."""
 NO_LABELS = "USKD: none of these rows has a label, so the loss is 0; give it rows with labels, or a teacher"
-MOST_WEIGHTS = 10**8
-"""Of all heads of a loss: 400 MB."""
 
 
 def ofa(

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from graphkd import certificate as bounds
-from graphkd import checks, feature, logit, relation, teacher
+from graphkd import checks, feature, logit, neighbours, relation, similarity, teacher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -118,8 +118,12 @@ certificate = checked(bounds.certificate, graphs)
 count = partial(checks.whole, least=1)
 gromov_wasserstein = checked(bounds.gromov_wasserstein, square_graphs, steps=count, sinkhorn_steps=count)
 lsp = checked(relation.lsp, representations, linked("edge_index"))
-krd = checked(relation.krd, models, linked("edge_index"), trust)
+krd = checked(neighbours.krd, models, linked("edge_index"), trust)
+hgmd = checked(neighbours.hgmd, models, linked("edge_index"))
+high_frequency = checked(neighbours.high_frequency, models, linked("edge_index"))
+dist = checked(similarity.dist, models)
 rkd_distance = checked(relation.rkd_distance, representations, linked("pairs"))
 rkd_angle = checked(relation.rkd_angle, representations, linked("triples", 3))
 extrapolate = checked(teacher.extrapolate, logits("strong", "weak", "strong", "weak"))
 reliability = checked(teacher.reliability, logits("logits", "noisy_logits", "logits", "noisy_logits"))
+sp = checked(similarity.sp, representations)

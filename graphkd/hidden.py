@@ -1,9 +1,9 @@
 """A model's hidden layers, seen from outside: the model need not be changed to be distilled.
 
-    with hidden_of(model) as layers:
-        for _ in range(epochs):
-            logits = model(x, edge_index)
-            value = loss(Signals(logits, tuple(layers)), teacher)
+with hidden_of(model) as layers:
+for _ in range(epochs):
+logits = model(x, edge_index)
+value = loss(Signals(logits, tuple(layers)), teacher)
 """
 
 from __future__ import annotations

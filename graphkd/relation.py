@@ -1,4 +1,4 @@
-"""Losses on relations between nodes: along edges (LSP, KRD) and between sampled or linked pairs (RKD).
+"""Losses on relations between nodes: along edges (LSP) and between sampled or linked pairs (RKD).
 
 `edge_index` [2, E] carries messages from row 0 (source) to row 1 (sink). Sums and softmaxes over edges are PyG's
 `scatter` and `softmax`.
@@ -16,7 +16,6 @@ from torch_geometric.utils import remove_self_loops, scatter, softmax
 
 from graphkd.checks import choose, full, options, whole
 from graphkd.contract import DistillationLoss, Scope
-from graphkd.logit import TEMPERATURE, log_probs
 from graphkd.signals import Signals
 
 SHORTEST = 1e-12
@@ -44,32 +43,6 @@ def lsp(student: Tensor, teacher: Tensor, edge_index: Tensor, width: float = 100
     p = local_structure(full(teacher.detach()), edge_index, width)
     q = local_structure(full(student), edge_index, width)
     return scatter(p * (p.log() - q.log()), edge_index[1], dim_size=student.size(0), reduce="sum")
-
-
-def krd(student: Tensor, teacher: Tensor, edge_index: Tensor, reliability: Tensor, temperature: float = 1.0) -> Tensor:
-    """Learn also from what the teacher says of reliable neighbours (KRD; Wu et al., 2023, arXiv:2306.05628), [N].
-
-    (KL(t_i ‖ s_i) + Σ_j r_j KL(t_j ‖ s_i)) / (1 + Σ_j r_j) over in-neighbours j; no T². The authors draw edges with
-    probability r_j and average over edges, where hubs rule: this is the expectation, averaged per node. KL is linear
-    in t apart from the entropy, so the neighbours' rows are summed first, once, and cost no gradient.
-    """
-    with torch.no_grad():
-        log_t = log_probs(teacher, temperature)
-        entropy = -(log_t.exp() * log_t).sum(-1, keepdim=True)
-        own = torch.cat([log_t.exp(), entropy, torch.ones_like(entropy)], dim=-1)  # [N, C + 2]
-        source, sink = edge_index
-        trusted = own * full(reliability).to(own.dtype).unsqueeze(-1)
-        shared = scatter(trusted.index_select(0, source), sink, dim=0, dim_size=own.size(0), reduce="sum")
-        loops = scatter((source == sink).to(own.dtype), sink, dim_size=own.size(0), reduce="sum")
-        total = own + shared - loops.unsqueeze(-1) * trusted
-        total = total / total[:, -1:]
-    return -(total[:, :-2] * log_probs(student, temperature)).sum(-1) - total[:, -2]
-
-
-def certainty(logits: Tensor) -> Tensor:
-    """Return 1 - H(p) / log C, [N] in [0, 1]: a stand-in for reliability where only a teacher's logits are known."""
-    log_p = log_probs(logits.detach())
-    return (1 + (log_p.exp() * log_p).sum(-1) / math.log(max(2, logits.size(-1)))).clamp(0, 1)
 
 
 def rkd_distance(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
@@ -140,7 +113,7 @@ def _mean_l1(h: Tensor, edge_index: Tensor) -> float:
     return float((h[edge_index[0]] - h[edge_index[1]]).abs().sum(-1).mean())
 
 
-class _Relation(DistillationLoss):
+class Relation(DistillationLoss):
     """A loss on representations: the logits, or the last hidden layers of both models (`of`)."""
 
     def __init__(self, of: str):
@@ -155,7 +128,7 @@ class _Relation(DistillationLoss):
         return (student.logits, teacher.logits) if self.of == "logits" else (student.hidden[-1], teacher.hidden[-1])
 
 
-class LSP(_Relation):
+class LSP(Relation):
     """Local-structure preserving distillation, see `lsp`.
 
     `width` belongs to the scale of the representation: 100, the authors', to hidden layers of some hundred columns. At
@@ -197,7 +170,7 @@ class LSP(_Relation):
         return ""
 
 
-class RKD(_Relation):
+class RKD(Relation):
     """Relational KD, see `rkd_distance` and `rkd_angle`, over sampled pairs and triples or over edges and wedges.
 
     At most `samples` of each are drawn a call, from torch's global generator, or always the same ones with a `seed`;
@@ -255,28 +228,5 @@ class RKD(_Relation):
         return ""
 
 
-class KRD(DistillationLoss):
-    """Knowledge from reliable neighbours, see `krd`.
-
-    Reliabilities ride on the teacher's signals (`teacher.reliability` computes them, once); where they are not
-    given, each node counts by the teacher's `certainty` (ours).
-    """
-
-    scope = Scope.EDGES
-    needs = frozenset({"teacher", "edge_index"})
-    wants = frozenset({"reliability"})
-    search: ClassVar[dict[str, Any]] = {"temperature": TEMPERATURE}
-
-    def __init__(self, temperature: float = 1.0):
-        super().__init__()
-        options(temperature=temperature)
-        self.temperature = temperature
-
-    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return nats per node, [N]."""
-        weight = certainty(teacher.logits) if teacher.reliability is None else teacher.reliability
-        return krd(student.logits, teacher.logits, edge_index, weight, self.temperature)
-
-
-LOSSES = (LSP, RKD, KRD)
+LOSSES = (LSP, RKD)
 """The losses of this family; a new one is found by its name from here on."""

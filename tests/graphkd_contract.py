@@ -28,7 +28,8 @@ SPECS = [
     "dualhead(center=True)",
     "gld(k=3)",
     "gld(k=3, feature=rms)",
-    "gld(k=3, matching=identity, support=teacher)",
+    "gld(k=3, matching=sorted)",
+    "gld(k=3, support=teacher)",
     "gld(k=3, of=standardized)",
     "gld(k=3, form=class)",
     "gld(k=3, form=neighbourhood)",
@@ -38,6 +39,13 @@ SPECS = [
     "rkd(pairs=edges)",
     "rkd(of=hidden)",
     "krd",
+    "krd(refit=True, momentum=0)",
+    "hgmd",
+    "ffg2m",
+    "sp",
+    "sp(normalize=False, of=hidden)",
+    "dist",
+    "hint",
     "tests.graphkd_contract.Outside(power=3)",  # found by its dotted path
 ]
 

@@ -23,7 +23,17 @@ def compiled(function, backend: str = "eager"):
     return torch.compile(function, fullgraph=True, backend=backend)
 
 
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if not spec.startswith("rkd")])
+QUICK = ("nkd", "gld(k=3, form=neighbourhood)", "krd", "ofa", "sp")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(spec, marks=() if spec in QUICK else pytest.mark.slow)
+        for spec in SPECS
+        if not spec.startswith("rkd")
+    ],
+)
 def test_a_loss_compiles_without_a_break(spec):
     given, other = example(), example()
     loss, wanted, got = loss_for(spec, given), leaves(given.student), leaves(other.student)

@@ -11,7 +11,8 @@ from torch_geometric.utils import remove_self_loops, scatter
 
 import graphkd
 from graphkd import KRD, LSP, RKD, Signals
-from graphkd.relation import all_or_sampled, certainty, local_structure, sampled, wedges
+from graphkd.neighbours import certainty
+from graphkd.relation import all_or_sampled, local_structure, sampled, wedges
 from tests.graphkd_contract import call, example, loss_for
 
 close = torch.testing.assert_close
@@ -156,12 +157,12 @@ def test_krd_uses_the_reliability_it_is_given_and_else_the_certainty(given):
     [
         ("gld(k=3, form=neighbourhood)", {"graph.scatter"}),
         ("lsp(width=5)", {"relation.scatter", "relation.softmax"}),
-        ("krd", {"relation.scatter"}),
+        ("krd", {"neighbours.scatter"}),
     ],
 )
 def test_sums_over_edges_are_pyg_s_which_use_torch_scatter(spec, used, monkeypatch):
     seen = set()
-    for place in ("graph.scatter", "relation.scatter", "relation.softmax"):
+    for place in ("graph.scatter", "neighbours.scatter", "relation.scatter", "relation.softmax"):
         original = getattr(pyg, place.split(".")[1])
 
         def spy(*args, place=place, original=original, **options):
