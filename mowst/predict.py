@@ -1,4 +1,4 @@
-"""`python -m mowst.predict OUT/seed-0`: load a trained mixture again and predict the nodes of its graph."""
+"""`python -m mowst.predict OUT/seed-0`: load a trained mixture or student again and predict the nodes of its graph."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mowst.system.main import imported, main
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-PURPOSE = "Load the mixture that a run left in a folder of one seed, and predict the nodes of its graph."
+PURPOSE = "Load the mixture, or the student, that a run left in a folder of one seed, and predict its graph's nodes."
 
 
 def ids_of(words: str | None) -> list[int] | None:
@@ -59,6 +59,12 @@ def flags() -> ArgumentParser:
         default=None,
         help="Nodes to predict: ids like 0,5,9, or a text file; by default all.",
     )
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="Which model of the run: by default its mixture, else its student, else the only one.",
+    )
     parser.add_argument("--how", type=str, default="pooled", help="pooled, sampled, or routed.")
     parser.add_argument(
         "--threshold",
@@ -97,13 +103,14 @@ def command(arguments: Sequence[str] | None = None) -> int:
     nodes = ids_of(parsed.nodes)
     given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
     config = fitting(dataclasses.replace(read_config(folder), **given))
-    take_threads(read_record(folder).threads)
+    record = read_record(folder, parsed.model)
+    take_threads(record.threads)
     options = {"nodes": nodes, "how": parsed.how, "threshold": parsed.threshold, "seed": parsed.seed}
-    found, touched = ask(folder, config, **options)
+    found, touched = ask(folder, config, **options, model=parsed.model)
     console = Console(soft_wrap=True)
     if parsed.how == "pooled":
-        console.print(f"{len(found)} nodes predicted, {compared(found, folder, nodes)}")
-    console.print(f"the strong expert read {touched}")
+        console.print(f"{len(found)} nodes predicted, {compared(found, folder, nodes, record.model)}")
+    console.print(f"the {'strong expert' if record.model == 'mixture' else record.model} read {touched}")
     for node, probs in zip(nodes or (), found, strict=False):
         console.print(f"node {node}: class {probs.argmax()}, probability {probs.max():.3f}")
     classes, counts = np.unique(found.argmax(axis=1), return_counts=True)

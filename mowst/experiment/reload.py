@@ -1,4 +1,4 @@
-"""A mixture that a run left, loaded again and asked."""
+"""What a run left, loaded again and asked: its mixture, its student, or an expert by name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch_geometric.data import Data
 
 from mowst.data import load
-from mowst.errors import InputError
-from mowst.experiment.building import build, classes_of, fabric_of, prepare
+from mowst.errors import InputError, unknown
+from mowst.experiment.building import build_model, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
-from mowst.inference import Touched, answer
+from mowst.inference import Touched, answer, answer_alone
 from mowst.models import Mowst
 from mowst.system import try_place
 
+SPEAKERS = ("mixture", "student")
+"""The models of a run that are asked where none is named, the first that it has."""
 LARGEST_SEED = 2**63 - 1
 """Of torch's generators."""
 
@@ -41,13 +44,15 @@ class Record(NamedTuple):
     """Hash of its graph."""
     config: str | None
     """Hash of its configuration's file."""
+    model: str
+    """The name of the model that is asked."""
 
 
-def read_record(folder: Path) -> Record:
-    """Read the record of one seed, which must have a mixture.
+def read_record(folder: Path, name: str | None = None) -> Record:
+    """Read the record of one seed and choose its model of that name: by default mixture, student, or the only one.
 
     Raises:
-        InputError: the folder is not one seed's, holds no mixture, or its record is damaged.
+        InputError: the folder is not one seed's, has no such model or several and no name, or its record is damaged.
     """
     path = folder / "result.json"
     found = read_json(path)
@@ -58,15 +63,19 @@ def read_record(folder: Path) -> Record:
     try:
         models, scores = dict(found["parameters"]), dict(found["scores"])
         hashes = (found.get(f"{name}_sha256") for name in ("labels", "graph", "config"))
-        record = Record(found["seed"], found["split"]["sha256"], found.get("threads"), *hashes)
+        seed, split, threads = found["seed"], found["split"]["sha256"], found.get("threads")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
-    check_seed(f"{path}: seed", record.seed)
-    if "mixture" not in scores:
-        raise InputError(
-            f"{folder}: holds no mixture but {', '.join(models)}; the README shows how to load one of these"
-        )
-    return record
+    check_seed(f"{path}: seed", seed)
+    there = [model for model in models if model in scores]
+    if name is not None and name not in there:
+        raise unknown(f"{folder}: model", name, there)
+    chosen = [name] if name else [speaker for speaker in SPEAKERS if speaker in there][:1] or there
+    if name is None and len(chosen) != 1:
+        what = f"{folder}: holds no mixture but {', '.join(there)}"
+        raise InputError(f"{what}; say which, e.g. --model {there[0]}" if there else what)
+    labels, graph, config = hashes
+    return Record(seed, split, threads, labels, graph, config, chosen[0])
 
 
 def check_seed(what: str, seed: object) -> None:
@@ -90,14 +99,14 @@ def check_save(path: Path, folder: Path) -> None:
         raise InputError(f"--save {path}: is among the files of a run; give a place outside of it")
 
 
-def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
-    """Return the trained mixture of one seed's folder, its graph, and the graph as the mixture takes it.
+def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Module, Data, Data]:
+    """Return a trained model of one seed's folder, its graph, and the graph as the model takes it.
 
     Raises:
-        InputError: the folder is not a run's, holds no mixture, was edited, or its graph has another split or other
+        InputError: the folder is not a run's, holds no such model, was edited, or its graph has another split or other
             class numbers now.
     """
-    record = read_record(folder)
+    record = read_record(folder, name)
     if record.config not in (None, text_hash((folder / "config.yaml").read_text(encoding="utf-8"))):
         raise InputError(
             f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
@@ -112,19 +121,35 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         print(f"note: {config.dataset} is another graph than the run was trained on", file=sys.stderr)
     device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
-    model = build(config, data.num_features, classes_of(data))
-    read_weights(folder, "mixture", model)
+    model = build_model(record.model, config, data.num_features, classes_of(data))
+    read_weights(folder, record.model, model)
     return model.to(device).eval(), data, ready
 
 
 def ask(
-    folder: Path, config: Config, *, nodes: list[int] | None, how: str, threshold: float | None, seed: int
+    folder: Path,
+    config: Config,
+    *,
+    nodes: list[int] | None,
+    how: str,
+    threshold: float | None,
+    seed: int,
+    model: str | None = None,
 ) -> tuple[NDArray[np.float32], Touched]:
-    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took."""
-    model, _, ready = reload(folder, config)
+    """Predict with a model of one seed's folder: probabilities [n, C], and what the strong or only expert read.
+
+    Raises:
+        InputError: as of `reload`; or a model that is no mixture is asked for anything but its one prediction.
+    """
+    asked, _, ready = reload(folder, config, model)
     with torch.no_grad(), fabric_of(config).autocast():
-        generator = torch.Generator().manual_seed(seed)
-        found = answer(model, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
+        if isinstance(asked, Mowst):
+            generator = torch.Generator().manual_seed(seed)
+            found = answer(asked, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
+        elif how != "pooled" or threshold is not None:
+            raise InputError(f"--how {how}: {folder} is asked for one expert, which has no mode and no threshold")
+        else:
+            found = answer_alone(asked, ready.x, ready.adj_t, nodes)
     return found.probabilities.cpu().numpy(), found.touched
 
 
@@ -140,8 +165,8 @@ def fitting(config: Config) -> Config:
     return config
 
 
-def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
-    """Say how near a pooled prediction is to what the run wrote.
+def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None, name: str = "mixture") -> str:
+    """Say how near the (pooled) prediction of a model is to what the run wrote.
 
     Raises:
         InputError: what it wrote is damaged, or of another graph.
@@ -150,10 +175,10 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
     if not path.exists():
         return "with nothing to compare them with: predictions.npz is not there"
     try:
-        written = read_mixture(path)
+        written = read_written(path, name)
         written = written if nodes is None else written[nodes]
         if written.shape != found.shape:
-            raise ValueError(f"mixture has shape {list(written.shape)}, and must have {list(found.shape)}")
+            raise ValueError(f"{name} has shape {list(written.shape)}, and must have {list(found.shape)}")
     except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: not the predictions of this run, or damaged: {error}; take it away to predict"
@@ -164,12 +189,12 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
     return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
 
 
-def read_mixture(path: Path) -> NDArray[np.floating]:
-    """Read what a run's mixture predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
+def read_written(path: Path, name: str) -> NDArray[np.floating]:
+    """Read what a model of a run predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
     with np.load(path, allow_pickle=False) as arrays:
         if isinstance(arrays, np.ndarray):
             raise ValueError("it is a single array")
-        found = arrays["mixture"]
+        found = arrays[name]
     if found.ndim != 2 or found.dtype.kind != "f":
-        raise ValueError(f"mixture is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
+        raise ValueError(f"{name} is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
     return found
