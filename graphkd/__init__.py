@@ -61,6 +61,9 @@ Similarities, and hidden layers (`graphkd.similarity`)
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
 
+Beside a teacher (`graphkd.positions`), from NOSMOG (Tian 2023, 2208.10010): `positions`, features of where a node lies,
+and `worst_noise`, which raises a student's loss.
+
 What cannot work is said: two classes leave NKD's, DKD's and USKD's non-target parts and all of Standardized empty;
 GLD of all classes is nothing but their marginals, and of standardized rows it is 0.
 """
@@ -94,6 +97,7 @@ from graphkd.graph import GLD
 from graphkd.hidden import hidden_of
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
 from graphkd.neighbours import FFG2M, HGMD, KRD
+from graphkd.positions import positions, worst_noise
 from graphkd.relation import LSP, RKD
 from graphkd.signals import Signals, fill_target, take
 from graphkd.similarity import DIST, SP, Hint
@@ -104,5 +108,6 @@ __all__ = [
     "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
     "Standardized", "Weighted", "binary_kl", "build", "certificate", "dist", "dkd", "extrapolate", "fill_target",
     "find", "gromov_wasserstein", "hgmd", "hidden_of", "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa",
-    "on_rows", "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd",
+    "on_rows", "parse", "positions", "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize",
+    "take", "uskd", "worst_noise",
 ]  # fmt: skip

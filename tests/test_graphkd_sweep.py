@@ -70,6 +70,8 @@ CALLS = [
     public("SP", normalize=True, of="logits"),
     public("DIST", beta=1.0, gamma=1.0, temperature=1.0),
     public("Hint", hidden_channels=6, teacher_channels=3),
+    public("positions", edge_index=EDGES, num_nodes=12, size=3, kind="walks"),
+    public("worst_noise", x=S, loss=lambda x: x.sum(), size=0.1, steps=2),
     public("hgmd", **PAIR, edge_index=EDGES, alpha=1.0, temperature=1.0),
     public("high_frequency", **PAIR, edge_index=EDGES, temperature=1.0),
     public("sp", **PAIR, normalize=True),
