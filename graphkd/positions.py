@@ -21,9 +21,9 @@ def positions(edge_index: Tensor, num_nodes: int, size: int = 16, kind: str = "l
     """Return features [N, size] of where each node lies in the graph, to be put beside the features of an MLP student.
 
     "laplacian": the eigenvectors of the smallest non-trivial eigenvalues of the normalised Laplacian, an undirected
-    graph's, scaled to a mean square of 1 and with the entry that is largest in size positive (ours). "walks": the probabilities of
-    being back after 1 to `size` steps. Both by PyG's transforms, where the paper learns DeepWalk vectors. A node that
-    is not in the graph has none: the student needs the graph again for new nodes.
+    graph's, scaled to a mean square of 1 and with the entry that is largest in size positive (ours). "walks": the
+    probabilities of being back after 1 to `size` steps. Both by PyG's transforms, where the paper learns DeepWalk
+    vectors. A node that is not in the graph has none: the student needs the graph again for new nodes.
 
     Raises:
         ValueError: an argument is none of these, or there are not more nodes than `size` + 1.
