@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mowst.inference.checks import check_expert
 from mowst.inference.frontier import at_nodes
 from mowst.inference.modes import Answer, Nodes, distinct_ids, evaluating
 from mowst.models import probabilities, reads_of
@@ -15,8 +16,9 @@ def answer_alone(expert: nn.Module, x: Tensor, graph: Tensor, nodes: Nodes | Non
     """Predict with one expert in evaluation mode, and say what of the graph it read; arguments as in `answer`.
 
     Raises:
-        InputError: a node id is not one of the graph.
+        InputError: a node id is not one of the graph, or an argument is not what it must be.
     """
+    check_expert(expert, x, graph)
     distinct, place = distinct_ids(nodes, len(x), x.device)
     with evaluating(expert):
         logits, touched = at_nodes(expert, reads_of(expert), x, graph, distinct)
