@@ -225,6 +225,7 @@ def test_tensors_on_two_devices_are_told_where_each_is():
         (lambda: graphkd.Weighted(KD(), on="test"), "on: unknown 'test'; choose from all, train"),
         (lambda: graphkd.DualHead(center=1), "center must be True or False, got 1"),
         (lambda: graphkd.krd(S, T, EDGES, -torch.ones(12)), "krd: reliability must be numbers between 0 and 1, got -1"),
+        (lambda: graphkd.krd(S, T, EDGES, 2 * MASK.float()), "krd: reliability must be numbers between 0 and 1, got 2"),
     ],
 )
 def test_options_are_checked_in_the_functions_as_in_the_losses(call_it, words):

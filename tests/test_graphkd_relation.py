@@ -103,6 +103,7 @@ def test_sampling_is_whole_where_it_can_be_and_seeded_where_asked():
     for size in (2, 3):  # uniform: each of the 5 · 4 (· 3) ordered choices as often as every other
         drawn = sampled(5, size, 60_000, torch.Generator().manual_seed(0))
         codes = (drawn * torch.tensor([1, 5, 25])[:size].unsqueeze(-1)).sum(0).bincount()
+        assert all((drawn != drawn.roll(shift, 0)).all() for shift in range(1, size))
         counts = codes[codes > 0]
         assert len(counts) == math.perm(5, size)
         assert (counts - 60_000 / len(counts)).abs().max() < 6 * (60_000 / len(counts)) ** 0.5
