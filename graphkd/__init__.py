@@ -35,31 +35,52 @@ Losses with heads of their own on hidden layers (`graphkd.feature`)
                   rows only; `author_code` ranks as their code does.                              Yang 2023, 2303.13005
 
 Graphs of classes (`graphkd.graph`)
-    GLD           W₁ between node features of two co-activation graphs of top-k probabilities, a lower
-                  bound of their Gromov-Wasserstein distance; global, per class or per neighbourhood,
-                  with a certificate. Our reading: no code was published.                         Wang 2025, 2505.13893
+    GLD           Distance of the node features of two co-activation graphs of top-k probabilities, class
+                  by class; global, per class or per neighbourhood. `matching="sorted"` is the paper's, W₁,
+                  a lower bound of their Gromov-Wasserstein distance for vocabularies that are not aligned;
+                  `certificate` brackets that distance, `gromov_wasserstein` estimates it. Our reading: no
+                  code was published.                                                             Wang 2025, 2505.13893
 
 Relations between nodes (`graphkd.relation`)
     LSP           KL of softmax_i exp(-‖h_i - h_j‖₁ / width) over incoming edges. The authors use it
                   for the first 30 epochs only.                                                   Yang 2020, 2003.10477
     RKD           smooth-L1 of relative distances and of angles, over samples or edges.           Park 2019, 1904.05068
-    KRD           KL to the teacher's rows of reliable neighbours, weighted instead of sampled.   Wu 2023, 2306.05628
+
+What a teacher says of neighbours (`graphkd.neighbours`): each node the same say, draws replaced by expectations
+    KRD           KL to the teacher's rows of reliable neighbours; `refit` fits their
+                  power to the student as it learns.                                              Wu 2023, 2306.05628
+    HGMD          the same, weighted by how hard a node is for teacher and student.               Wu 2024, 2407.14768
+    FFG2M         KL to the rows of all neighbours, and of the softmaxes of |z_i - z_j| on edges.   Wu 2023, 2305.10758
+
+Similarities, and hidden layers (`graphkd.similarity`)
+    SP            ‖G_t - G_s‖² / N², G = HH' with rows of length 1; as they are with `normalize=False`,
+                  NOSMOG's (Tian 2023, 2208.10010). O(N H H'), no Gram matrix is formed.          Tung 2019, 1907.09682
+    DIST          T² (β (1 - ρ) over each node's classes + γ (1 - ρ) over each class's nodes).    Huang 2022, 2205.10536
+    Hint          ½ ‖W h + b - h_t‖² / H' of the last hidden layers.                              Romero 2015, 1412.6550
 
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
+
+Beside a teacher (`graphkd.positions`), from NOSMOG (Tian 2023, 2208.10010): `positions`, features of where a node lies,
+and `worst_noise`, which raises a student's loss.
 
 What cannot work is said: two classes leave NKD's, DKD's and USKD's non-target parts and all of Standardized empty;
 GLD of all classes is nothing but their marginals, and of standardized rows it is 0.
 """
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
-from graphkd.contract import DistillationLoss, Scope, Signals, fill_target, on_rows, scope_of, take
+from graphkd.certificate import Certificate
+from graphkd.contract import DistillationLoss, Scope, on_rows, scope_of
 from graphkd.feature import OFA, USKD, DualHead
 from graphkd.functions import (
     binary_kl,
     certificate,
+    dist,
     dkd,
     extrapolate,
+    gromov_wasserstein,
+    hgmd,
+    high_frequency,
     kd,
     krd,
     lsp,
@@ -68,17 +89,25 @@ from graphkd.functions import (
     reliability,
     rkd_angle,
     rkd_distance,
+    sp,
     standardize,
     uskd,
 )
-from graphkd.graph import GLD, Certificate
+from graphkd.graph import GLD
+from graphkd.hidden import hidden_of
 from graphkd.logit import DKD, GLNN, KD, NKD, Standardized
-from graphkd.relation import KRD, LSP, RKD
+from graphkd.neighbours import FFG2M, HGMD, KRD
+from graphkd.positions import positions, worst_noise
+from graphkd.relation import LSP, RKD
+from graphkd.signals import Signals, fill_target, take
+from graphkd.similarity import DIST, SP, Hint
 from graphkd.teacher import Extrapolated, Extrapolation
 
 __all__ = [
-    "DKD", "GLD", "GLNN", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "USKD", "Certificate", "DistillationLoss",
-    "DualHead", "Extrapolated", "Extrapolation", "Scope", "Signals", "Standardized", "Weighted", "binary_kl", "build",
-    "certificate", "dkd", "extrapolate", "fill_target", "find", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows",
-    "parse", "reliability", "rkd_angle", "rkd_distance", "scope_of", "standardize", "take", "uskd",
+    "DIST", "DKD", "FFG2M", "GLD", "GLNN", "HGMD", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "SP", "USKD",
+    "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
+    "Standardized", "Weighted", "binary_kl", "build", "certificate", "dist", "dkd", "extrapolate", "fill_target",
+    "find", "gromov_wasserstein", "hgmd", "hidden_of", "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa",
+    "on_rows", "parse", "positions", "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize",
+    "take", "uskd", "worst_noise",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import nn
 
-from graphkd import feature, graph, logit, relation
+from graphkd import feature, graph, logit, neighbours, relation, similarity
 from graphkd.checks import choose, not_negative, shown, whole
 from graphkd.contract import DistillationLoss
 from graphkd.names import Names
@@ -39,7 +39,7 @@ def loss_class(found: Any) -> type[DistillationLoss]:
     return found
 
 
-_CLASSES = (*logit.LOSSES, *feature.LOSSES, *graph.LOSSES, *relation.LOSSES)
+_CLASSES = (*logit.LOSSES, *feature.LOSSES, *graph.LOSSES, *relation.LOSSES, *neighbours.LOSSES, *similarity.LOSSES)
 LOSSES: Names[type[DistillationLoss]] = Names(
     "loss",
     {name: cls for cls in _CLASSES for name in (cls.__name__.lower(), *sorted(cls.synonyms))},

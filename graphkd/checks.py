@@ -2,6 +2,7 @@
 
 A check is given the name under which a caller knows an argument and its value. It raises a `ValueError` of one line
 (what was given, where, what would be right), and returns the value where that may be brought into shape without loss.
+In a compiled function sizes and types alone are checked: to look at numbers would break its graph.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from torch import Tensor
 SMALLEST, LARGEST = 1e-18, 1e18
 """The sizes of options: the square of one is a float32 that is neither 0 nor infinite."""
 INT64 = 2**63 - 1
+WIDEST = 100_000
+"""Columns of a hidden layer, and classes, that a head may have."""
+MOST_WEIGHTS = 10**8
+"""Of all heads of a loss: 400 MB."""
 REACH = 2e4
 """How far a teacher's logit may lie below the largest of its row: as far as +1e4 and -1e4 are apart. A masked class,
 -inf, is brought there, where its probability is 0 just as well and no loss meets 0 times infinity."""
@@ -62,6 +67,13 @@ def not_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a number from 0, got {shown(value)}")
 
 
+def share(name: str, value: Any) -> None:
+    """Refuse what is no number between 0 and 1."""
+    not_negative(name, value)
+    if value > 1:
+        raise ValueError(f"{name} must be a number between 0 and 1, got {shown(value)}")
+
+
 def whole(name: str, value: Any, least: int = 0, most: int = INT64) -> None:
     """Refuse what is no whole number in a range."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
@@ -82,12 +94,14 @@ def choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 RULES: Mapping[str, Callable[[str, Any], None]] = {
-    **dict.fromkeys(("temperature", "width", "min_std", "max_step", "power"), positive),
-    **dict.fromkeys(("alpha", "beta", "gamma", "mu", "distance", "angle"), not_negative),
-    **dict.fromkeys(("center", "author_code"), flag),
+    **dict.fromkeys(("temperature", "width", "min_std", "max_step", "power", "epsilon"), positive),
+    **dict.fromkeys(("alpha", "beta", "gamma", "mu", "distance", "angle", "low", "high"), not_negative),
+    **dict.fromkeys(("center", "author_code", "normalize", "refit"), flag),
+    "momentum": share,
     "direction": partial(choose, choices=("forward", "reverse")),
     "gamma_on": partial(choose, choices=("all", "target")),
     "feature": partial(choose, choices=("mean", "rms")),
+    "matching": partial(choose, choices=("identity", "sorted")),
 }
 """What an option of that name must be, of whichever loss or function it is one."""
 
@@ -153,6 +167,8 @@ def believable(name: str, rows: Tensor) -> Tensor:
     rows = full(rows)
     if rows.numel() == 0:
         return rows
+    if torch.compiler.is_compiling():  # which cannot look at numbers
+        return torch.maximum(rows, rows.detach().amax(-1, keepdim=True) - REACH)
     low, high = rows.detach().aminmax()
     if float(high - low) <= REACH:
         return rows
@@ -169,7 +185,7 @@ def believable(name: str, rows: Tensor) -> Tensor:
 def finite(name: str, value: Tensor) -> Tensor:
     """Return the tensor in at least float32 if it holds neither NaN nor infinities."""
     value = full(value)
-    if value.numel():
+    if looked_at(value):
         low, high = value.detach().aminmax()
         if not bool((low > -torch.inf) & (high < torch.inf)):
             raise ValueError(f"{name} holds NaN or inf, and must be finite")
@@ -177,11 +193,13 @@ def finite(name: str, value: Tensor) -> Tensor:
 
 
 def shares(name: str, value: Any, rows: int) -> Tensor:
-    """Return how far each of the nodes counts, [N]: finite, from 0."""
-    what = f"a float tensor [{rows}], a number from 0 a node"
+    """Return how far each of the nodes can be believed, [N]: between 0 and 1."""
+    what = f"a float tensor [{rows}], a number between 0 and 1 a node"
     found = finite(name, tensor(name, value, what, 1, lambda it: it.is_floating_point() and it.size(0) == rows))
-    if found.numel() and float(found.min()) < 0:
-        raise ValueError(f"{name} must be numbers from 0, got {float(found.min()):g}")
+    if looked_at(found):
+        low, high = map(float, found.detach().aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(f"{name} must be numbers between 0 and 1, got {low if low < 0 else high:g}")
     return found
 
 
@@ -194,7 +212,7 @@ def classes(name: str, value: Any, rows: int | None, C: int | None) -> Tensor:
         hint = "if these are class numbers, give target.long()"
     what = f"class numbers [{'N' if rows is None else rows}], an integer tensor"
     found = tensor(name, value, what, 1, lambda it: integers(it) and rows in (None, it.size(0)), hint).long()
-    if C is not None and found.numel() and (largest := int(found.max())) >= C:
+    if C is not None and looked_at(found) and (largest := int(found.max())) >= C:
         raise ValueError(
             f"{name}: label {largest} with {C} classes; they count from 0 to {C - 1}, -100 stands for no label"
         )
@@ -207,7 +225,7 @@ def nodes(name: str, value: Any, first: int | None, N: int) -> Tensor:
     what = f"node numbers {size}, an integer tensor"
     dims = 1 if first is None else 2
     found = tensor(name, value, what, dims, lambda it: integers(it) and first in (None, it.size(0))).long()
-    if found.numel():
+    if looked_at(found):
         low, high = map(int, found.aminmax())
         if low < 0 or high >= N:
             raise ValueError(f"{name}: node {low if low < 0 else high} with {N} nodes; they count from 0 to {N - 1}")
@@ -236,6 +254,11 @@ def graph(name: str, value: Any) -> Tensor:
     """Return a graph of classes [k, k], finite."""
     what = "a graph [k, k] of one class or more, a square float tensor"
     return finite(name, tensor(name, value, what, 2, lambda it: it.is_floating_point() and 0 < len(it) == it.size(1)))
+
+
+def looked_at(value: Tensor) -> bool:
+    """Tell whether numbers can be looked at: there are some, and no compiler is tracing what is done to them."""
+    return value.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def integers(value: Tensor) -> bool:

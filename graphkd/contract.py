@@ -19,9 +19,8 @@ from torch_geometric.utils import subgraph
 
 from graphkd import checks
 from graphkd.checks import full
-
-UNLABELLED = -100
-"""The label of a node whose label is not to be seen."""
+from graphkd.signals import UNLABELLED as UNLABELLED
+from graphkd.signals import Signals, believed, filled, mapped, signals, taken
 
 
 class Scope(Enum):
@@ -59,14 +58,6 @@ def scope_of(loss: Any) -> Scope:
     return loss.scope
 
 
-class Signals(NamedTuple):
-    """What a loss may see of one model: its logits, its hidden layers, and how far each node can be believed."""
-
-    logits: Tensor  # [N, C]
-    hidden: tuple[Tensor, ...] = ()  # one [N, H] a layer
-    reliability: Tensor | None = None  # [N] in [0, 1], of a teacher: see `teacher.reliability`
-
-
 class DistillationLoss(nn.Module):
     """A loss on the signals of a student and (unless it is teacher-free) a teacher.
 
@@ -95,13 +86,15 @@ class DistillationLoss(nn.Module):
 
     def forward(
         self,
-        student: Signals,
-        teacher: Signals | None = None,
+        student: Signals | Tensor,
+        teacher: Signals | Tensor | None = None,
         *,
         target: Tensor | None = None,  # [N] classes, -100 where there is no label
         edge_index: Tensor | None = None,  # [2, E], messages from row 0 to row 1
     ) -> Tensor:
         """Return the loss of each node in nats or as the loss says, [N], or a scalar with scope ALL.
+
+        Logits [N, C] alone are taken for `Signals` of nothing else.
 
         Raises:
             ValueError: an argument is missing, or is not what its comment here or in `Signals` says.
@@ -123,7 +116,11 @@ class DistillationLoss(nn.Module):
         return value
 
     def _read(
-        self, student: Signals, teacher: Signals | None, target: Tensor | None, edge_index: Tensor | None
+        self,
+        student: Signals | Tensor,
+        teacher: Signals | Tensor | None,
+        target: Tensor | None,
+        edge_index: Tensor | None,
     ) -> Given:
         """Check what a call was given, and return it as `compute` expects it."""
         name = type(self).__name__
@@ -142,8 +139,8 @@ class DistillationLoss(nn.Module):
             teacher = believed(f"{name}: teacher", teacher, "teacher_hidden" in self.needs | self.wants)
         if C < 3 and self.binary:
             self.warn_once(f"{name} with {C} classes: {self.binary}")
-        target = _filled(target, teacher) if "target" in self.needs else target
-        return Given(_map(student, full), teacher, target, edge_index)
+        target = filled(target, teacher) if "target" in self.needs else target
+        return Given(mapped(student, full), teacher, target, edge_index)
 
     def _check_needs(
         self, student: Signals, teacher: Signals | None, target: Tensor | None, edge_index: Tensor | None
@@ -166,9 +163,13 @@ class DistillationLoss(nn.Module):
 
     def warn_once(self, message: str) -> None:
         """Warn, the first time this loss says so."""
-        if message not in self._said:
-            self._said.add(message)
-            warnings.warn(message, stacklevel=2)
+        self.notice(message, lambda: message)
+
+    def notice(self, about: str, finding: Callable[[], str]) -> None:
+        """Warn of what is found about something, the first time that it is not ""; a compiled loss does not look."""
+        if not torch.compiler.is_compiling() and about not in self._said and (found := finding()):
+            self._said.add(about)
+            warnings.warn(found, stacklevel=2)
 
 
 class Given(NamedTuple):
@@ -180,66 +181,11 @@ class Given(NamedTuple):
     edge_index: Tensor | None
 
 
-def signals(name: str, given: Any) -> Signals:
-    """Return signals whose tensors have the sizes that `Signals` says; of their numbers nothing is asked.
-
-    Raises:
-        ValueError: they have not.
-    """
-    if not isinstance(given, Signals):
-        raise ValueError(f"{name} must be Signals(logits, ...), got {checks.shown(given)}")
-    logits = checks.logits(f"{name}.logits", given.logits)
-    if not isinstance(given.hidden, tuple | list):
-        raise ValueError(f"{name}.hidden must be a tuple of tensors [N, H], got {checks.shown(given.hidden)}")
-    for i, h in enumerate(given.hidden):
-        checks.matrix(f"{name}.hidden[{i}]", h, len(logits))
-        checks.together(name, logits=logits, hidden=h)
-    if given.reliability is not None:
-        checks.shares(f"{name}.reliability", given.reliability, len(logits))
-        checks.together(name, logits=logits, reliability=given.reliability)
-    return given
-
-
-def believed(name: str, teacher: Signals, hidden: bool = False) -> Signals:
-    """Return a teacher's signals detached, in at least float32; its logits (and hidden layers) are finite.
-
-    Raises:
-        ValueError: some cannot.
-    """
-    teacher = _map(teacher, lambda value: full(value).detach())
-    for i, h in enumerate(teacher.hidden if hidden else ()):
-        checks.finite(f"{name}.hidden[{i}]", h)
-    return teacher._replace(logits=checks.believable(f"{name}.logits", teacher.logits))
-
-
-def fill_target(target: Tensor | None, teacher: Signals | None) -> Tensor | None:
-    """Return classes [N]: the label where there is one, the teacher's argmax (if any) where it is -100.
-
-    Raises:
-        ValueError: they are no labels, or no teacher's signals.
-    """
-    if teacher is not None:
-        teacher = believed("teacher", signals("teacher", teacher))
-    if target is not None:
-        N, C = (None, None) if teacher is None else teacher.logits.shape
-        target = checks.classes("target", target, N, C)
-    return _filled(target, teacher)
-
-
-def take(signals: Signals, rows: Tensor) -> Signals:
-    """Return the signals of some nodes: a boolean mask [N] or indices.
-
-    Raises:
-        ValueError: they are neither, or there are no signals.
-    """
-    return _taken("signals", signals, rows)
-
-
 def on_rows(
     loss: DistillationLoss,
     rows: Tensor,  # boolean mask [N]
-    student: Signals,
-    teacher: Signals | None = None,
+    student: Signals | Tensor,
+    teacher: Signals | Tensor | None = None,
     *,
     target: Tensor | None = None,
     edge_index: Tensor | None = None,
@@ -267,8 +213,8 @@ def on_rows(
         target = checks.classes("target", target, N, C)
         checks.together("on_rows", student=logits, target=target)
     value = loss(
-        _taken("student", student, rows),
-        None if teacher is None else _taken("teacher", teacher, rows),
+        taken("student", student, rows),
+        None if teacher is None else taken("teacher", teacher, rows),
         target=None if target is None else target[rows],
         edge_index=edge_index,
     )
@@ -278,20 +224,3 @@ def on_rows(
 def mean(value: Tensor) -> Tensor:
     """Average, with 0 (and a gradient) for nothing."""
     return value.mean() if value.numel() else value.sum()
-
-
-def _taken(name: str, given: Signals, rows: Tensor) -> Signals:
-    chosen = checks.mask_or_nodes("rows", rows, signals(name, given).logits.size(0))
-    return _map(given, lambda value: value[chosen])
-
-
-def _filled(target: Tensor | None, teacher: Signals | None) -> Tensor | None:
-    if teacher is None:
-        return target
-    guess = teacher.logits.argmax(-1)
-    return guess if target is None else torch.where(target < 0, guess, target)
-
-
-def _map(signals: Signals, change: Callable[[Tensor], Tensor]) -> Signals:
-    reliability = None if signals.reliability is None else change(signals.reliability)
-    return Signals(change(signals.logits), tuple(change(h) for h in signals.hidden), reliability)

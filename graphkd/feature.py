@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphkd.checks import full, options, positive, shown, together, whole
-from graphkd.contract import DistillationLoss, Scope, Signals, signals
+from graphkd.checks import MOST_WEIGHTS, WIDEST, full, options, positive, shown, together, whole
+from graphkd.contract import DistillationLoss, Scope
 from graphkd.logit import TEMPERATURE, is_target, log_probs, others_log_probs
+from graphkd.signals import Signals, signals
 
-WIDEST = 100_000
-"""Columns of a hidden layer, and classes, that a head may have."""
-MOST_WEIGHTS = 10**8
-"""Of all heads of a loss: 400 MB."""
+NO_LABELS = "USKD: none of these rows has a label, so the loss is 0; give it rows with labels, or a teacher"
 
 
 def ofa(
@@ -34,7 +32,8 @@ def ofa(
     """Enhance what the teacher says of the target (OFA-KD, Hao et al., 2023, arXiv:2310.19444), [N].
 
     -Σ_c w_c log q_c with w_c = (p_c + [c = y])^γ - [c = y]; no T². `gamma_on` "all" raises every class to γ, as the
-    authors' code does, "target" only the target's.
+    authors' code does, "target" only the target's. γ = 1 is the cross-entropy to the teacher. Below 1 the target may
+    weigh less than another class that the teacher prefers even where it is likely (γ = 1/2, two classes: p_y < .86).
     """
     hot = is_target(student, target)
     probs = log_probs(teacher.detach(), temperature).exp()
@@ -90,17 +89,15 @@ def uskd(
     α of the target's log-likelihood weighted by 1 + S_y² - mean S_y², S_y the student's own confidence in it;
     β of the cross-entropy to `zipf_labels`; μ of a smoothed cross-entropy that trains the weak head's logits `weak`.
     """
-    labelled = target >= 0
-    student, weak, target = full(student)[labelled], full(weak)[labelled], target[labelled]
-    if target.numel() == 0:
-        return (student.sum() + weak.sum()) * 0
+    student, weak, labelled = full(student), full(weak), target >= 0
+    share = labelled.to(student.dtype) / labelled.sum().clamp(min=1)  # [N], sums to 1: a mean over labelled rows
     hot = is_target(student, target)
     log_q = _at(log_probs(student), hot).squeeze(-1)
     confidence = log_q.detach().exp().square()
-    own = -((1 + confidence - confidence.mean()) * log_q).mean()
-    labels = zipf_labels(student, weak, target, author_code)
-    rest = -(labels * others_log_probs(student, target)).sum(-1).mean()
-    return alpha * own + beta * rest + mu * F.cross_entropy(weak, target, label_smoothing=0.1)
+    own = -(1 + confidence - confidence @ share) * log_q
+    rest = -(zipf_labels(student, weak, target, author_code) * others_log_probs(student, target)).sum(-1)
+    read = F.cross_entropy(weak, target.clamp(min=0), label_smoothing=0.1, reduction="none")
+    return (alpha * own + beta * rest + mu * read) @ share
 
 
 def _at(value: Tensor, hot: Tensor) -> Tensor:
@@ -126,7 +123,7 @@ class HeadedLoss(DistillationLoss):
         Raises:
             ValueError: these are no signals.
         """
-        signals(f"{type(self).__name__}: student", student)
+        student = signals(f"{type(self).__name__}: student", student)
         if not self.heads:
             logits = full(student.logits)
             for h in self._layers(student):
@@ -140,7 +137,8 @@ class HeadedLoss(DistillationLoss):
             ValueError: there are no heads, or they are for other layers or classes than these.
         """
         name = type(self).__name__
-        layers = self._layers(signals(f"{name}: student", student))
+        student = signals(f"{name}: student", student)
+        layers = self._layers(student)
         if not self.heads:
             raise ValueError(f"{name} has no heads yet: give hidden_channels and num_classes, or call prepare(student)")
         if len(layers) != len(self.heads):
@@ -184,11 +182,15 @@ def _check_head(name: str, head: nn.Module, h: Tensor, logits: Tensor) -> None:
 
 
 class OFA(HeadedLoss):
-    """OFA-KD, see `ofa`: the logits and an exit at each hidden layer, summed; gradients reach the backbone."""
+    """OFA-KD, see `ofa`: the logits and an exit at each hidden layer, summed; gradients reach the backbone.
+
+    The authors take γ = 1 for CIFAR-100, 1.5 for ImageNet. Their exits for images (convolutions, patches) are linear
+    ones here.
+    """
 
     needs = frozenset({"teacher", "target", "hidden"})
     only_last = False
-    search: ClassVar[dict[str, Any]] = {"gamma": (0.5, 3.0), "temperature": TEMPERATURE, "gamma_on": ["all", "target"]}
+    search: ClassVar[dict[str, Any]] = {"gamma": (1.0, 3.0), "temperature": TEMPERATURE, "gamma_on": ["all", "target"]}
 
     def __init__(
         self,
@@ -202,6 +204,8 @@ class OFA(HeadedLoss):
         options(gamma=gamma, temperature=temperature, gamma_on=gamma_on)
         positive("gamma", gamma)
         self.gamma, self.temperature, self.gamma_on = gamma, temperature, gamma_on
+        if gamma < 1:
+            self.warn_once(f"OFA: gamma={gamma:g} can prefer a wrong class to a likely target; take gamma from 1")
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return the sum over the exits, [N]."""
@@ -216,7 +220,8 @@ class DualHead(HeadedLoss):
     """Dual-head KD (DHKD), see `binary_kl`: an auxiliary head matches the teacher, the model's own learns from labels.
 
     The two pull on the shared backbone only; the model's head receives no gradient. Authors' head is linear for
-    ImageNet, an MLP for CIFAR; here it is linear.
+    ImageNet, an MLP for CIFAR; here it is linear. Left out: their alignment of the two gradients where they conflict,
+    which is a rule for the optimiser's step.
     """
 
     synonyms: ClassVar[set[str]] = {"dhkd"}
@@ -263,6 +268,7 @@ class USKD(HeadedLoss):
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return nats, a scalar over the labelled rows."""
         weak = self.exits(student)[-1]
+        self.notice("labels", lambda: "" if bool((target >= 0).any()) else NO_LABELS)
         weights = {"alpha": self.alpha, "beta": self.beta, "mu": self.mu}
         return uskd(student.logits, weak, target, **weights, author_code=self.author_code)
 

@@ -1,33 +1,29 @@
 """GLD, graph-on-logits distillation: the classes are nodes of a graph, weighted by how often they are active together.
 
 Of the rows x [N, C] (a model's top-k probabilities, other entries 0) the co-activation graph is A = x'x / N. Two such
-graphs are compared by W₁ between their node features, the row means A1 / C: a closed form (sorting) of a lower bound
-of their Gromov-Wasserstein distance. A need not be formed: A1 = x's / N with s the row sums of x. Never use GLD alone:
-it does not see which row belongs to which node, and with sorting not even which class is which.
+graphs are compared by their node features, the row means A1 / C: class by class ("identity"), which is what two
+classifiers of the same classes want, or sorted. Sorted they give W₁ between the features, the paper's closed form of a
+lower bound of the graphs' Gromov-Wasserstein distance, made for vocabularies that are not aligned. A need not be
+formed: A1 = x's / N with s the row sums of x. Never use GLD alone: it does not see which row belongs to which node, and
+with sorting not even which class is which: beside few labels it then pulls classes to each other's places.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.utils import remove_self_loops, scatter, segment
+from torch_geometric.utils import scatter
 
+from graphkd.certificate import Certificate, certificate, node_features
 from graphkd.checks import alike, choose, full, options, whole
-from graphkd.contract import DistillationLoss, Scope, Signals, believed, signals
-from graphkd.logit import standardize
+from graphkd.contract import DistillationLoss, Scope
+from graphkd.logit import is_target, standardize
+from graphkd.signals import Signals, believed, signals
 
 FORMS = ("global", "class", "neighbourhood")
-
-
-class Certificate(NamedTuple):
-    """What a sorted matching proves about the (squared-loss) Gromov-Wasserstein cost of two graphs."""
-
-    lower: Tensor  # W₂² of the node features
-    upper: Tensor  # the cost of the matching itself
-    gap: Tensor  # upper - lower: how far off the closed form may be
 
 
 def top(values: Tensor, k: int, support: Tensor | None = None) -> Tensor:
@@ -38,7 +34,7 @@ def top(values: Tensor, k: int, support: Tensor | None = None) -> Tensor:
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """Return the k-th largest entry of each row, [N, 1]; on a CPU by numpy, whose partition is 5 times torch's topk."""
-    if values.device.type == "cpu":
+    if values.device.type == "cpu" and not torch.compiler.is_compiling():
         level = values.size(-1) - k
         return torch.from_numpy(np.partition(values.numpy(), level, axis=-1)[..., level : level + 1])
     return values.topk(k, dim=-1).values[..., -1:]
@@ -49,13 +45,6 @@ def coactivation(x: Tensor) -> Tensor:
     return x.t() @ x / x.size(0)
 
 
-def node_features(graph: Tensor, feature: str = "mean") -> Tensor:
-    """Compress a graph [C, C] to a number a node, [C]: the mean of its row, or the root of its mean square."""
-    if feature == "mean":
-        return graph.mean(-1)
-    return graph.square().mean(-1).clamp(min=torch.finfo(graph.dtype).tiny).sqrt()
-
-
 def global_features(x: Tensor, feature: str = "mean") -> Tensor:
     """Return the node features of the graph of all rows, [C], without forming it for the mean."""
     if feature == "mean":
@@ -64,24 +53,23 @@ def global_features(x: Tensor, feature: str = "mean") -> Tensor:
 
 
 def class_features(x: Tensor, group: Tensor) -> Tensor:
-    """Return mean features of the graph of each group of rows, [groups, C]; `group` [N] counts from 0."""
-    order = group.argsort(stable=True)
-    ptr = torch.cat([group.new_zeros(1), group.bincount().cumsum(0)])
-    return segment((x * x.mean(-1, keepdim=True))[order], ptr, reduce="mean")
+    """Return mean features of the graph of each class's rows, [C, C], zeros where it has none; `group` [N]: classes."""
+    member = is_target(x, group).to(x.dtype)
+    return member.t() @ (x * x.mean(-1, keepdim=True)) / member.sum(0).clamp(min=1).unsqueeze(-1)
 
 
 def neighbourhood_features(x: Tensor, edge_index: Tensor) -> Tensor:
     """Return mean features of the graph of each node with its in-neighbours, [N, C]; O(E C) time and memory."""
     N = x.size(0)
-    source, sink = remove_self_loops(edge_index)[0]
+    source, sink = edge_index
     own = x * x.mean(-1, keepdim=True)
     around = scatter(own.index_select(0, source), sink, dim=0, dim_size=N, reduce="sum")
-    degree = scatter(x.new_ones(source.size(0)), sink, dim_size=N, reduce="sum")
-    return (own + around) / (degree + 1).unsqueeze(-1)
+    loops, degree = (scatter(it.to(x.dtype), sink, dim_size=N, reduce="sum") for it in (source == sink, source >= 0))
+    return (around + (1 - loops).unsqueeze(-1) * own) / (degree - loops + 1).unsqueeze(-1)
 
 
-def distance(first: Tensor, second: Tensor, matching: str = "sorted") -> Tensor:
-    """Return Σ|f - g| over the last axis times C, of sorted features (C² W₁) or class by class, [...].
+def distance(first: Tensor, second: Tensor, matching: str = "identity") -> Tensor:
+    """Return Σ|f - g| over the last axis times C, class by class or of sorted features (C² W₁), [...].
 
     The factor makes features that are means (A1 / C) sums (A1): for probabilities the result lies in [0, 2].
     """
@@ -90,32 +78,20 @@ def distance(first: Tensor, second: Tensor, matching: str = "sorted") -> Tensor:
     return (first - second).abs().sum(-1) * first.size(-1)
 
 
-def certificate(first: Tensor, second: Tensor, feature: str = "mean") -> Certificate:
-    """Bracket the Gromov-Wasserstein cost of two graphs [k, k], uniform weights: lower <= GW <= upper.
-
-    The lower bound holds for every coupling (Jensen; for "rms" Mémoli's first bound), the upper one is the cost of
-    matching nodes in the order of their features. For "mean" the gap is the mean over i of Var_j (C_ij - D_π(i)π(j)).
-    """
-    f, g = node_features(first, feature), node_features(second, feature)
-    i, j = f.argsort(stable=True), g.argsort(stable=True)
-    lower = (f[i] - g[j]).square().mean()
-    upper = (first[i][:, i] - second[j][:, j]).square().mean()
-    return Certificate(lower, upper, upper - lower)
-
-
 class GLD(DistillationLoss):
     """Graph-on-logits distillation (our reading of InfiGFusion, Wang et al., 2025, arXiv:2505.13893), see the module.
 
     `form`: one graph of all rows ("global"), one for each class the teacher predicts, averaged ("class"), or one for
     each node and its in-neighbours ("neighbourhood", [N]). `k`: entries kept a row, by default
     min(10, max(2, C // 2)). `support`: whose top k, each model's "own" or the "teacher"'s for both. `of`:
-    "probabilities" or "standardized" logits.
+    "probabilities" or "standardized" logits. `matching`: "identity", or "sorted" as in the paper, see the module. Left
+    out: the paper's token term (`kd` and the like stand beside instead).
     """
 
     search: ClassVar[dict[str, Any]] = {
         "k": (2, 10),
         "form": list(FORMS),
-        "matching": ["sorted", "identity"],
+        "matching": ["identity", "sorted"],
         "temperature": (0.5, 4.0, "log"),
     }
 
@@ -124,7 +100,7 @@ class GLD(DistillationLoss):
         form: str = "global",
         k: int | None = None,
         *,
-        matching: str = "sorted",
+        matching: str = "identity",
         feature: str = "mean",
         support: str = "own",
         of: str = "probabilities",
@@ -132,10 +108,9 @@ class GLD(DistillationLoss):
     ):
         super().__init__()
         choose("form", form, FORMS)
-        choose("matching", matching, ("sorted", "identity"))
         choose("support", support, ("own", "teacher"))
         choose("of", of, ("probabilities", "standardized"))
-        options(feature=feature, temperature=temperature)
+        options(feature=feature, matching=matching, temperature=temperature)
         if k is not None:
             whole("k", k, 1)
         if feature == "rms" and form != "global":
@@ -163,16 +138,17 @@ class GLD(DistillationLoss):
         student, teacher = (believed(f"GLD: {name}", signals(name, given)) for name, given in seen)
         alike("GLD", student=student.logits, teacher=teacher.logits)
         x, y = self.activations(student.logits, teacher.logits)
-        return certificate(coactivation(x), coactivation(y), self.feature)
+        return certificate(coactivation(x), coactivation(y), self.feature, self.matching)
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return C² W₁ of the node features: [N] for the neighbourhood form, else a scalar."""
+        """Return C times the distance of the features: [N] for the neighbourhood form, else a scalar."""
         x, y = self.activations(student.logits, teacher.logits)
         if self.form == "global":
             return distance(global_features(x, self.feature), global_features(y, self.feature), self.matching)
         if self.form == "class":
-            group = torch.unique(teacher.logits.argmax(-1), return_inverse=True)[1]
-            return distance(class_features(x, group), class_features(y, group), self.matching).mean()
+            group = teacher.logits.argmax(-1)
+            found = is_target(x, group).any(0).sum()
+            return distance(class_features(x, group), class_features(y, group), self.matching).sum() / found
         with torch.no_grad():
             wanted = neighbourhood_features(y, edge_index)
         return distance(neighbourhood_features(x, edge_index), wanted, self.matching)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphkd.checks import full, options, shown
-from graphkd.contract import DistillationLoss, Scope, Signals
+from graphkd.contract import DistillationLoss, Scope
+from graphkd.signals import Signals
 
 TEMPERATURE = (0.5, 8.0, "log")
 
@@ -133,6 +134,8 @@ class DKD(DistillationLoss):
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return nats per node, [N]."""
+        if self.alpha == 0 and student.logits.size(-1) < 3:
+            self.warn_once("DKD with 2 classes and alpha=0 is 0 throughout and teaches nothing: give an alpha above 0")
         return dkd(student.logits, teacher.logits, target, self.alpha, self.beta, self.temperature)
 
 

@@ -1,4 +1,4 @@
-"""Losses on relations between nodes: along edges (LSP, KRD) and between sampled or linked pairs (RKD).
+"""Losses on relations between nodes: along edges (LSP) and between sampled or linked pairs (RKD).
 
 `edge_index` [2, E] carries messages from row 0 (source) to row 1 (sink). Sums and softmaxes over edges are PyG's
 `scatter` and `softmax`.
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch_geometric.utils import remove_self_loops, scatter, softmax
 
 from graphkd.checks import choose, full, options, whole
-from graphkd.contract import DistillationLoss, Scope, Signals
-from graphkd.logit import TEMPERATURE, log_probs
+from graphkd.contract import DistillationLoss, Scope
+from graphkd.signals import Signals
 
+SHORTEST = 1e-12
+"""Of a squared distance: below, it has no gradient."""
 MOST_SAMPLES = 10_000_000
 """Pairs and triples that a call may draw: of so many, rows of 40 classes are some gigabytes."""
 
@@ -36,38 +38,19 @@ def lsp(student: Tensor, teacher: Tensor, edge_index: Tensor, width: float = 100
     """Preserve local structure (Yang et al., 2020, arXiv:2003.10477): KL of the `local_structure` of each node, [N].
 
     `student` [N, H] and `teacher` [N, H'] need not be equally wide. A node with fewer than two incoming edges gives 0.
+    Left out: the paper's Euclidean, linear and polynomial kernels; this is the one of the authors' code.
     """
     p = local_structure(full(teacher.detach()), edge_index, width)
     q = local_structure(full(student), edge_index, width)
     return scatter(p * (p.log() - q.log()), edge_index[1], dim_size=student.size(0), reduce="sum")
 
 
-def krd(student: Tensor, teacher: Tensor, edge_index: Tensor, reliability: Tensor, temperature: float = 1.0) -> Tensor:
-    """Learn also from what the teacher says of reliable neighbours (KRD; Wu et al., 2023, arXiv:2306.05628), [N].
-
-    (KL(t_i ‖ s_i) + Σ_j r_j KL(t_j ‖ s_i)) / (1 + Σ_j r_j) over in-neighbours j; no T². The authors draw edges with
-    probability r_j and average over edges, where hubs rule: this is the expectation, averaged per node. KL is linear
-    in t apart from the entropy, so the neighbours' rows are summed first, once, and cost no gradient.
-    """
-    with torch.no_grad():
-        log_t = log_probs(teacher, temperature)
-        entropy = -(log_t.exp() * log_t).sum(-1, keepdim=True)
-        own = torch.cat([log_t.exp(), entropy, torch.ones_like(entropy)], dim=-1)  # [N, C + 2]
-        source, sink = remove_self_loops(edge_index)[0]
-        shared = (own * full(reliability).to(own.dtype).unsqueeze(-1)).index_select(0, source)
-        total = own + scatter(shared, sink, dim=0, dim_size=own.size(0), reduce="sum")
-        total = total / total[:, -1:]
-    return -(total[:, :-2] * log_probs(student, temperature)).sum(-1) - total[:, -2]
-
-
-def certainty(logits: Tensor) -> Tensor:
-    """Return 1 - H(p) / log C, [N] in [0, 1]: a stand-in for reliability where only a teacher's logits are known."""
-    log_p = log_probs(logits.detach())
-    return (1 + (log_p.exp() * log_p).sum(-1) / math.log(max(2, logits.size(-1)))).clamp(0, 1)
-
-
 def rkd_distance(student: Tensor, teacher: Tensor, pairs: Tensor) -> Tensor:
-    """Match distances relative to their mean (RKD; Park et al., 2019, arXiv:1904.05068) over pairs [2, P], a scalar."""
+    """Match distances relative to their mean (RKD; Park et al., 2019, arXiv:1904.05068) over pairs [2, P], a scalar.
+
+    The means are over the pairs given; the authors' code averages the loss over all N², N zeros among them, and the
+    distances over those that are not 0.
+    """
     if pairs.size(1) == 0:
         return student.sum() * 0
     wanted, got = (_relative_distances(full(h), pairs) for h in (teacher.detach(), student))
@@ -90,8 +73,17 @@ def all_or_sampled(N: int, size: int, samples: int, generator: torch.Generator |
     if math.comb(N, size) * (1 if size == 2 else 3) <= samples:
         every = torch.combinations(torch.arange(N), r=size).t()
         return every if size == 2 else torch.cat([every, every.roll(1, 0), every.roll(2, 0)], dim=1)
-    drawn = torch.randint(N, (size, samples), generator=generator)
-    return drawn[:, (drawn != drawn.roll(1, 0)).all(0)]
+    return sampled(N, size, samples, generator)
+
+
+def sampled(N: int, size: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
+    """Draw pairs (size 2) or triples (size 3) of distinct nodes [size, samples], each as likely as any other."""
+    first = torch.randint(N, (samples,), generator=generator)
+    ahead = torch.randint(1, N, (samples,), generator=generator)  # from the first to the second, round the circle
+    if size == 2:
+        return torch.stack([first, (first + ahead) % N])
+    third = torch.randint(1, N - 1, (samples,), generator=generator)
+    return torch.stack([first, first + ahead, first + third + (third >= ahead).long()]) % N
 
 
 def wedges(edge_index: Tensor) -> Tensor:
@@ -113,10 +105,15 @@ def _cosines(h: Tensor, triples: Tensor) -> Tensor:
 
 
 def _lengths(difference: Tensor) -> Tensor:
-    return difference.square().sum(-1).clamp(min=1e-12).sqrt()
+    return difference.square().sum(-1).clamp(min=SHORTEST).sqrt()
 
 
-class _Relation(DistillationLoss):
+def _mean_l1(h: Tensor, edge_index: Tensor) -> float:
+    """Return the mean distance ‖h_i - h_j‖₁ along an edge."""
+    return float((h[edge_index[0]] - h[edge_index[1]]).abs().sum(-1).mean())
+
+
+class Relation(DistillationLoss):
     """A loss on representations: the logits, or the last hidden layers of both models (`of`)."""
 
     def __init__(self, of: str):
@@ -131,8 +128,12 @@ class _Relation(DistillationLoss):
         return (student.logits, teacher.logits) if self.of == "logits" else (student.hidden[-1], teacher.hidden[-1])
 
 
-class LSP(_Relation):
-    """Local-structure preserving distillation, see `lsp`. `width` belongs to the scale of the representation."""
+class LSP(Relation):
+    """Local-structure preserving distillation, see `lsp`.
+
+    `width` belongs to the scale of the representation: 100, the authors', to hidden layers of some hundred columns. At
+    a width far above the distances of linked nodes the loss is as good as constant, which is said once.
+    """
 
     scope = Scope.EDGES
     needs = frozenset({"teacher", "edge_index"})
@@ -145,10 +146,31 @@ class LSP(_Relation):
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return nats per node, [N]."""
-        return lsp(*self.views(student, teacher), edge_index, self.width)
+        s, t = self.views(student, teacher)
+        self.notice("structure", lambda: self._constant(full(s), full(t), edge_index))
+        return lsp(s, t, edge_index, self.width)
+
+    @torch.no_grad()
+    def _constant(self, student: Tensor, teacher: Tensor, edge_index: Tensor) -> str:
+        """Say why the loss does not move where it stands, if it does not."""
+        linked = remove_self_loops(edge_index)[0]
+        if linked.size(1) == 0:
+            return "LSP: there is no edge between two nodes, so the loss is 0; give it a graph (on all nodes)"
+        mine, theirs = (_mean_l1(h, linked) for h in (student, teacher))
+        if mine == 0:
+            return (
+                f"LSP: the student's {self.of} are equal along every edge, where |h_i - h_j| has no gradient; "
+                "begin from a random layer, or let another loss come first (warmup)"
+            )
+        if self.width > 10 * theirs > 0:
+            return (
+                f"LSP: width {self.width:g} is {self.width / theirs:.0f} times the teacher's mean distance along an "
+                f"edge, so all neighbours look alike and the loss is as good as constant; try width={theirs:.2g}"
+            )
+        return ""
 
 
-class RKD(_Relation):
+class RKD(Relation):
     """Relational KD, see `rkd_distance` and `rkd_angle`, over sampled pairs and triples or over edges and wedges.
 
     At most `samples` of each are drawn a call, from torch's global generator, or always the same ones with a `seed`;
@@ -181,6 +203,7 @@ class RKD(_Relation):
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return a scalar."""
         s, t = self.views(student, teacher)
+        self.notice("distances", lambda: self._constant(full(s), edge_index))
         if self.pairs == "edges":
             linked = remove_self_loops(edge_index)[0]
             pairs, triples = linked, wedges(linked)
@@ -190,29 +213,20 @@ class RKD(_Relation):
             pairs, triples = (nodes.to(s.device) for nodes in sets)
         return self.distance * rkd_distance(s, t, pairs) + self.angle * rkd_angle(s, t, triples)
 
-
-class KRD(DistillationLoss):
-    """Knowledge from reliable neighbours, see `krd`.
-
-    Reliabilities ride on the teacher's signals (`teacher.reliability` computes them, once); where they are not
-    given, each node counts by the teacher's `certainty` (ours).
-    """
-
-    scope = Scope.EDGES
-    needs = frozenset({"teacher", "edge_index"})
-    wants = frozenset({"reliability"})
-    search: ClassVar[dict[str, Any]] = {"temperature": TEMPERATURE}
-
-    def __init__(self, temperature: float = 1.0):
-        super().__init__()
-        options(temperature=temperature)
-        self.temperature = temperature
-
-    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return nats per node, [N]."""
-        weight = certainty(teacher.logits) if teacher.reliability is None else teacher.reliability
-        return krd(student.logits, teacher.logits, edge_index, weight, self.temperature)
+    @torch.no_grad()
+    def _constant(self, student: Tensor, edge_index: Tensor) -> str:
+        """Say why the loss does not move where it stands, if it does not."""
+        if self.pairs == "edges" and remove_self_loops(edge_index)[0].size(1) == 0:
+            return "RKD: there is no edge between two nodes, so the loss is 0; give it a graph, or take pairs=sampled"
+        if student.size(0) < 2:
+            return "RKD: one node has no pairs, so the loss is 0; give it more nodes"
+        if float((student - student[:1]).square().sum(-1).max()) <= SHORTEST:
+            return (
+                f"RKD: the student's {self.of} are the same for every node, where a distance has no gradient; "
+                "begin from a random layer, or let another loss come first (warmup)"
+            )
+        return ""
 
 
-LOSSES = (LSP, RKD, KRD)
+LOSSES = (LSP, RKD)
 """The losses of this family; a new one is found by its name from here on."""

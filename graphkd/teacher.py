@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from graphkd.checks import alike, options
-from graphkd.contract import Signals, believed, signals
 from graphkd.logit import log_probs
+from graphkd.signals import Signals, believed, signals
 
 
 class Extrapolation(NamedTuple):
@@ -23,7 +23,9 @@ def extrapolate(strong: Tensor, weak: Tensor, beta: float = 1.0, max_step: float
     """Go on from the weak expert through the strong one (after AlignDistil, Zhang et al., 2025, arXiv:2503.02832).
 
     z* = z⁺ + a (z⁺ - z⁻), and a = min(β ‖p⁺ - p⁻‖₁, max_step): further where the graph changed the prediction more.
-    Both are normalised first, which changes no probability and keeps a common offset from being multiplied.
+    Both are normalised first, which changes no probability and keeps a common offset from being multiplied. The
+    distance is at most 2, so `max_step` = 3 binds for β above 1.5 alone. Left out: the paper's weight β / a of each
+    token's loss, which makes little of the very nodes where the experts differ, and the 0.001 that it adds to a.
     """
     log_strong, log_weak = log_probs(strong.detach()), log_probs(weak.detach())
     distance = (log_strong.exp() - log_weak.exp()).abs().sum(-1)  # [N] in [0, 2]

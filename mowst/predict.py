@@ -1,4 +1,4 @@
-"""`python -m mowst.predict OUT`: load a trained mixture again and predict nodes of its graph, or of another one."""
+"""`python -m mowst.predict OUT`: load a trained model again and predict nodes of its graph, or of another one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from mowst.experiment.asking import Query
     from mowst.inference import Answer
 
-PURPOSE = """Load the mixture that a run left, and predict nodes of the graph that it was trained on, or all of another
-one; predictions go to a table by name (--out)."""
+PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
+or all of another one; predictions go to a table by name (--out)."""
 
 
 def words_of(given: str | None) -> list[str] | None:
@@ -70,6 +70,12 @@ def flags() -> ArgumentParser:
         default=None,
         help="Nodes to predict: ids like 0,5,9, or a text file; by default all.",
     )
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        default=None,
+        help="Which model of the run: by default its mixture, else its student, else the only one.",
+    )
     parser.add_argument("--how", type=str, default="pooled", help="pooled, sampled, or routed.")
     parser.add_argument(
         "--threshold",
@@ -102,7 +108,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     check(parsed, folder)
     given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
     config = fitting(dataclasses.replace(read_config(folder), **given))
-    take_threads(read_record(folder).threads)
+    take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
@@ -140,9 +146,9 @@ def opened(parsed: Namespace, folder: Path, config: Config) -> Query:
     from mowst.experiment.asking import on_another, trained_on
 
     if parsed.graph is None:
-        return trained_on(folder, config)
+        return trained_on(folder, config, parsed.model)
     files = {f"{which}_file": name for which in ("nodes", "edges") if (name := parsed.columns[f"{which}_file"])}
-    query = on_another(folder, config, parsed.graph, **files)
+    query = on_another(folder, config, parsed.graph, parsed.model, **files)
     if (own := own_of(query.data)) is not None:
         print("\n".join(own.summary))
         for line in own.odd:
@@ -164,8 +170,8 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
     if folder != Path(parsed.folder):
         console.print(f"asks {folder}, the seed that validates best")
     if parsed.how == "pooled" and parsed.graph is None:
-        console.print(f"{len(probs)} nodes predicted, {compared(probs, folder, nodes)}")
-    console.print(f"the strong expert read {found.touched}")
+        console.print(f"{len(probs)} nodes predicted, {compared(probs, folder, nodes, query.name)}")
+    console.print(f"the {'strong expert' if query.name == 'mixture' else query.name} read {found.touched}")
     table = table_of(query, found, nodes)
     names = query.class_names
     if parsed.nodes is not None:

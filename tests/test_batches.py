@@ -70,7 +70,7 @@ def test_every_regime_trains_in_halves(ready, name, strong):
 
 
 @pytest.mark.parametrize(
-    "spec", ["nkd", "krd", "gld(k=2)", "gld(k=2,on=train)", "ofa", "lsp", "nkd(on=train)", "rkd(of=hidden)"]
+    "spec", ["nkd", "krd", "gld(k=2)", "gld(k=2,on=train)", "ofa", "lsp(width=5)", "nkd(on=train)", "rkd(of=hidden)"]
 )
 @pytest.mark.parametrize("name", ["held-out", "joint", "alternate"])
 def test_the_strong_expert_teaches_in_halves(ready, spec, name):

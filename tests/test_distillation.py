@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import graphkd
 from graphkd import LOSSES
+from graphkd.hidden import Hidden, layers_of
 from mowst import Config, LearnedGate, Mowst, expert
 from mowst.evaluation.metrics import accuracy, pooled
 from mowst.experiment.folder import read_weights
@@ -17,7 +18,7 @@ from mowst.kernels.adjacency import Adjacency
 from mowst.models.outputs import Logits, Output, as_output
 from mowst.models.reads import run_module
 from mowst.training.batches import Batch, Whole
-from mowst.training.distillation import Distill, Hidden, attached, layers_of, no_labels, observe, parse
+from mowst.training.distillation import Distill, attached, no_labels, observe, parse
 from mowst.training.objectives import cross_entropy, separate
 from mowst.training.phases import Phase, Term
 from mowst.training.progress import snapshot
@@ -202,7 +203,9 @@ def mixture():
 def test_the_teacher_inside_the_mixture_gets_no_gradient(taught, teacher):
     model = mixture()
     trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
-    with attached(parse("nkd+lsp(of=hidden)+tests.graphkd_contract.Outside"), trainer, "weak", "strong") as terms:
+    with attached(
+        parse("nkd+lsp(width=5,of=hidden)+tests.graphkd_contract.Outside"), trainer, "weak", "strong"
+    ) as terms:
         out = said(trainer)
         sum(term.value(out, trainer.whole) for term in terms).backward()
     assert all(parameter.grad is None for parameter in model.strong.parameters())
@@ -214,7 +217,7 @@ def test_a_strong_turn_leaves_the_lesson_out_and_a_weak_turn_runs_the_strong_exp
     trainer = Trainer(model, taught, ACCURACY, teacher=teacher)
     calls, taught_in = [], []
     model.strong.register_forward_hook(lambda *_: calls.append(len(trainer.history)))
-    with attached(parse("kd+lsp(of=hidden)"), trainer, "weak", "strong") as terms:
+    with attached(parse("kd+lsp(width=5,of=hidden)"), trainer, "weak", "strong") as terms:
         calls.clear()
         watched = terms[0]._replace(loss=lambda out, batch: taught_in.append(len(trainer.history)) or out.weak.sum(-1))
         watched = [watched, terms[1]]

@@ -60,7 +60,7 @@ def test_a_weight_rises_over_its_warm_up():
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("nonsense", "unknown loss 'nonsense'; choose from dhkd, dkd, dualhead, gld"),
+        ("nonsense", "unknown loss 'nonsense'; choose from dhkd, dist, dkd, dualhead"),
         ("kd(tau=1)", "kd: unknown option 'tau'; choose from temperature, direction"),
         ("kd(temperature=0)", "temperature must be above 0, got 0"),
         ("kd(temperature=hot)", "kd: temperature must be like 4.0, got 'hot'"),

@@ -135,7 +135,7 @@ def test_labels_that_are_none_are_refused_with_what_makes_them_right(target, wor
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
-@pytest.mark.parametrize("spec", ["nkd", "uskd", "gld(k=3, form=neighbourhood)", "lsp"])
+@pytest.mark.parametrize("spec", ["nkd", "uskd", "gld(k=3, form=neighbourhood)", "lsp(width=5)"])
 def test_smaller_integers_are_integers_too(spec, dtype):
     given = example()
     target = given.target.clamp(min=0)
@@ -224,7 +224,8 @@ def test_tensors_on_two_devices_are_told_where_each_is():
         (lambda: graphkd.Weighted(KD(), warmup=-1), "warmup must be a whole number from 0 to 1,000,000,000, got -1"),
         (lambda: graphkd.Weighted(KD(), on="test"), "on: unknown 'test'; choose from all, train"),
         (lambda: graphkd.DualHead(center=1), "center must be True or False, got 1"),
-        (lambda: graphkd.krd(S, T, EDGES, -torch.ones(12)), "krd: reliability must be numbers from 0, got -1"),
+        (lambda: graphkd.krd(S, T, EDGES, -torch.ones(12)), "krd: reliability must be numbers between 0 and 1, got -1"),
+        (lambda: graphkd.krd(S, T, EDGES, 2 * MASK.float()), "krd: reliability must be numbers between 0 and 1, got 2"),
     ],
 )
 def test_options_are_checked_in_the_functions_as_in_the_losses(call_it, words):

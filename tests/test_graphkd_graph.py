@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
@@ -42,21 +44,57 @@ def cycles(*sizes: int) -> torch.Tensor:
     return torch.block_diag(*map(cycle, sizes))
 
 
+@pytest.fixture(scope="module")
+def ot():
+    os.environ["POT_BACKEND_DISABLE_JAX"] = os.environ["POT_BACKEND_DISABLE_TENSORFLOW"] = "1"
+    return pytest.importorskip("ot")
+
+
+def graphs(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return two graphs of classes, and uniform weights."""
+    first, second = (coactivation(top(probabilities(2 * seed + i), 4)) for i in range(2))
+    return first, second, torch.full((len(first),), 1 / len(first), dtype=torch.float64)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("feature", ["mean", "rms"])
-def test_certificate_brackets_the_gromov_wasserstein_cost(seed, feature):
-    ot = pytest.importorskip("ot")
-    first, second = (coactivation(top(probabilities(2 * seed + i), 4)) for i in range(2))
-    bracket = graphkd.certificate(first, second, feature)
+@pytest.mark.parametrize("matching", ["sorted", "identity"])
+def test_certificate_brackets_the_gromov_wasserstein_cost(ot, seed, feature, matching):
+    first, second, uniform = graphs(seed)
+    bracket = graphkd.certificate(first, second, feature, matching)
     i, j = (node_features(graph, feature).argsort() for graph in (first, second))
-    matching = torch.zeros_like(first)
-    matching[i, j] = 1 / len(first)  # POT finds a local optimum: from here it cannot exceed our upper bound
-    uniform = torch.full((len(first),), 1 / len(first), dtype=torch.float64)
-    cost = ot.gromov_wasserstein2(first, second, uniform, uniform, "square_loss", G0=matching)
+    plan = torch.diag(uniform)
+    if matching == "sorted":
+        plan = torch.zeros_like(first)
+        plan[i, j] = uniform  # POT finds a local optimum: from here it cannot exceed our upper bound
+    cost = ot.gromov_wasserstein2(first, second, uniform, uniform, "square_loss", G0=plan)
     assert bracket.lower <= cost + 1e-12
     assert cost <= bracket.upper + 1e-12
     f, g = node_features(first, feature), node_features(second, feature)
-    assert distance(f, g) / len(f) ** 2 <= cost**0.5 + 1e-9  # W1 <= W2 <= sqrt(GW)
+    assert distance(f, g, "sorted") / len(f) ** 2 <= cost**0.5 + 1e-9  # W1 <= W2 <= sqrt(GW)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_entropic_gromov_wasserstein_is_pot_s_and_never_below_the_certificate(ot, seed):
+    first, second, uniform = graphs(seed)
+    product = torch.outer(uniform, uniform)
+    slope = 2 * (first.square() @ uniform).unsqueeze(1) + 2 * (second.square() @ uniform)
+    slope = slope - 4 * first @ product @ second
+    scale = 0.2 * float(slope.abs().max())
+    theirs = ot.gromov.entropic_gromov_wasserstein2(
+        first, second, uniform, uniform, "square_loss", epsilon=scale, max_iter=100
+    )
+    ours = graphkd.gromov_wasserstein(first, second, 0.2)
+    close(ours, theirs, rtol=1e-7, atol=0)
+    assert graphkd.certificate(first, second).lower <= ours
+
+
+def test_entropic_gromov_wasserstein_of_a_graph_and_its_renumbered_self_is_almost_nothing():
+    graph = torch.diag(torch.arange(1.0, 7, dtype=torch.float64))
+    order = torch.tensor([3, 5, 0, 1, 4, 2])
+    apart = graphkd.gromov_wasserstein(graph, graph.new_zeros(4, 4))
+    close(apart, graph.square().sum() / 36)  # every coupling with a graph of nothing costs the same
+    assert graphkd.gromov_wasserstein(graph, graph[order][:, order], 1e-3) < 1e-3 * apart
 
 
 def test_gap_of_the_certificate_is_the_variance_left_in_rows():
@@ -78,7 +116,7 @@ def test_gld_does_not_tell_a_hexagon_from_two_triangles():
 def test_gld_is_the_wasserstein_distance_of_the_features():
     x, y = top(probabilities(0), 4), top(probabilities(1), 4)
     f, g = global_features(x), global_features(y)
-    assert distance(f, g).item() == pytest.approx(49 * wasserstein_distance(f, g), rel=1e-9)
+    assert distance(f, g, "sorted").item() == pytest.approx(49 * wasserstein_distance(f, g), rel=1e-9)
 
 
 @pytest.mark.parametrize("feature", ["mean", "rms"])
@@ -124,8 +162,14 @@ def test_neighbourhood_features_are_those_of_a_loop_over_nodes():
 
 def test_class_features_are_those_of_each_group():
     x, group = top(probabilities(0, N=12), 4), torch.arange(12) % 3
-    for k, got in enumerate(class_features(x, group)):
-        close(got, global_features(x[group == k]))
+    found = class_features(x, group)
+    for k in range(3):
+        close(found[k], global_features(x[group == k]))
+    assert not found[3:].any()
+    s, t = (Signals(probabilities(i, N=12).log()) for i in range(2))
+    t.logits[torch.arange(12), group] = 9
+    parts = [GLD(k=3)(graphkd.take(s, group == k), graphkd.take(t, group == k)) for k in range(3)]
+    close(GLD("class", k=3)(s, t), torch.stack(parts).mean())
 
 
 def test_one_predicted_class_makes_the_class_form_global():
@@ -138,7 +182,7 @@ def test_sorting_is_blind_to_the_names_of_classes_and_identity_is_not():
     s, t = probabilities(0).log(), probabilities(1).log()
     swapped = s[:, torch.tensor([1, 0, 3, 2, 6, 5, 4])]
     for form in ("global", "class"):
-        blind, seeing = GLD(form, k=3), GLD(form, k=3, matching="identity")
+        blind, seeing = GLD(form, k=3, matching="sorted"), GLD(form, k=3)
         close(blind(Signals(swapped), Signals(t)), blind(Signals(s), Signals(t)))
         assert not torch.allclose(seeing(Signals(swapped), Signals(t)), seeing(Signals(s), Signals(t)))
         assert seeing(Signals(s), Signals(t)) >= blind(Signals(s), Signals(t))
@@ -175,7 +219,7 @@ def test_diagnosis_is_the_certificate_of_the_two_global_graphs_and_needs_no_grad
     leaves(given.student)
     bracket = GLD(k=3).diagnose(*given[:2])
     x, y = (top(s.logits.detach().softmax(-1), 3) for s in given[:2])
-    close(bracket, graphkd.certificate(coactivation(x), coactivation(y)))
+    close(bracket, graphkd.certificate(coactivation(x), coactivation(y), matching="identity"))
     assert not bracket.upper.requires_grad
 
 

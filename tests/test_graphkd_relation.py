@@ -11,7 +11,8 @@ from torch_geometric.utils import remove_self_loops, scatter
 
 import graphkd
 from graphkd import KRD, LSP, RKD, Signals
-from graphkd.relation import all_or_sampled, certainty, local_structure, wedges
+from graphkd.neighbours import certainty
+from graphkd.relation import all_or_sampled, local_structure, sampled, wedges
 from tests.graphkd_contract import call, example, loss_for
 
 close = torch.testing.assert_close
@@ -59,8 +60,8 @@ def test_a_node_with_one_neighbour_or_none_gives_nothing(given):
 
 
 def test_widths_of_hidden_layers_need_not_match(given):
-    value = LSP(of="hidden")(*given[:2], edge_index=given.edge_index)
-    close(value, graphkd.lsp(given.student.hidden[-1], given.teacher.hidden[-1], given.edge_index))
+    value = LSP(9.0, of="hidden")(*given[:2], edge_index=given.edge_index)
+    close(value, graphkd.lsp(given.student.hidden[-1], given.teacher.hidden[-1], given.edge_index, 9.0))
 
 
 def test_rkd_does_not_see_rigid_motion_or_scale_but_sees_a_stretch(given):
@@ -86,7 +87,8 @@ def test_rkd_takes_every_pair_and_every_angle_of_few_nodes(given):
 
 def test_rkd_of_collapsed_nodes_is_finite():
     same = torch.ones(5, 3, requires_grad=True)
-    value = RKD()(Signals(same), Signals(torch.randn(5, 3)))
+    with pytest.warns(UserWarning, match="the same for every node"):
+        value = RKD()(Signals(same), Signals(torch.randn(5, 3)))
     value.backward()
     assert value.isfinite()
     assert same.grad.isfinite().all()
@@ -96,8 +98,15 @@ def test_sampling_is_whole_where_it_can_be_and_seeded_where_asked():
     assert all_or_sampled(10, 2, 45).shape == (2, 45)
     assert all_or_sampled(10, 3, 360).shape == (3, 3 * math.comb(10, 3))
     drawn = all_or_sampled(1000, 3, 200, torch.Generator().manual_seed(0))
-    assert 150 < drawn.size(1) <= 200
+    assert drawn.shape == (3, 200)
     assert all(len(set(column)) == 3 for column in drawn.t().tolist())
+    for size in (2, 3):  # uniform: each of the 5 · 4 (· 3) ordered choices as often as every other
+        drawn = sampled(5, size, 60_000, torch.Generator().manual_seed(0))
+        codes = (drawn * torch.tensor([1, 5, 25])[:size].unsqueeze(-1)).sum(0).bincount()
+        assert all((drawn != drawn.roll(shift, 0)).all() for shift in range(1, size))
+        counts = codes[codes > 0]
+        assert len(counts) == math.perm(5, size)
+        assert (counts - 60_000 / len(counts)).abs().max() < 6 * (60_000 / len(counts)) ** 0.5
     s, t = Signals(torch.randn(300, 4)), Signals(torch.randn(300, 4))
     assert RKD(samples=50, seed=1)(s, t) == RKD(samples=50, seed=1)(s, t)
     assert RKD(samples=50)(s, t) != RKD(samples=50)(s, t)
@@ -148,14 +157,13 @@ def test_krd_uses_the_reliability_it_is_given_and_else_the_certainty(given):
     ("spec", "used"),
     [
         ("gld(k=3, form=neighbourhood)", {"graph.scatter"}),
-        ("gld(k=3, form=class)", {"graph.segment"}),
-        ("lsp", {"relation.scatter", "relation.softmax"}),
-        ("krd", {"relation.scatter"}),
+        ("lsp(width=5)", {"relation.scatter", "relation.softmax"}),
+        ("krd", {"neighbours.scatter"}),
     ],
 )
 def test_sums_over_edges_are_pyg_s_which_use_torch_scatter(spec, used, monkeypatch):
     seen = set()
-    for place in ("graph.scatter", "graph.segment", "relation.scatter", "relation.softmax"):
+    for place in ("graph.scatter", "neighbours.scatter", "relation.scatter", "relation.softmax"):
         original = getattr(pyg, place.split(".")[1])
 
         def spy(*args, place=place, original=original, **options):

@@ -137,6 +137,7 @@ SOUND = {
         "touched": untouched(MODEL.experts_read["strong"], X, EDGES),
     },
     "Touched": {"nodes": 1, "edges": 1, "of_nodes": 2, "of_edges": 2},
+    "answer_alone": {"expert": MODEL.weak, "x": X, "graph": EDGES, "nodes": [0, 5]},
     "answer": QUERY | {"graph": EDGES},
     "predict": QUERY | {"edge_index": EDGES},
 }

@@ -107,7 +107,7 @@ def test_without_a_teacher_a_teacher_free_loss_trains(tmp_path):
 def test_a_mixture_learns_too(teacher, regime, outside, tmp_path):
     who = str(teacher) if outside else "strong"
     line = [*LINE, "--seeds", "1", "--rounds", "2", "--regime", regime, "--no-baselines", "--teacher", who]
-    command([*line, "--kd", "kd+dualhead(warmup=3)+lsp(of=hidden)", "--out", str(tmp_path / "run")])
+    command([*line, "--kd", "kd+dualhead(warmup=3)+lsp(width=5,of=hidden)", "--out", str(tmp_path / "run")])
     assert ("teacher" in result(tmp_path / "run")["scores"]) == outside
     assert any(key.startswith("kd.1.heads") for key in load_file(tmp_path / "run" / "seed-0" / "model.safetensors"))
 
@@ -236,7 +236,15 @@ def test_a_loss_from_outside_by_its_dotted_path(teacher, tmp_path):
 
 def test_a_run_as_teacher_gives_hidden_layers_and_reliabilities(teacher, tmp_path):
     for model in ("mixture", "strong"):
-        line = [*SOLO, "--seeds", "1", "--teacher", f"{teacher}:{model}", "--kd", "krd+lsp(of=hidden)+rkd(of=hidden)"]
+        line = [
+            *SOLO,
+            "--seeds",
+            "1",
+            "--teacher",
+            f"{teacher}:{model}",
+            "--kd",
+            "krd+lsp(width=5,of=hidden)+rkd(of=hidden)",
+        ]
         command([*line, "--out", str(tmp_path / model)])
         score = result(tmp_path / model)["scores"]["teacher"]["test"][0]
         assert score == pytest.approx(result(teacher)["runs"][0]["scores"][model]["test"], abs=1e-3)

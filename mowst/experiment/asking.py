@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
+from torch import nn
 from torch_geometric.data import Data
 
 from mowst.data import Columns, card, check_form, open_graph
@@ -17,21 +17,23 @@ from mowst.data.assembling import Like, own_of
 from mowst.data.cards import Card
 from mowst.data.own import LOADER, card_of, graph_of_files, is_own
 from mowst.errors import InputError, some
-from mowst.experiment.building import build, fabric_of, prepare
+from mowst.experiment.building import build_model, fabric_of, prepare
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_columns, read_json, read_scale, read_weights
-from mowst.experiment.reload import reload, unedited
-from mowst.inference import Answer, answer
-from mowst.models import ROLES, Mowst
+from mowst.experiment.reload import SPEAKERS, read_record, reload, respond, unedited
+from mowst.inference import Answer
+from mowst.models import ROLES
 
 
 class Query(NamedTuple):
-    """A trained mixture and a graph to ask it of."""
+    """A trained model and a graph to ask it of."""
 
-    model: Mowst
+    name: str
+    """What the model is called in its run: mixture, student, weak, or an expert's name."""
+    model: nn.Module
     data: Data
     ready: Data
-    """The same, as the mixture takes it."""
+    """The same, as the model takes it."""
     names: pd.Index
     """What the nodes are called."""
     class_names: list[Hashable]
@@ -47,33 +49,48 @@ def seed_folder(folder: Path) -> Path:
     if not isinstance(found, dict) or "seed" in found or "runs" not in found:
         return folder
     try:
-        best = max(found["runs"], key=lambda record: record["scores"].get("mixture", {}).get("val") or 0.0)
+        best = max(found["runs"], key=validated)
         return folder / f"seed-{int(best['seed'])}"
     except (TypeError, KeyError, ValueError, AttributeError):
         raise InputError(f"{folder / 'result.json'}: not the record of a run, or damaged") from None
 
 
-def trained_on(folder: Path, config: Config) -> Query:
-    """Load the mixture of a seed's folder on the graph that it was trained on."""
-    model, data, ready = reload(folder, config)
+def validated(record: dict[str, Any]) -> float:
+    """Return how well a seed's mixture validates, or its student, or, where it has neither, its best model."""
+    scores = record["scores"]
+    speaker = next((name for name in SPEAKERS if name in scores), None)
+    return max(scores[name]["val"] or 0.0 for name in ([speaker] if speaker else scores))
+
+
+def trained_on(folder: Path, config: Config, name: str | None = None) -> Query:
+    """Load a model of a seed's folder, by default as `read_record` chooses, on the graph that it was trained on."""
+    model, data, ready = reload(folder, config, name)
     own = own_of(data)
     names = pd.RangeIndex(len(data.x)) if own is None else own.names
-    return Query(model, data, ready, names, data.get("class_names") or list(range(data.num_classes)))
+    return Query(
+        read_record(folder, name).model,
+        model,
+        data,
+        ready,
+        names,
+        data.get("class_names") or list(range(data.num_classes)),
+    )
 
 
-def on_another(folder: Path, config: Config, graph: str, **files: str) -> Query:
-    """Load the mixture of a seed's folder on another graph, whose columns become features as the first one's did.
+def on_another(folder: Path, config: Config, graph: str, name: str | None = None, **files: str) -> Query:
+    """Load a model of a seed's folder on another graph, whose columns become features as the first one's did.
 
     Args:
         folder: of one seed.
         config: of the run.
         graph: a file or folder, or the name of a card.
+        name: of the model, by default as `read_record` chooses.
         files: `nodes_file` and `edges_file`, where they are called otherwise.
 
     Raises:
         InputError: the graph cannot be read, or has other features.
     """
-    record = unedited(folder)
+    record = unedited(folder, name)
     fitted = read_columns(folder)
     entry = card_of(graph, Columns()) if is_own(graph) else card(graph)
     if entry.loader == LOADER:
@@ -91,11 +108,12 @@ def on_another(folder: Path, config: Config, graph: str, **files: str) -> Query:
         )
     device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
-    model = build(config, width["features"], width["classes"])
-    read_weights(folder, "mixture", model)
+    model = build_model(record.model, config, width["features"], width["classes"])
+    read_weights(folder, record.model, model)
     own = own_of(data)
     names = pd.RangeIndex(len(data.x)) if own is None else own.names
-    return Query(model.to(device).eval(), data, ready, names, record.class_names or list(range(width["classes"])))
+    classes = record.class_names or list(range(width["classes"]))
+    return Query(record.model, model.to(device).eval(), data, ready, names, classes)
 
 
 def columns_of(config: Config) -> dict[str, Any]:
@@ -129,32 +147,32 @@ def unlabelled(data: Data) -> list[int] | None:
     return nodes if 0 < len(nodes) < len(data.y) else None
 
 
-@torch.no_grad()
 def asked(query: Query, config: Config, nodes: list[int] | None, **options: Any) -> Answer:
-    """Predict some nodes, or all; options as of `mowst.inference.answer`."""
-    with fabric_of(config).autocast():
-        return answer(query.model, query.ready.x, query.ready.adj_t, nodes=nodes, whose=True, **options)
+    """Predict some nodes, or all, and say who answered; options as of `mowst.inference.answer`."""
+    return respond(query.model, query.ready, config, nodes=nodes, whose=True, **options)
 
 
 def table_of(query: Query, found: Answer, nodes: list[int] | None) -> pd.DataFrame:
     """Return predictions by name: a row for each node, with the probability of each class, and who answered.
 
     Columns: id, predicted (the class), probability (of it), confidence (the weak expert's share of the weight, from 0
-    to 1), expert (weak or strong: who answered, or in a pool has the greater weight), and one for each class.
+    to 1), expert (weak or strong: who answered, or in a pool has the greater weight), and one for each class. Where
+    one expert is asked there is no confidence.
     """
-    assert found.confidence is not None
-    assert found.weak is not None
     probs = found.probabilities.float().cpu().numpy()
     best = probs.argmax(axis=1)
     called = np.array([str(name) for name in query.class_names], dtype=object)
     weak, strong = ROLES
-    columns = {
+    columns: dict[str, Any] = {
         "id": query.names if nodes is None else query.names[nodes],
         "predicted": called[best],
         "probability": probs.max(axis=1),
-        "confidence": found.confidence.float().cpu().numpy(),
-        "expert": np.where(found.weak.cpu().numpy(), weak, strong),
     }
+    if found.confidence is None or found.weak is None:
+        columns["expert"] = query.name
+    else:
+        columns["confidence"] = found.confidence.float().cpu().numpy()
+        columns["expert"] = np.where(found.weak.cpu().numpy(), weak, strong)
     of_classes = {f"probability of {name}": probs[:, place] for place, name in enumerate(called)}
     return pd.DataFrame(columns | of_classes)
 

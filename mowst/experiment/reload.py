@@ -1,4 +1,4 @@
-"""A mixture that a run left, loaded again and asked."""
+"""What a run left, loaded again and asked: its mixture, its student, or an expert by name."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import zipfile
 import zlib
 from collections.abc import Hashable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch_geometric.data import Data
 
-from mowst.errors import InputError
-from mowst.experiment.building import build, classes_of, fabric_of, prepare
+from mowst.errors import InputError, unknown
+from mowst.experiment.building import build_model, classes_of, fabric_of, prepare
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
 from mowst.experiment.opening import graph_of
-from mowst.inference import Touched, answer
+from mowst.inference import Answer, Touched, answer, answer_alone
 from mowst.models import Mowst
 from mowst.system import check_type_of, try_place
 
+SPEAKERS = ("mixture", "student")
+"""The models of a run that are asked where none is named, the first that it has."""
 LARGEST_SEED = 2**63 - 1
 """Of torch's generators."""
 
@@ -45,13 +48,15 @@ class Record(NamedTuple):
     class_names: list[Hashable] | None
     width: dict[str, int]
     """Numbers of features and classes."""
+    model: str
+    """The name of the model that is asked."""
 
 
-def read_record(folder: Path) -> Record:
-    """Read the record of one seed, which must have a mixture.
+def read_record(folder: Path, name: str | None = None) -> Record:
+    """Read the record of one seed and choose its model of that name: by default mixture, student, or the only one.
 
     Raises:
-        InputError: the folder is not one seed's, holds no mixture, or its record is damaged.
+        InputError: the folder is not one seed's, has no such model or several and no name, or its record is damaged.
     """
     path = folder / "result.json"
     found = read_json(path)
@@ -61,29 +66,31 @@ def read_record(folder: Path) -> Record:
         raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
     try:
         models, scores = dict(found["parameters"]), dict(found["scores"])
-        labels, graph, config = (found.get(f"{name}_sha256") for name in ("labels", "graph", "config"))
+        labels, graph, config = (found.get(f"{kind}_sha256") for kind in ("labels", "graph", "config"))
         names, width = found.get("class_names"), found.get("width", {})
         check_type_of("class_names", names, list[str | int | float | bool] | None)
         check_type_of("width", width, dict[str, int])
-        threads, split = found.get("threads"), found["split"]["sha256"]
-        record = Record(found["seed"], split, threads, labels, graph, config, names, width)
+        seed, split, threads = found["seed"], found["split"]["sha256"], found.get("threads")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
-    check_seed(f"{path}: seed", record.seed)
-    if "mixture" not in scores:
-        raise InputError(
-            f"{folder}: holds no mixture but {', '.join(models)}; the README shows how to load one of these"
-        )
-    return record
+    check_seed(f"{path}: seed", seed)
+    there = [model for model in models if model in scores]
+    if name is not None and name not in there:
+        raise unknown(f"{folder}: model", name, there)
+    chosen = [name] if name else [speaker for speaker in SPEAKERS if speaker in there][:1] or there
+    if name is None and len(chosen) != 1:
+        what = f"{folder}: holds no mixture but {', '.join(there)}"
+        raise InputError(f"{what}; say which, e.g. --model {there[0]}" if there else what)
+    return Record(seed, split, threads, labels, graph, config, names, width, chosen[0])
 
 
-def unedited(folder: Path) -> Record:
-    """Read the record of one seed, whose configuration is still as the run wrote it.
+def unedited(folder: Path, name: str | None = None) -> Record:
+    """Read the record of one seed, whose configuration is still as the run wrote it; which model, as in `read_record`.
 
     Raises:
         InputError: it was edited, or as `read_record`.
     """
-    record = read_record(folder)
+    record = read_record(folder, name)
     if record.config not in (None, text_hash((folder / "config.yaml").read_text(encoding="utf-8"))):
         raise InputError(
             f"{folder / 'config.yaml'}: is not as the run wrote it, and the weights belong to what it said; put it "
@@ -113,14 +120,14 @@ def check_save(flag: str, path: Path, folder: Path, *endings: str) -> None:
         raise InputError(f"{flag} {path}: is among the files of a run; give a place outside of it")
 
 
-def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
-    """Return the trained mixture of one seed's folder, its graph, and the graph as the mixture takes it.
+def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Module, Data, Data]:
+    """Return a trained model of one seed's folder, its graph, and the graph as the model takes it.
 
     Raises:
-        InputError: the folder is not a run's, holds no mixture, was edited, or its graph has another split or other
+        InputError: the folder is not a run's, holds no such model, was edited, or its graph has another split or other
             class numbers now.
     """
-    record = unedited(folder)
+    record = unedited(folder, name)
     data = graph_of(config).of_seed(record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
@@ -130,20 +137,45 @@ def reload(folder: Path, config: Config) -> tuple[Mowst, Data, Data]:
         print(f"note: {config.dataset} is another graph than the run was trained on", file=sys.stderr)
     device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
-    model = build(config, data.num_features, classes_of(data))
-    read_weights(folder, "mixture", model)
+    model = build_model(record.model, config, data.num_features, classes_of(data))
+    read_weights(folder, record.model, model)
     return model.to(device).eval(), data, ready
 
 
 def ask(
-    folder: Path, config: Config, *, nodes: list[int] | None, how: str, threshold: float | None, seed: int
+    folder: Path,
+    config: Config,
+    *,
+    nodes: list[int] | None,
+    how: str,
+    threshold: float | None,
+    seed: int,
+    model: str | None = None,
 ) -> tuple[NDArray[np.float32], Touched]:
-    """Predict some nodes, or all, with the mixture of one seed's folder: probabilities [n, C], and what it took."""
-    model, _, ready = reload(folder, config)
-    with torch.no_grad(), fabric_of(config).autocast():
-        generator = torch.Generator().manual_seed(seed)
-        found = answer(model, ready.x, ready.adj_t, nodes=nodes, how=how, threshold=threshold, generator=generator)
+    """Predict with a model of one seed's folder: probabilities [n, C], and what the strong or only expert read.
+
+    Raises:
+        InputError: as of `reload`; or a model that is no mixture is asked for anything but its one prediction.
+    """
+    asked, _, ready = reload(folder, config, model)
+    generator = torch.Generator().manual_seed(seed)
+    found = respond(asked, ready, config, nodes=nodes, how=how, threshold=threshold, generator=generator)
     return found.probabilities.cpu().numpy(), found.touched
+
+
+@torch.no_grad()
+def respond(model: nn.Module, ready: Data, config: Config, *, nodes: list[int] | None, **options: Any) -> Answer:
+    """Ask a mixture, or one expert, about some nodes of a prepared graph, or all; options as of `answer`.
+
+    Raises:
+        InputError: one expert is asked for anything but its one prediction.
+    """
+    with fabric_of(config).autocast():
+        if isinstance(model, Mowst):
+            return answer(model, ready.x, ready.adj_t, nodes=nodes, **options)
+        if (how := options.get("how", "pooled")) != "pooled" or options.get("threshold") is not None:
+            raise InputError(f"--how {how}: one expert is asked, which has no mode and no threshold")
+        return answer_alone(model, ready.x, ready.adj_t, nodes)
 
 
 def fitting(config: Config) -> Config:
@@ -158,8 +190,8 @@ def fitting(config: Config) -> Config:
     return config
 
 
-def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) -> str:
-    """Say how near a pooled prediction is to what the run wrote.
+def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None, name: str = "mixture") -> str:
+    """Say how near the (pooled) prediction of a model is to what the run wrote.
 
     Raises:
         InputError: what it wrote is damaged, or of another graph.
@@ -168,10 +200,10 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
     if not path.exists():
         return "with nothing to compare them with: predictions.npz is not there"
     try:
-        written = read_mixture(path)
+        written = read_written(path, name)
         written = written if nodes is None else written[nodes]
         if written.shape != found.shape:
-            raise ValueError(f"mixture has shape {list(written.shape)}, and must have {list(found.shape)}")
+            raise ValueError(f"{name} has shape {list(written.shape)}, and must have {list(found.shape)}")
     except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path}: not the predictions of this run, or damaged: {error}; take it away to predict"
@@ -182,12 +214,12 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None) 
     return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
 
 
-def read_mixture(path: Path) -> NDArray[np.floating]:
-    """Read what a run's mixture predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
+def read_written(path: Path, name: str) -> NDArray[np.floating]:
+    """Read what a model of a run predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
     with np.load(path, allow_pickle=False) as arrays:
         if isinstance(arrays, np.ndarray):
             raise ValueError("it is a single array")
-        found = arrays["mixture"]
+        found = arrays[name]
     if found.ndim != 2 or found.dtype.kind != "f":
-        raise ValueError(f"mixture is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
+        raise ValueError(f"{name} is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
     return found

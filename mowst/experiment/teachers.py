@@ -4,6 +4,8 @@
 
     OUT, OUT/seed-0       a run; of OUT, seed k teaches the student of seed k
     OUT:strong            one model of it by name; by default the first it has of `NAMES`
+    ensemble(OUT)         all seeds of a run, or of one of its models (OUT:strong): the mean of their probabilities
+    extrapolate(OUT)      its strong expert, taken further from its weak one; or extrapolate(OUT, beta=2, max_step=3)
     FILE.npz, FILE.safetensors   `logits` [N, C], optionally `reliability` [N], `hidden_0` [N, H], `hidden_1`, ... and
                           `split_sha256` (an array of one string; in safetensors: metadata)
     strong, weak          an expert of the run itself, which is not this module's business
@@ -13,9 +15,11 @@ A teacher that was trained on another split has seen labels that the student is 
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +32,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphkd import Signals
+from graphkd import Extrapolated, Signals
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
@@ -39,6 +43,9 @@ from mowst.training import observe, parse, wanted
 
 NAMES = ("mixture", "strong", "student", "weak")
 """The models of a run, the best teacher first."""
+
+CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
+OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=]+)$")
 
 Contents = tuple[dict[str, Tensor], str | None]
 
@@ -77,8 +84,11 @@ def read(teacher: str, seed: int, data: Data) -> Teacher:
     Raises:
         InputError: it is not there, was trained on another graph or split, or does not fit the graph.
     """
-    path = Path(teacher)
-    found = read_logits(path, data) if path.suffix in FILES else read_run(teacher, seed, data)
+    path, call = Path(teacher), CALL.fullmatch(teacher.strip())
+    if call is not None and not path.exists():
+        found = read_made(call[1], call[2], seed, data)
+    else:
+        found = read_logits(path, data) if path.suffix in FILES else read_run(teacher, seed, data)
     logits, hidden, reliability = found.signals
     shape, size = list(logits.shape), [data.num_nodes, data["num_classes"]]
     if shape != size:
@@ -163,6 +173,67 @@ def run_logits(arrays: dict[str, Tensor], name: str) -> Tensor:
         return arrays[f"{name}_logits"]
     weak, strong, confidence = (arrays[f"{name}_{part}"] for part in ("weak", "strong", "confidence"))
     return log_pool(Mixture(weak, strong, confidence, arrays.get(f"{name}_scale")))
+
+
+def read_made(name: str, words: str, seed: int, data: Data) -> Teacher:
+    """Read a teacher that is made of several models: `name(OUT)`, or `name(OUT, option=number)`.
+
+    Raises:
+        InputError: it is called otherwise, has no such option, or cannot be made of this run.
+    """
+    said, options = f"teacher {name}({words})", {}
+    while (option := OPTION.search(words)) is not None:
+        words = words[: option.start()]
+        try:
+            options[option[1]] = float(option[2])
+        except ValueError:
+            raise InputError(f"{said}: {option[1]} must be a number, is {option[2].strip()}") from None
+    if name not in MADE:
+        raise unknown(f"{said}:", name, MADE)
+    if wrong := [key for key in options if key not in MADE[name].options]:
+        raise unknown(f"{said}: option", wrong[0], MADE[name].options)
+    return MADE[name].read(words.strip(), seed, data, options)
+
+
+def read_ensemble(run: str, seed: int, data: Data, options: Mapping[str, float]) -> Teacher:
+    """Read all seeds of a run, whose probabilities are averaged; each must be of the student's split."""
+    place, _, name = ("", "", "") if Path(run).exists() else run.rpartition(":")
+    folder = Path(place or run)
+    seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
+    if not seeds:
+        raise InputError(f"teacher ensemble({run}): holds no run of a seed; give the folder of a whole run, OUT")
+    teachers = [read_run(f"{path}:{name}" if name else str(path), seed, data) for path in seeds]
+    log_probs = torch.stack([teacher.signals.logits.log_softmax(-1) for teacher in teachers])
+    logits = log_probs.logsumexp(0) - math.log(len(teachers))
+    return Teacher(Signals(logits), f"{len(seeds)} seeds of {folder}:{teachers[0].model}", True)
+
+
+def read_extrapolated(run: str, seed: int, data: Data, options: Mapping[str, float]) -> Teacher:
+    """Read the strong and the weak expert of a run, and go from the one through the other."""
+    teacher = read_run(run, seed, data)
+    assert teacher.folder is not None, "a run has a folder"
+    arrays = read_arrays(teacher.folder / "predictions.npz")[0]
+    experts = [arrays.get(f"{role}_logits", arrays.get(f"mixture_{role}")) for role in ("strong", "weak")]
+    if any(expert is None for expert in experts):
+        raise InputError(
+            f"teacher extrapolate({run}): needs a run with a weak and a strong expert, such as a mixture's"
+        )
+    strong, weak = (Signals(expert) for expert in experts if expert is not None)
+    try:
+        signals = Extrapolated(**options)(strong, weak)
+    except ValueError as error:
+        raise InputError(f"teacher extrapolate({run}): {error}") from None
+    return Teacher(signals, f"{teacher.folder}:strong, extrapolated from its weak expert", True)
+
+
+class Made(NamedTuple):
+    """A kind of teacher that is made of several models."""
+
+    read: Callable[[str, int, Data, Mapping[str, float]], Teacher]
+    options: tuple[str, ...] = ()
+
+
+MADE = {"ensemble": Made(read_ensemble), "extrapolate": Made(read_extrapolated, ("beta", "max_step"))}
 
 
 def read_logits(path: Path, data: Data) -> Teacher:

@@ -6,3 +6,4 @@ from .modes import Nodes as Nodes
 from .modes import Question as Question
 from .modes import answer as answer
 from .modes import predict as predict
+from .single import answer_alone as answer_alone

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mowst.errors import InputError
 from mowst.kernels import Adjacency, checked_edges
@@ -27,6 +27,11 @@ def check_question(model: Any, x: Any, graph: Any) -> None:
     """
     check_parts(model, x)
     check_features(model, x)
+    check_graph(graph, x)
+
+
+def check_graph(graph: Any, x: Tensor) -> None:
+    """Refuse what is no graph of the nodes of these features."""
     if not isinstance(graph, Adjacency):
         checked_edges(graph, len(x))
     elif len(graph) != len(x):
@@ -39,6 +44,11 @@ def check_parts(model: Any, x: Any) -> None:
     """Refuse what is no mixture, and what are no features [N, F]."""
     if not isinstance(model, Mowst):
         raise InputError(f"model: must be a mowst.Mowst, got {shown(model)}")
+    check_rows(x)
+
+
+def check_rows(x: Any) -> None:
+    """Refuse what are no features [N, F]."""
     right = "x: must be a tensor [N, F], a row of numbers per node"
     if not isinstance(x, Tensor):
         raise InputError(f"{right}, is {type(x).__name__}; torch.as_tensor makes one of an array")
@@ -62,11 +72,32 @@ def check_features(model: Mowst, x: Tensor) -> None:
         if x.size(1) != width:
             raise InputError(f"x: has {x.size(1)} features, but the {name} takes {width}")
     for role in ROLES:
-        expert = model.of(role)
-        dtype = next((weight.dtype for weight in expert.parameters()), x.dtype)
-        known = channels_of(expert).features is not None and not torch.is_autocast_enabled(x.device.type)
-        if known and x.dtype != dtype:
-            raise InputError(f"x: is {x.dtype}, but the {role} expert computes in {dtype}; x.to({dtype}) makes it so")
+        check_dtype(f"{role} expert", model.of(role), x)
+
+
+def check_dtype(name: str, expert: nn.Module, x: Tensor) -> None:
+    """Refuse features of another precision than an expert computes in; of strange experts nothing is known."""
+    dtype = next((weight.dtype for weight in expert.parameters()), x.dtype)
+    known = channels_of(expert).features is not None and not torch.is_autocast_enabled(x.device.type)
+    if known and x.dtype != dtype:
+        raise InputError(f"x: is {x.dtype}, but the {name} computes in {dtype}; x.to({dtype}) makes it so")
+
+
+def check_expert(expert: Any, x: Any, graph: Any) -> None:
+    """Refuse what is no expert, and features and a graph that it does not take.
+
+    Raises:
+        InputError: one of them is something else; which, and what would be right.
+    """
+    if not isinstance(expert, nn.Module) or isinstance(expert, Mowst):
+        raise InputError(f"expert: must be a torch.nn.Module that is no mixture, got {shown(expert)}")
+    check_rows(x)
+    if (width := channels_of(expert).features) is not None and x.size(1) != width:
+        raise InputError(f"x: has {x.size(1)} features, but the expert takes {width}")
+    if any(weight.device != x.device for weight in expert.parameters()):
+        raise InputError(f"x: is on {x.device}, the expert is not; move one of them")
+    check_dtype("expert", expert, x)
+    check_graph(graph, x)
 
 
 def widths(model: Mowst) -> dict[str, int]:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.nn import Linear, MessagePassing
 from torch_geometric.utils import index_to_mask
 
 import graphkd
 from graphkd import DistillationLoss, Scope, Signals, Weighted, on_rows
+from graphkd.hidden import Hidden
 from mowst.errors import InputError
 from mowst.kernels import dense
 from mowst.models import Mowst, Output, as_output, reads_of, run_module
@@ -45,43 +45,6 @@ def wanted(losses: Sequence[Weighted]) -> frozenset[str]:
 
 no_labels = Objective(lambda out, batch: out.of("").values.sum(-1) * 0, Scope.NODE)
 """Learn nothing from labels, [N] zeros: the objective of a student that only listens to its teacher."""
-
-
-class Hidden:
-    """The hidden layers of a model at its latest run: what went into each of its layers but the first.
-
-    Layers are linear maps and message passing; hooks see their inputs (activations after norm, nonlinearity and
-    dropout), so the model need not be changed. `close` takes the hooks off.
-    """
-
-    def __init__(self, model: nn.Module):
-        self.layers: tuple[Tensor, ...] = ()
-        self._x: Any = None
-        self._handles = [layer.register_forward_pre_hook(self._see) for layer in layers_of(model)]
-        self._handles.append(model.register_forward_pre_hook(self._begin))
-
-    def close(self) -> None:
-        """Take the hooks off, and forget."""
-        for handle in self._handles:
-            handle.remove()
-        self.layers, self._x = (), None
-
-    def _begin(self, model: nn.Module, arguments: tuple[Any, ...]) -> None:
-        self._x, self.layers = arguments[0], ()
-
-    def _see(self, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        given = arguments[0] if arguments else None
-        if isinstance(given, Tensor) and all(given is not known for known in (self._x, *self.layers)):
-            self.layers += (given,)
-
-
-def layers_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Return a model's linear and message-passing layers, but not those that are part of another one."""
-    for child in model.children():
-        if isinstance(child, (MessagePassing, nn.Linear, Linear)):
-            yield child
-        else:
-            yield from layers_of(child)
 
 
 class Distill(nn.Module):
