@@ -20,7 +20,7 @@ from torch_geometric.data import Data
 
 from mowst.data.given import Scale
 from mowst.data.splits import mismatch_of
-from mowst.evaluation import together
+from mowst.evaluation import averaged, together
 from mowst.experiment.config import Config
 from mowst.experiment.folder import as_json, dump
 from mowst.experiment.identity import identity, text_hash
@@ -85,6 +85,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
+    record["trust"] = run.trust
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
@@ -156,6 +157,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             key: spread([record["confidence"][key] for record in records])[0] for key in first["confidence"]
         }
         result["diagnosis"] = together([record["diagnosis"] for record in records])
+    if all("trust" in record for record in records):
+        result["trust"] = averaged([record["trust"] for record in records])
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)

@@ -6,7 +6,7 @@ labels are taken away before training starts and looked at once, when everything
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch_geometric.data import Data
@@ -16,6 +16,7 @@ from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
 from mowst.experiment.scoring import diagnosis_of, scores_of
 from mowst.experiment.teachers import Teacher
+from mowst.experiment.trust import trust_of
 from mowst.training import Hook
 
 
@@ -36,6 +37,8 @@ class SeedRun:
     """Of the mixture (`mowst.evaluation.diagnosis`)."""
     teacher: Teacher | None = None
     """The teacher, if it was not trained here."""
+    trust: dict[str, Any] = field(default_factory=dict)
+    """How far its predictions can be trusted (`mowst.experiment.trust`)."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
@@ -56,4 +59,5 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher)
+    trust = trust_of(fitted, one.ready)
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, trust)

@@ -1,0 +1,58 @@
+"""How far the predictions of one seed can be trusted; here the test labels are looked at, once, as for its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from mowst.evaluation import belief, beliefs, degrees, local_homophily, routable, thirds
+from mowst.experiment.bench import Fitted
+from mowst.experiment.scoring import mixture_in
+from mowst.models import ROLES, Output
+
+
+@torch.no_grad()
+def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
+    """Measure how far what one seed has trained can be trusted on test nodes.
+
+    Returns: `calibration`, by model: NLL, Brier score and calibration error over `all` test nodes; of the mixture also
+    by the expert that a node is routed to, by thirds of degree and of local homophily, and, as `mixture_weak` and
+    `mixture_strong`, of the experts as the mixture hears them.
+    """
+    test, y = data.test_mask.cpu(), data.y.cpu()
+    outputs: dict[str, Output] = {name: each.output.cpu() for name, each in fitted.items()}
+    if (found := mixture_in(fitted)) is not None:
+        outputs |= {f"mixture_{role}": found[1].of(role).cpu() for role in ROLES}
+    calibration: dict[str, Any] = {
+        name: {"all": belief(out.rows(test), y[test])._asdict()} for name, out in outputs.items()
+    }
+    if found is not None:
+        out = found[1].cpu().rows(test)
+        for by, groups in groups_of(fitted, data).items():
+            within = beliefs(out, y[test], {name: mask[test] for name, mask in groups.items()})
+            calibration["mixture"][by] = {name: each._asdict() for name, each in within.items()}
+    return {"calibration": calibration}
+
+
+def groups_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, dict[str, Tensor]]:
+    """Part the test nodes by `route`, `degree` and `homophily`: masks [N] by name, on the CPU.
+
+    Labels are looked at where a mask of the split has the node, and nowhere else.
+    """
+    test, edge_index = data.test_mask.cpu(), data.edge_index.cpu()
+    known = test | (data.train_mask | data.val_mask).cpu()
+    found = mixture_in(fitted)
+    assert found is not None
+    model, out = found
+    weak = (routable(model, out, data.x).confidence >= model.threshold).cpu()
+    missing = torch.full_like(test, torch.nan, dtype=torch.float64)
+    many, alike = degrees(edge_index, len(test)), local_homophily(edge_index, data.y.cpu(), known)
+    return {
+        "route": {"weak": test & weak, "strong": test & ~weak},
+        "degree": thirds(torch.where(test, many, missing)),
+        "homophily": thirds(torch.where(test, alike, missing)),
+    }
