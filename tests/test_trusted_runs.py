@@ -1,13 +1,17 @@
 """What the record of a run says of how far its predictions can be trusted, and that nobody else saw the test labels."""
 
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from mowst import Config
-from mowst.experiment import ExpertConfig, Opened, run_seed
+from mowst import Config, InputError
+from mowst.evaluation import SetRule, measured
+from mowst.experiment import ExpertConfig, Opened, run, run_seed
+from tests.graphs import good
 
 SMALL = ExpertConfig(kind="gcn", hidden_channels=8)
 CONFIG = Config(
@@ -29,10 +33,14 @@ def poisoned(config: Config):
 
 def without_test(found):
     """Take away what is measured on test nodes."""
-    return {name: each["val"] for name, each in found.scores.items()}, found.diagnosis
+    sets = None if found.sets is None else found.sets._replace(report={})
+    return {name: each["val"] for name, each in found.scores.items()}, found.diagnosis, sets
 
 
-@pytest.mark.parametrize("config", [CONFIG])
+SETS = dataclasses.replace(CONFIG, coverage=0.8, conformal="lac", diffusion=0.3, mondrian=True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SETS])
 def test_wrong_test_labels_change_nothing_but_what_is_measured_on_test_nodes(config):
     right, wrong = poisoned(config)
     for name, fitted in right.fitted.items():
@@ -46,10 +54,49 @@ def test_wrong_test_labels_change_nothing_but_what_is_measured_on_test_nodes(con
 
 def test_the_record_of_a_run_has_every_group():
     found = run_seed(CONFIG, 0).trust["calibration"]
-    assert found.keys() == {"weak", "strong", "mixture", "mixture_weak", "mixture_strong"}
+    assert found.pop("temperature") > 0
+    assert found.keys() == {"weak", "strong", "mixture", "mixture_weak", "mixture_strong", "mixture_tempered"}
     mixture, nodes = found["mixture"], found["mixture"]["all"]["nodes"]
     assert mixture.keys() == {"all", "route", "degree", "homophily"}
     for by in ("route", "degree"):
         assert sum(group["nodes"] for group in mixture[by].values()) == nodes
     assert sum(group["nodes"] for group in mixture["homophily"].values()) <= nodes
     assert all(math.isfinite(value) for each in found.values() for value in each["all"].values())
+
+
+def test_calibrating_nodes_are_apart_from_all_others_and_only_calibrate():
+    opened = Opened(SETS)
+    ready, data = opened.seed(0).ready, opened.seed(0).data
+    apart = ready.calibration_mask
+    assert (ready.val_mask ^ apart).equal(data.val_mask)
+    assert int(apart.sum()) == int(data.val_mask.sum()) // 2
+    plain = run_seed(SETS, 0)
+    ready.y = torch.where(apart, (ready.y + 1) % 3, ready.y)
+    wrong = run_seed(SETS, 0, opened=opened)
+    assert plain.scores == wrong.scores
+    assert plain.sets.rule.thresholds != wrong.sets.rule.thresholds
+    assert plain.sets.calibrating == apart.nonzero().squeeze(-1).tolist()
+
+
+def test_the_rule_of_a_run_makes_its_sets_again(tmp_path):
+    config = dataclasses.replace(SETS, seeds=1, mondrian=False)
+    record = run(config, tmp_path)["runs"][0]["trust"]["sets"]
+    kept = json.loads((tmp_path / "seed-0" / "sets.json").read_text())
+    rule = SetRule(**kept["rule"] | {"thresholds": tuple(kept["rule"]["thresholds"])})
+    data = good()
+    probs = torch.from_numpy(np.load(tmp_path / "seed-0" / "predictions.npz")["mixture"])
+    sets = rule.sets(probs, data.edge_index)
+    found = measured(sets[data.test_mask], data.y[data.test_mask])
+    assert found == pytest.approx(record["test"]["all"])
+    for by in ("route", "class", "degree"):
+        groups = [group for group in record["test"][by].values() if group["nodes"]]
+        assert sum(group["nodes"] for group in groups) == found["nodes"]
+        covered = sum(group["nodes"] * group["coverage"] for group in groups)
+        assert covered == pytest.approx(found["nodes"] * found["coverage"])
+
+
+def test_too_few_validation_nodes_are_refused_before_training_with_the_number_that_would_do():
+    with pytest.raises(InputError, match=r"coverage 0\.95: needs 38 validation nodes, half .* there are 15"):
+        Opened(dataclasses.replace(CONFIG, coverage=0.95))
+    with pytest.raises(InputError, match="coverage: must be between 0 and 1"):
+        Config(coverage=90.0)

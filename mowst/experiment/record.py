@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -53,6 +54,9 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
+        if run.sets is not None:
+            kept = {"rule": dataclasses.asdict(run.sets.rule), "calibrating": run.sets.calibrating}
+            (whole / "sets.json").write_text(as_json(kept))
         (whole / "config.yaml").write_text(dump(config))
     return record
 
@@ -85,7 +89,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
-    record["trust"] = run.trust
+    record["trust"] = run.trust | ({} if run.sets is None else {"sets": run.sets.report})
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.evaluation import belief, beliefs, degrees, local_homophily, routable, thirds
+from mowst.evaluation import belief, beliefs, degrees, local_homophily, tempering, thirds
 from mowst.experiment.bench import Fitted
 from mowst.experiment.scoring import mixture_in
-from mowst.models import ROLES, Output
+from mowst.experiment.sets import to_weak
+from mowst.models import ROLES, Mixture, Mowst, Output
 
 
 @torch.no_grad()
@@ -20,35 +21,36 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
     """Measure how far what one seed has trained can be trusted on test nodes.
 
     Returns: `calibration`, by model: NLL, Brier score and calibration error over `all` test nodes; of the mixture also
-    by the expert that a node is routed to, by thirds of degree and of local homophily, and, as `mixture_weak` and
-    `mixture_strong`, of the experts as the mixture hears them.
+    by the expert that a node is routed to, by thirds of degree and of local homophily; as `mixture_weak` and
+    `mixture_strong` of the experts as the mixture hears them; as `mixture_tempered` of its prediction divided by
+    `temperature`, which is fitted on validation nodes.
     """
     test, y = data.test_mask.cpu(), data.y.cpu()
     outputs: dict[str, Output] = {name: each.output.cpu() for name, each in fitted.items()}
     if (found := mixture_in(fitted)) is not None:
         outputs |= {f"mixture_{role}": found[1].of(role).cpu() for role in ROLES}
+        sharp = tempering.common(outputs["mixture"], y, data.val_mask.cpu())
+        outputs["mixture_tempered"] = tempering.tempered(outputs["mixture"], sharp)
     calibration: dict[str, Any] = {
         name: {"all": belief(out.rows(test), y[test])._asdict()} for name, out in outputs.items()
     }
     if found is not None:
         out = found[1].cpu().rows(test)
-        for by, groups in groups_of(fitted, data).items():
+        for by, groups in groups_of(found, data).items():
             within = beliefs(out, y[test], {name: mask[test] for name, mask in groups.items()})
             calibration["mixture"][by] = {name: each._asdict() for name, each in within.items()}
+        calibration["temperature"] = sharp
     return {"calibration": calibration}
 
 
-def groups_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, dict[str, Tensor]]:
+def groups_of(found: tuple[Mowst, Mixture], data: Data) -> dict[str, dict[str, Tensor]]:
     """Part the test nodes by `route`, `degree` and `homophily`: masks [N] by name, on the CPU.
 
     Labels are looked at where a mask of the split has the node, and nowhere else.
     """
     test, edge_index = data.test_mask.cpu(), data.edge_index.cpu()
     known = test | (data.train_mask | data.val_mask).cpu()
-    found = mixture_in(fitted)
-    assert found is not None
-    model, out = found
-    weak = (routable(model, out, data.x).confidence >= model.threshold).cpu()
+    weak = to_weak(found, data)
     missing = torch.full_like(test, torch.nan, dtype=torch.float64)
     many, alike = degrees(edge_index, len(test)), local_homophily(edge_index, data.y.cpu(), known)
     return {

@@ -1,0 +1,134 @@
+"""What a prediction is worth that may also say "I do not know": risk, coverage, and the confidence to answer from.
+
+Nodes are answered from the most to the least confident; risk is the share of answers that are wrong, and the area
+under it, over the share answered, is the mean of the risk over k = 1 ... n answers (AURC; Geifman & El-Yaniv, 2017,
+arXiv 1705.08500). The excess over the oracle, which knows what is wrong and answers that last, is what confidence
+leaves to be had (Geifman et al., 2019, arXiv 1805.08206). Nodes of one confidence are taken in every order alike.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mowst.errors import InputError
+
+ANSWERED = (0.8, 0.9, 0.95)
+DOUBT = 0.1
+"""Chance with which the risk of the answers may be above what was asked for."""
+STEPS = 20
+"""Thresholds that are tried."""
+
+
+class Answers(NamedTuple):
+    """How well confidence tells right predictions from wrong ones."""
+
+    nodes: int
+    area: float
+    """Under the risk over the share answered, in [0, 1]; 0 is best."""
+    excess: float
+    """Of the area over that of an oracle."""
+    accuracy: dict[str, float]
+    """Share that is right among the most confident nodes, by the share answered."""
+    oracle: dict[str, float]
+    """The same for the oracle."""
+    correctness: float
+    """Mean Distributional Correctness Score without an answer "I do not know", in [-1, 1]."""
+
+
+def answers(probs: Tensor, y: Tensor) -> Answers:
+    """Measure how well the largest probability tells right from wrong on nodes with labels, [n, C], [n]."""
+    confidence, guess = probs.max(dim=-1)
+    right = (guess == y).double()
+    if not len(y):
+        return Answers(0, math.nan, math.nan, *[dict.fromkeys(map(str, ANSWERED), math.nan)] * 2, math.nan)
+    alone = torch.cat([probs, torch.zeros_like(probs[:, :1])], dim=-1)
+    return Answers(
+        nodes=len(y),
+        area=area(confidence, right),
+        excess=area(confidence, right) - area(right, right),
+        accuracy={str(share): accuracy_at(confidence, right, share) for share in ANSWERED},
+        oracle={str(share): accuracy_at(right, right, share) for share in ANSWERED},
+        correctness=float(distributional_correctness(alone, y).mean()),
+    )
+
+
+def risks(confidence: Tensor, right: Tensor) -> Tensor:
+    """Expected share of wrong answers among the k most confident, [n], [n] -> [n]; the order of equals is random."""
+    _, place, counts = confidence.double().unique(return_inverse=True, return_counts=True)
+    wrong = torch.zeros(len(counts), dtype=torch.float64).index_add(0, place, 1 - right.double()) / counts
+    ranked = wrong[place][confidence.argsort(descending=True, stable=True)]
+    return ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
+
+
+def area(confidence: Tensor, right: Tensor) -> float:
+    """Area under the risk over the share answered, of confidences [n] of predictions right or not, [n] -> [0, 1]."""
+    return float(risks(confidence, right).mean())
+
+
+def accuracy_at(confidence: Tensor, right: Tensor, share: float) -> float:
+    """Share that is right among the most confident `share` of the nodes, rounded up to whole ones, -> [0, 1]."""
+    if not 0 < share <= 1:
+        raise InputError(f"share answered: must be above 0 and at most 1, got {share}")
+    return 1 - float(risks(confidence, right)[math.ceil(share * len(right) - 1e-9) - 1])
+
+
+def distributional_correctness(probs: Tensor, y: Tensor, *, credit: float = 1.0, loss: float = 1.0) -> Tensor:
+    """Distributional Correctness Score of each node (Burns, 2025, arXiv 2510.04302), [n, C + 1], [n] -> [n].
+
+    (credit p_y - loss sum of the other classes' p) (1 - p_last): mass on the right class counts, mass on a wrong one
+    costs, and mass on the last column, "I do not know", brings the score towards 0. It is no proper score, for it is
+    best at certainty: nothing may be trained, stopped or selected by it.
+    """
+    right = probs.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+    unknown = probs[:, -1]
+    return (credit * right - loss * (1 - right - unknown).clamp_min(0)) * (1 - unknown)
+
+
+def extended(probs: Tensor, threshold: float) -> Tensor:
+    """Add the column "I do not know": 1 where the largest probability is below a threshold, [n, C] -> [n, C + 1]."""
+    silent = (probs.max(dim=-1).values < threshold).to(probs.dtype).unsqueeze(-1)
+    return torch.cat([probs * (1 - silent), silent], dim=-1)
+
+
+def answers_from(confidence: Tensor, right: Tensor, others: Tensor, risk: float, doubt: float = DOUBT) -> float:
+    """Return the confidence to answer from, so that at most a share `risk` of the answers is wrong.
+
+    Thresholds are tried at which 5, 10, ... 100 % of the `others` are answered. One holds where the exact binomial
+    bound of its risk (Clopper & Pearson, 1934) at level doubt / 20 is at most `risk`; of those the lowest is returned,
+    and infinity, no answer at all, where none holds. If nodes are drawn alike and independently, and nothing was fitted
+    or selected on these, then with a chance of at least 1 - doubt over them the risk of later answers is at most
+    `risk` (a union bound over fixed thresholds, as in Angelopoulos et al., 2021, arXiv 2110.01052).
+
+    Args:
+        confidence: of the nodes that calibrate, [n].
+        right: whether each is right, [n].
+        others: confidence of other nodes, [m], from which the thresholds are taken; no label of theirs is needed.
+        risk: in (0, 1).
+        doubt: chance that it does not hold.
+
+    Raises:
+        InputError: even without a wrong answer there are too few nodes.
+    """
+    from scipy.stats import binom
+
+    if not 0 < risk < 1:
+        raise InputError(f"abstain_risk: must be between 0 and 1, got {risk}")
+    if len(right) < (needed := fewest_answers(risk, doubt)):
+        raise InputError(f"abstain_risk {risk}: needs {needed} nodes that calibrate, and there are {len(right)}")
+    ranked = others.double().sort().values
+    tried = [float(ranked[len(ranked) * step // STEPS]) for step in range(STEPS)]
+    for threshold in tried:
+        taken = confidence.double() >= threshold
+        wrong = int((1 - right[taken]).sum())
+        if taken.any() and binom.cdf(wrong, int(taken.sum()), risk) <= doubt / STEPS:
+            return threshold
+    return math.inf
+
+
+def fewest_answers(risk: float, doubt: float = DOUBT) -> int:
+    """Return how many right answers in a row show that at most a share `risk` is wrong."""
+    return math.ceil(math.log(doubt / STEPS) / math.log1p(-risk))

@@ -1,0 +1,52 @@
+"""Ways to calibrate a whole prediction."""
+
+import pytest
+import torch
+
+from mowst.evaluation import belief
+from mowst.evaluation.tempering import by_group, common, gated, tempered
+
+
+def case(n=3000, C=4, seed=0):
+    """Log-probabilities that are too sharp by 2 where `group` is 0, by 1/2 where it is 1, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, C, generator=generator, dtype=torch.float64)
+    y = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    group = torch.arange(n) % 2
+    factor = torch.tensor([2.0, 0.5])[group].unsqueeze(-1)
+    return (logits * factor).log_softmax(-1), y, group
+
+
+def ways(said, y, nodes, group):
+    return {
+        "common": common(said, y, nodes),
+        "groups": by_group(said, y, nodes, group),
+        "gate": gated(said, y, nodes, group.double().unsqueeze(-1)),
+    }
+
+
+def test_none_changes_a_class_and_only_the_nodes_asked_for_are_looked_at():
+    said, y, group = case()
+    nodes = torch.arange(3000) < 1000
+    other = torch.where(nodes, y, (y + 1) % 4)
+    for (name, one), two in zip(
+        ways(said, y, nodes, group).items(), ways(said, other, nodes, group).values(), strict=True
+    ):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(two)), name
+        assert tempered(said, one).values.argmax(-1).equal(said.argmax(-1))
+
+
+def test_temperatures_of_groups_and_the_gate_find_what_one_temperature_cannot():
+    said, y, group = case()
+    nodes = torch.arange(3000) < 1500
+    found = ways(said, y, nodes, group)
+    assert found["groups"][:2].log2().tolist() == pytest.approx([1, -1], abs=0.25)
+    likely = {name: belief(tempered(said, each).rows(~nodes), y[~nodes]).nll for name, each in found.items()}
+    assert likely["groups"] < likely["gate"] < likely["common"] < belief(said[~nodes], y[~nodes]).nll
+
+
+def test_temperatures_are_finite_at_logits_of_ten_thousand():
+    said = (1e4 * torch.randint(-1, 2, (200, 4)).double()).log_softmax(-1)
+    y, nodes, group = torch.arange(200) % 4, torch.arange(200) < 100, torch.arange(200) % 2
+    for each in ways(said, y, nodes, group).values():
+        assert tempered(said, each).log_probs().isfinite().all()
