@@ -33,11 +33,11 @@ def poisoned(config: Config):
 
 def without_test(found):
     """Take away what is measured on test nodes."""
-    sets = None if found.sets is None else found.sets._replace(report={})
+    sets = None if found.promised is None else found.promised._replace(report={})
     return {name: each["val"] for name, each in found.scores.items()}, found.diagnosis, sets
 
 
-SETS = dataclasses.replace(CONFIG, coverage=0.8, conformal="lac", diffusion=0.3, mondrian=True)
+SETS = dataclasses.replace(CONFIG, coverage=0.8, conformal="lac", diffusion=0.3, mondrian=True, abstain_risk=0.6)
 
 
 @pytest.mark.parametrize("config", [CONFIG, SETS])
@@ -53,7 +53,9 @@ def test_wrong_test_labels_change_nothing_but_what_is_measured_on_test_nodes(con
 
 
 def test_the_record_of_a_run_has_every_group():
-    found = run_seed(CONFIG, 0).trust["calibration"]
+    trust = run_seed(CONFIG, 0).trust
+    assert trust["answers"].keys() == {"weak", "strong", "mixture"}
+    found = trust["calibration"]
     assert found.pop("temperature") > 0
     assert found.keys() == {"weak", "strong", "mixture", "mixture_weak", "mixture_strong", "mixture_tempered"}
     mixture, nodes = found["mixture"], found["mixture"]["all"]["nodes"]
@@ -74,22 +76,25 @@ def test_calibrating_nodes_are_apart_from_all_others_and_only_calibrate():
     ready.y = torch.where(apart, (ready.y + 1) % 3, ready.y)
     wrong = run_seed(SETS, 0, opened=opened)
     assert plain.scores == wrong.scores
-    assert plain.sets.rule.thresholds != wrong.sets.rule.thresholds
-    assert plain.sets.calibrating == apart.nonzero().squeeze(-1).tolist()
+    assert plain.promised.rule.thresholds != wrong.promised.rule.thresholds
+    assert plain.promised.calibrating == apart.nonzero().squeeze(-1).tolist()
 
 
 def test_the_rule_of_a_run_makes_its_sets_again(tmp_path):
     config = dataclasses.replace(SETS, seeds=1, mondrian=False)
-    record = run(config, tmp_path)["runs"][0]["trust"]["sets"]
-    kept = json.loads((tmp_path / "seed-0" / "sets.json").read_text())
+    record = run(config, tmp_path)["runs"][0]["trust"]
+    kept = json.loads((tmp_path / "seed-0" / "trust.json").read_text())
     rule = SetRule(**kept["rule"] | {"thresholds": tuple(kept["rule"]["thresholds"])})
     data = good()
     probs = torch.from_numpy(np.load(tmp_path / "seed-0" / "predictions.npz")["mixture"])
     sets = rule.sets(probs, data.edge_index)
     found = measured(sets[data.test_mask], data.y[data.test_mask])
-    assert found == pytest.approx(record["test"]["all"])
+    assert found == pytest.approx(record["sets"]["test"]["all"])
+    answering, probs = record["answering"], probs[data.test_mask]
+    answered = probs.max(-1).values >= (kept["answer_from"] or math.inf)
+    assert float(answered.double().mean()) == answering["test"]["answered"]
     for by in ("route", "class", "degree"):
-        groups = [group for group in record["test"][by].values() if group["nodes"]]
+        groups = [group for group in record["sets"]["test"][by].values() if group["nodes"]]
         assert sum(group["nodes"] for group in groups) == found["nodes"]
         covered = sum(group["nodes"] * group["coverage"] for group in groups)
         assert covered == pytest.approx(found["nodes"] * found["coverage"])
@@ -100,3 +105,7 @@ def test_too_few_validation_nodes_are_refused_before_training_with_the_number_th
         Opened(dataclasses.replace(CONFIG, coverage=0.95))
     with pytest.raises(InputError, match="coverage: must be between 0 and 1"):
         Config(coverage=90.0)
+    with pytest.raises(InputError, match="abstain_risk: must be between 0 and 1"):
+        Config(abstain_risk=5.0)
+    with pytest.raises(InputError, match=r"abstain_risk 0\.05: needs 180 validation nodes"):
+        Opened(dataclasses.replace(CONFIG, abstain_risk=0.05))

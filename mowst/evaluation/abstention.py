@@ -20,7 +20,7 @@ ANSWERED = (0.8, 0.9, 0.95)
 DOUBT = 0.1
 """Chance with which the risk of the answers may be above what was asked for."""
 STEPS = 20
-"""Thresholds that are tried."""
+"""Thresholds that may be tried."""
 
 
 class Answers(NamedTuple):
@@ -44,7 +44,8 @@ def answers(probs: Tensor, y: Tensor) -> Answers:
     confidence, guess = probs.max(dim=-1)
     right = (guess == y).double()
     if not len(y):
-        return Answers(0, math.nan, math.nan, *[dict.fromkeys(map(str, ANSWERED), math.nan)] * 2, math.nan)
+        none = dict.fromkeys(map(str, ANSWERED), math.nan)
+        return Answers(0, math.nan, math.nan, none, none, math.nan)
     alone = torch.cat([probs, torch.zeros_like(probs[:, :1])], dim=-1)
     return Answers(
         nodes=len(y),
@@ -58,7 +59,7 @@ def answers(probs: Tensor, y: Tensor) -> Answers:
 
 def risks(confidence: Tensor, right: Tensor) -> Tensor:
     """Expected share of wrong answers among the k most confident, [n], [n] -> [n]; the order of equals is random."""
-    _, place, counts = confidence.double().unique(return_inverse=True, return_counts=True)
+    _, place, counts = torch.unique(confidence.double(), return_inverse=True, return_counts=True)
     wrong = torch.zeros(len(counts), dtype=torch.float64).index_add(0, place, 1 - right.double()) / counts
     ranked = wrong[place][confidence.argsort(descending=True, stable=True)]
     return ranked.cumsum(0) / torch.arange(1, len(ranked) + 1)
@@ -97,11 +98,12 @@ def extended(probs: Tensor, threshold: float) -> Tensor:
 def answers_from(confidence: Tensor, right: Tensor, others: Tensor, risk: float, doubt: float = DOUBT) -> float:
     """Return the confidence to answer from, so that at most a share `risk` of the answers is wrong.
 
-    Thresholds are tried at which 5, 10, ... 100 % of the `others` are answered. One holds where the exact binomial
-    bound of its risk (Clopper & Pearson, 1934) at level doubt / 20 is at most `risk`; of those the lowest is returned,
-    and infinity, no answer at all, where none holds. If nodes are drawn alike and independently, and nothing was fitted
-    or selected on these, then with a chance of at least 1 - doubt over them the risk of later answers is at most
-    `risk` (a union bound over fixed thresholds, as in Angelopoulos et al., 2021, arXiv 2110.01052).
+    Thresholds are tried at which so many of the `others` are answered: the smallest share that leaves `fewest_answers`
+    of the nodes to be expected, then 5 % more at a time. One holds where so few wrong answers have a chance of at most
+    `doubt` under a risk of `risk` (the binomial test); the last that holds before one does not is returned, and
+    infinity, no answer at all, if the first does not. If nodes are drawn alike and independently, and nothing was
+    fitted or selected on these, then with a chance of at least 1 - doubt over them the risk of later answers is at most
+    `risk` (testing in a fixed sequence; Angelopoulos et al., 2021, arXiv 2110.01052).
 
     Args:
         confidence: of the nodes that calibrate, [n].
@@ -111,7 +113,7 @@ def answers_from(confidence: Tensor, right: Tensor, others: Tensor, risk: float,
         doubt: chance that it does not hold.
 
     Raises:
-        InputError: even without a wrong answer there are too few nodes.
+        InputError: there are too few nodes to show it.
     """
     from scipy.stats import binom
 
@@ -119,16 +121,17 @@ def answers_from(confidence: Tensor, right: Tensor, others: Tensor, risk: float,
         raise InputError(f"abstain_risk: must be between 0 and 1, got {risk}")
     if len(right) < (needed := fewest_answers(risk, doubt)):
         raise InputError(f"abstain_risk {risk}: needs {needed} nodes that calibrate, and there are {len(right)}")
-    ranked = others.double().sort().values
-    tried = [float(ranked[len(ranked) * step // STEPS]) for step in range(STEPS)]
-    for threshold in tried:
+    ranked, found = others.double().sort().values, math.inf
+    for share in range(math.ceil(STEPS * needed / len(right)), STEPS + 1):
+        threshold = float(ranked[len(ranked) * (STEPS - share) // STEPS])
         taken = confidence.double() >= threshold
         wrong = int((1 - right[taken]).sum())
-        if taken.any() and binom.cdf(wrong, int(taken.sum()), risk) <= doubt / STEPS:
-            return threshold
-    return math.inf
+        if binom.cdf(wrong, int(taken.sum()), risk) > doubt:
+            break
+        found = threshold
+    return found
 
 
 def fewest_answers(risk: float, doubt: float = DOUBT) -> int:
-    """Return how many right answers in a row show that at most a share `risk` is wrong."""
-    return math.ceil(math.log(doubt / STEPS) / math.log1p(-risk))
+    """Return how many nodes show that at most a share `risk` is wrong: twice what it takes if every answer is right."""
+    return 2 * math.ceil(math.log(doubt) / math.log1p(-risk))

@@ -148,13 +148,14 @@ def local_homophily(edge_index: Tensor, y: Tensor, known: Tensor) -> Tensor:
 
 
 def averaged(found: Sequence[Any]) -> Any:
-    """Average several seeds' nested tables number by number; what one of them lacks is left out.
+    """Average several seeds' nested tables number by number; what one of them lacks is left out, as are lists.
 
     A number that is missing (not a number, or none) does not count; where all are, the mean is not a number.
     """
     first = found[0]
     if isinstance(first, Mapping):
-        return {key: averaged([each[key] for each in found]) for key in first if all(key in each for each in found)}
+        kept = [key for key in first if all(key in each for each in found) and not isinstance(first[key], list | tuple)]
+        return {key: averaged([each[key] for each in found]) for key in kept}
     if not isinstance(first, int | float | None):
         return first
     numbers = [each for each in found if each is not None and not math.isnan(each)]

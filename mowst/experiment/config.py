@@ -215,6 +215,9 @@ class Config(Checked):
     """Weight of the neighbours in that score; it helps where neighbours are of one class."""
     mondrian: bool = setting(False, when=has_sets)
     """Whether sets are calibrated for the nodes of either expert apart, so that coverage holds for both."""
+    abstain_risk: float | None = None
+    """Share of answers that may be wrong, such as 0.05; the same half of the validation nodes then finds the confidence
+    below which a node is said to be unsure; none: every node is answered."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""
@@ -244,6 +247,8 @@ class Config(Checked):
             from mowst.evaluation import fewest
 
             fewest(self.coverage)
+        if self.abstain_risk is not None and not 0 < self.abstain_risk < 1:
+            raise InputError(f"abstain_risk: must be between 0 and 1, got {self.abstain_risk}")
         agreement.check_objective(self.objective, self.regime, self.gate_kind)
         agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
 

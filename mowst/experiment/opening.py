@@ -23,10 +23,10 @@ from mowst.experiment.building import (
     say_unweighted,
     seeded,
 )
+from mowst.experiment.calibrated import calibrating
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
-from mowst.experiment.sets import calibrating
 from mowst.experiment.teachers import Teacher, read_teacher
 from mowst.models import Mixture, Output
 from mowst.training import OBJECTIVES, Batch, Hook, Trainer, attached, held_batch, parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -54,9 +53,8 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
-        if run.sets is not None:
-            kept = {"rule": dataclasses.asdict(run.sets.rule), "calibrating": run.sets.calibrating}
-            (whole / "sets.json").write_text(as_json(kept))
+        if run.promised is not None:
+            (whole / "trust.json").write_text(as_json(run.promised.kept()))
         (whole / "config.yaml").write_text(dump(config))
     return record
 
@@ -89,7 +87,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
-    record["trust"] = run.trust | ({} if run.sets is None else {"sets": run.sets.report})
+    record["trust"] = run.trust | ({} if run.promised is None else run.promised.report)
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}

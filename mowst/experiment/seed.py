@@ -12,10 +12,10 @@ from typing import Any
 from torch_geometric.data import Data
 
 from mowst.experiment.bench import Fitted
+from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
 from mowst.experiment.scoring import diagnosis_of, mixture_in, scores_of
-from mowst.experiment.sets import Sets, sets_of
 from mowst.experiment.teachers import Teacher
 from mowst.experiment.trust import trust_of
 from mowst.training import Hook
@@ -40,8 +40,8 @@ class SeedRun:
     """The teacher, if it was not trained here."""
     trust: dict[str, Any] = field(default_factory=dict)
     """How far its predictions can be trusted (`mowst.experiment.trust`)."""
-    sets: Sets | None = None
-    """Of classes, where a coverage was asked for."""
+    promised: Calibrated | None = None
+    """Sets of classes and a confidence to answer from, where they were asked for."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
@@ -62,5 +62,5 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    trust, sets = trust_of(fitted, one.ready), sets_of(mixture_in(fitted), one.ready, opened.config, seed)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, trust, sets)
+    trust, promised = trust_of(fitted, one.ready), calibrated(mixture_in(fitted), one.ready, opened.config, seed)
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, trust, promised)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.evaluation import belief, beliefs, degrees, local_homophily, tempering, thirds
+from mowst.evaluation import abstention, belief, beliefs, degrees, local_homophily, tempering, thirds
 from mowst.experiment.bench import Fitted
+from mowst.experiment.calibrated import to_weak
 from mowst.experiment.scoring import mixture_in
-from mowst.experiment.sets import to_weak
 from mowst.models import ROLES, Mixture, Mowst, Output
 
 
@@ -23,7 +23,7 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
     Returns: `calibration`, by model: NLL, Brier score and calibration error over `all` test nodes; of the mixture also
     by the expert that a node is routed to, by thirds of degree and of local homophily; as `mixture_weak` and
     `mixture_strong` of the experts as the mixture hears them; as `mixture_tempered` of its prediction divided by
-    `temperature`, which is fitted on validation nodes.
+    `temperature`, which is fitted on validation nodes. `answers`, by model: what may be had by not answering.
     """
     test, y = data.test_mask.cpu(), data.y.cpu()
     outputs: dict[str, Output] = {name: each.output.cpu() for name, each in fitted.items()}
@@ -40,7 +40,12 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
             within = beliefs(out, y[test], {name: mask[test] for name, mask in groups.items()})
             calibration["mixture"][by] = {name: each._asdict() for name, each in within.items()}
         calibration["temperature"] = sharp
-    return {"calibration": calibration}
+    answered = {
+        name: abstention.answers(out.log_probs()[test].double().exp(), y[test])._asdict()
+        for name, out in outputs.items()
+        if name in fitted
+    }
+    return {"calibration": calibration, "answers": answered}
 
 
 def groups_of(found: tuple[Mowst, Mixture], data: Data) -> dict[str, dict[str, Tensor]]:

@@ -1,0 +1,127 @@
+"""What a run promises of its predictions: sets of classes with a coverage, and a confidence to answer from.
+
+Labels are spent once: training nodes fit, validation nodes select, and a part of the validation nodes, drawn at random
+and taken from the rest, calibrates. `trust.json` in the folder of a seed keeps what was found and the ids of these
+nodes. Each promise holds by itself; both rest on the same nodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.utils import index_to_mask
+
+from mowst.errors import InputError
+from mowst.evaluation import SetRule, abstention, degrees, fewest, measured, routable, thirds
+from mowst.experiment.config import Config
+from mowst.models import Mixture, Mowst
+
+
+class Calibrated(NamedTuple):
+    """What the calibrating nodes of one seed gave."""
+
+    calibrating: list[int]
+    """Their ids."""
+    rule: SetRule | None
+    """Of the sets of classes, where a coverage was asked for."""
+    answer_from: float | None
+    """The confidence to answer from, where a risk was asked for; infinite: none."""
+    report: dict[str, Any]
+    """What comes of it on test nodes: `sets` and `answering`."""
+
+    def kept(self) -> dict[str, Any]:
+        """Return what the folder of a seed keeps."""
+        rule = None if self.rule is None else dataclasses.asdict(self.rule)
+        return {"rule": rule, "answer_from": self.answer_from, "calibrating": self.calibrating}
+
+
+def needed(config: Config) -> int:
+    """Return how many calibrating nodes a configuration needs; 0: it asks for nothing that needs some."""
+    sets = 0 if config.coverage is None else fewest(config.coverage)
+    return max(sets, 0 if config.abstain_risk is None else abstention.fewest_answers(config.abstain_risk))
+
+
+def calibrating(config: Config, val: Tensor, seed: int) -> Tensor | None:
+    """Draw half of the validation nodes, mask [N], to calibrate with; none where nothing is asked for.
+
+    Raises:
+        InputError: they are too few.
+    """
+    if not (least := 2 * needed(config)):
+        return None
+    nodes = val.nonzero().squeeze(-1)
+    if len(nodes) < least:
+        asked = {"coverage": config.coverage, "abstain_risk": config.abstain_risk}
+        what = " and ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+        raise InputError(
+            f"{what}: needs {least} validation nodes, half of them to calibrate with, and there are {len(nodes)}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    drawn = nodes[torch.randperm(len(nodes), generator=generator)[: len(nodes) // 2]]
+    return index_to_mask(drawn, size=len(val))
+
+
+def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
+    """Tell which nodes are routed to the weak expert, mask [N] on the CPU."""
+    model, out = found
+    return (routable(model, out, data.x).confidence >= model.threshold).cpu()
+
+
+@torch.no_grad()
+def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int) -> Calibrated | None:
+    """Calibrate what was asked for of a mixture, and measure it on test nodes."""
+    if found is None or "calibration_mask" not in data:
+        return None
+    nodes, probs = data.calibration_mask.cpu(), found[1].log_probs().cpu().double().exp()
+    counts = {"select": int(data.val_mask.sum()), "calibrate": int(nodes.sum())}
+    report: dict[str, Any] = {"nodes": counts}
+    rule = answer_from = None
+    if config.coverage is not None:
+        weak = to_weak(found, data)
+        group = weak.long() if config.mondrian else None
+        plain = SetRule(config.coverage, config.conformal, config.diffusion, seed, ())
+        rule = plain.fit(probs, data.edge_index, data.y, nodes, group)
+        sets = rule.sets(probs, data.edge_index, group)
+        said = {"coverage": rule.coverage, "score": rule.score, "diffusion": rule.diffusion}
+        report["sets"] = said | {"by": "route" if config.mondrian else "all", "thresholds": rule.thresholds}
+        report["sets"]["test"] = sets_on_test(sets, weak, data)
+    if config.abstain_risk is not None:
+        confidence, guess = probs.max(dim=-1)
+        others = confidence[~(nodes | (data.train_mask | data.val_mask).cpu())]
+        right = (guess[nodes] == data.y.cpu()[nodes]).double()
+        tried = others if len(others) else confidence
+        answer_from = abstention.answers_from(confidence[nodes], right, tried, config.abstain_risk)
+        report["answering"] = {"risk": config.abstain_risk, "doubt": abstention.DOUBT, "from": answer_from}
+        report["answering"]["test"] = answers_on_test(probs, answer_from, data)
+    return Calibrated(nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
+
+
+def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:
+    """Measure sets [N, C] on test nodes: all, by the expert that a node is routed to, class and third of degree."""
+    test, y = data.test_mask.cpu(), data.y.cpu()
+    groups = {
+        "route": {"weak": test & weak, "strong": test & ~weak},
+        "class": {str(label): test & (y == label) for label in range(sets.size(-1))},
+        "degree": thirds(torch.where(test, degrees(data.edge_index.cpu(), len(test)), torch.nan)),
+    }
+    found = {by: {name: measured(sets[mask], y[mask]) for name, mask in masks.items()} for by, masks in groups.items()}
+    return {"all": measured(sets[test], y[test]), **found}
+
+
+def answers_on_test(probs: Tensor, answer_from: float, data: Data) -> dict[str, float]:
+    """Measure answers, given from a confidence on, on test nodes: share `answered`, `risk`, mean `correctness`."""
+    test, y = data.test_mask.cpu(), data.y.cpu()
+    confidence, guess = probs[test].max(dim=-1)
+    given = confidence >= answer_from
+    wrong = (guess != y[test]).double()
+    score = abstention.distributional_correctness(abstention.extended(probs[test], answer_from), y[test])
+    return {
+        "answered": float(given.double().mean()),
+        "risk": float(wrong[given].mean()) if given.any() else math.nan,
+        "correctness": float(score.mean()),
+    }
