@@ -117,13 +117,13 @@ def test_influence_through_the_network_goes_with_leave_one_out_retraining(tiny):
     before = whole(tiny.x.double(), tiny.edge_index).log_softmax(-1).detach()
     after = [
         trained(tiny, without(tiny, node), decay=decay)(tiny.x.double(), tiny.edge_index).log_softmax(-1).detach()
-        for node in asked.train
+        for node in asked.train[::2]
     ]
     ranks = []
     for node in tiny.test_mask.nonzero().squeeze(-1)[:8].tolist():
         label = before[node].argmax()
         raised = [float(before[node, label] - there[node, label]) for there in after]
-        ranks.append(spearmanr(asked.influence(node), raised).statistic)
+        ranks.append(spearmanr(asked.influence(node)[::2], raised).statistic)
     assert sum(ranks) / len(ranks) > 0.4, ranks
 
 
