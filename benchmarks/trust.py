@@ -24,7 +24,6 @@ from mowst.evaluation import (
     CONFORMITY,
     abstention,
     belief,
-    degrees,
     diffused,
     routable,
     tempering,
@@ -33,7 +32,6 @@ from mowst.evaluation import (
 )
 from mowst.experiment import Config, Opened, run_seed
 from mowst.influence import LastLayer, read_out, why
-from mowst.models import negentropy
 from mowst.system import tune_process, write_text
 
 HERE = Path(__file__).parent
@@ -82,16 +80,13 @@ def cell(config: Config, seed: int) -> dict[str, Any]:
     model, out = run.fitted["mixture"].model, run.fitted["mixture"].output
     with torch.no_grad():
         weak = routable(model, out, ready.x).confidence >= model.threshold
-        many = degrees(ready.edge_index, len(ready.y))
         said = {"strong": run.fitted["strong"].output.log_probs().double(), "pool": out.log_probs().double()}
-        signals = [said["pool"].sort(-1).values[:, -2:], many.log1p().unsqueeze(-1)]
-        signals += [negentropy(logits.softmax(-1)).unsqueeze(-1) for logits in (out.weak, out.strong)]
-        seen = torch.cat([signal.double() for signal in signals], dim=-1)
+        seen = tempering.signals(out, ready.edge_index)
     pool, val, test, y = said["pool"], ready.val_mask, ready.test_mask, ready.y
     temperatures = {
         "common": tempering.common(pool, y, val),
         "routes": tempering.by_group(pool, y, val, weak.long()),
-        "gate": tempering.gated(pool, y, val, seen),
+        "gate": tempering.gate(pool, y, val, seen).temperatures(seen),
     }
     said |= {name: tempering.tempered(pool, each).log_probs() for name, each in temperatures.items()}
     return {

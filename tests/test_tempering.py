@@ -1,10 +1,13 @@
 """Ways to calibrate a whole prediction."""
 
+import json
+
 import pytest
 import torch
 
 from mowst.evaluation import belief
-from mowst.evaluation.tempering import by_group, common, gated, tempered
+from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, signals, tempered
+from mowst.models import Mixture
 
 
 def case(n=3000, C=4, seed=0):
@@ -21,7 +24,7 @@ def ways(said, y, nodes, group):
     return {
         "common": common(said, y, nodes),
         "groups": by_group(said, y, nodes, group),
-        "gate": gated(said, y, nodes, group.double().unsqueeze(-1)),
+        "gate": gate(said, y, nodes, group.double().unsqueeze(-1)).temperatures(group.double().unsqueeze(-1)),
     }
 
 
@@ -50,3 +53,15 @@ def test_temperatures_are_finite_at_logits_of_ten_thousand():
     y, nodes, group = torch.arange(200) % 4, torch.arange(200) < 100, torch.arange(200) % 2
     for each in ways(said, y, nodes, group).values():
         assert tempered(said, each).log_probs().isfinite().all()
+
+
+def test_a_gate_is_kept_as_numbers_and_stays_between_half_and_twice_the_common_temperature(tiny):
+    generator = torch.Generator().manual_seed(0)
+    out = Mixture(*(3 * torch.randn(60, 3, generator=generator) for _ in range(2)), torch.rand(60, generator=generator))
+    seen = signals(out, tiny.edge_index)
+    found = gate(out, tiny.y, tiny.val_mask, seen)
+    again = TemperatureGate(**json.loads(json.dumps(found._asdict())))
+    assert again.temperatures(seen).equal(found.temperatures(seen))
+    assert (found.temperatures(100 * seen) / found.common).log2().abs().max() <= 1 + 1e-9
+    assert seen.shape == (60, 5)
+    assert signals(out._replace(weak=1e4 * out.weak, strong=-1e4 * out.strong), tiny.edge_index).isfinite().all()

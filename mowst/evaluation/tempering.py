@@ -8,13 +8,15 @@ degree (the idea of GETS, Zhuang et al., 2024, arXiv 2410.09570).
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mowst.evaluation.calibration import finite, temperature
-from mowst.models import Logits, Output, as_output
+from mowst.evaluation.sure import degrees
+from mowst.models import Logits, Mixture, Output, as_output, negentropy, probabilities
 
 STEP = math.log(2.0)
 """Of the gate's temperatures: half, once and twice the common one."""
@@ -47,31 +49,66 @@ def by_group(out: Output | Tensor, y: Tensor, nodes: Tensor, group: Tensor) -> T
     return temperatures
 
 
-def gated(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Tensor:
-    """Fit a gate over three temperatures on the nodes of a mask [n], and return each node's temperature, [n].
+class TemperatureGate(NamedTuple):
+    """A gate over three temperatures: log T(v) = log T + sum_m softmax(W s(v))_m t_m, t = (-log 2, 0, log 2)."""
 
-    log T(v) = log T + sum_m softmax(W s(v) + b)_m t_m with T the common temperature, t = (-log 2, 0, log 2), and s(v)
-    the standardised columns of `seen` [n, D]. Minimises the cross-entropy plus |W|^2 + |b|^2, by L-BFGS.
-    """
-    log_p = finite(as_output(out).log_probs())
-    nodes, labels = nodes.cpu(), y.cpu()[nodes.cpu()]
-    seen = finite(seen)
-    inputs = (seen - seen.mean(dim=0)) / seen.std(dim=0).clamp_min(1e-9)
-    inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=-1)
+    common: float
+    """T, which a gate without weights gives everywhere."""
+    weight: list[list[float]]
+    """W [D + 1, 3]; the last row is for a column of ones."""
+    mean: list[float]
+    """[D], of the columns that it sees."""
+    deviation: list[float]
+    """[D]."""
+
+    def temperatures(self, seen: Tensor) -> Tensor:
+        """Return each node's temperature, [N, D] -> [N]; at least half the common one and at most twice it."""
+        inputs = standardized(seen, *(torch.tensor(each, dtype=torch.float64) for each in (self.mean, self.deviation)))
+        return log_temperatures(inputs, torch.tensor(self.weight, dtype=torch.float64), self.common).exp()
+
+
+def standardized(seen: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Bring columns [n, D] to mean 0 and deviation 1, and add one of ones -> [n, D + 1]."""
+    inputs = (finite(seen) - mean) / deviation
+    return torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=-1)
+
+
+def log_temperatures(inputs: Tensor, weight: Tensor, common: float) -> Tensor:
+    """[n, D + 1], [D + 1, 3] -> [n]."""
     steps = STEP * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-    base = math.log(common(log_p, y.cpu(), nodes))
+    return math.log(common) + (inputs @ weight).softmax(dim=-1) @ steps
+
+
+def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit a gate over temperatures on the nodes of a mask [n], from columns `seen` [n, D].
+
+    Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature.
+    """
+    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
+    labels, base = y.cpu()[nodes], common(log_p, y.cpu(), nodes)
+    mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
+    inputs = standardized(seen[nodes], mean, deviation)
     weight = torch.zeros(inputs.size(-1), 3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
 
-    def log_temperatures(rows: Tensor) -> Tensor:
-        return base + (rows @ weight).softmax(dim=-1) @ steps
-
     def closure() -> Tensor:
         optimizer.zero_grad()
-        divided = log_p[nodes] / log_temperatures(inputs[nodes]).exp().unsqueeze(-1)
+        divided = log_p[nodes] / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
         loss = F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return log_temperatures(inputs).exp().detach()
+    return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
+
+
+def signals(out: Mixture, edge_index: Tensor) -> Tensor:
+    """Return what the gate sees of each node of a mixture, [N, 5] in float64.
+
+    The logarithms of the two largest probabilities, both experts' negentropies, and log(1 + degree).
+    """
+    out = out.cpu()
+    first = out.log_probs().double().topk(2, dim=-1).values if out.weak.size(-1) > 1 else out.log_probs().double()
+    certain = [negentropy(probabilities(logits.double())) for logits in (out.weak, out.strong)]
+    many = degrees(edge_index.cpu(), len(out.weak)).log1p()
+    return torch.cat([first, torch.stack([*certain, many], dim=-1)], dim=-1)

@@ -1,8 +1,10 @@
-"""What a run promises of its predictions: sets of classes with a coverage, and a confidence to answer from.
+"""What a run promises of a mixture's predictions: probabilities that can be believed, sets of classes with a coverage,
+and a confidence to answer from.
 
-Labels are spent once: training nodes fit, validation nodes select, and a part of the validation nodes, drawn at random
-and taken from the rest, calibrates. `trust.json` in the folder of a seed keeps what was found and the ids of these
-nodes. Each promise holds by itself; both rest on the same nodes.
+Labels are spent once: training nodes fit, validation nodes select and fit the temperatures of the probabilities, and,
+where sets or a risk are asked for, a part of the validation nodes, drawn at random and taken from the rest, calibrates
+these. `trust.json` in the folder of a seed keeps what was found and the ids of these nodes. Each promise holds by
+itself; both rest on the same nodes.
 """
 
 from __future__ import annotations
@@ -17,16 +19,21 @@ from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 from mowst.errors import InputError
-from mowst.evaluation import SetRule, abstention, degrees, fewest, measured, routable, thirds
+from mowst.evaluation import SetRule, abstention, degrees, fewest, measured, routable, tempering, thirds
+from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.models import Mixture, Mowst
 
 
 class Calibrated(NamedTuple):
-    """What the calibrating nodes of one seed gave."""
+    """What the validation nodes of one seed gave, beside the weights that they chose."""
 
+    temperatures: TemperatureGate
+    """By which log-probabilities are divided; fitted where validation selects."""
+    probs: Tensor
+    """[N, C] probabilities after it, of which the sets are made, and by which nodes are answered."""
     calibrating: list[int]
-    """Their ids."""
+    """Ids of the nodes whose labels calibrated the rest."""
     rule: SetRule | None
     """Of the sets of classes, where a coverage was asked for."""
     answer_from: float | None
@@ -37,7 +44,8 @@ class Calibrated(NamedTuple):
     def kept(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
-        return {"rule": rule, "answer_from": self.answer_from, "calibrating": self.calibrating}
+        found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
+        return found | {"calibrating": self.calibrating}
 
 
 def needed(config: Config) -> int:
@@ -74,31 +82,34 @@ def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
 
 @torch.no_grad()
 def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int) -> Calibrated | None:
-    """Calibrate what was asked for of a mixture, and measure it on test nodes."""
-    if found is None or "calibration_mask" not in data:
+    """Calibrate the probabilities of a mixture and what was asked for, and measure this on test nodes."""
+    if found is None:
         return None
-    nodes, probs = data.calibration_mask.cpu(), found[1].log_probs().cpu().double().exp()
-    counts = {"select": int(data.val_mask.sum()), "calibrate": int(nodes.sum())}
-    report: dict[str, Any] = {"nodes": counts}
+    out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
+    seen = tempering.signals(out, edge_index)
+    temperatures = tempering.gate(out, data.y, val, seen)
+    probs = tempering.tempered(out, temperatures.temperatures(seen)).probs()
+    nodes = data.calibration_mask.cpu() if "calibration_mask" in data else torch.zeros_like(val)
+    report: dict[str, Any] = {"nodes": {"select": int(val.sum()), "calibrate": int(nodes.sum())}}
     rule = answer_from = None
     if config.coverage is not None:
         weak = to_weak(found, data)
         group = weak.long() if config.mondrian else None
         plain = SetRule(config.coverage, config.conformal, config.diffusion, seed, ())
-        rule = plain.fit(probs, data.edge_index, data.y, nodes, group)
-        sets = rule.sets(probs, data.edge_index, group)
+        rule = plain.fit(probs, edge_index, data.y, nodes, group)
+        sets = rule.sets(probs, edge_index, group)
         said = {"coverage": rule.coverage, "score": rule.score, "diffusion": rule.diffusion}
         report["sets"] = said | {"by": "route" if config.mondrian else "all", "thresholds": rule.thresholds}
         report["sets"]["test"] = sets_on_test(sets, weak, data)
     if config.abstain_risk is not None:
         confidence, guess = probs.max(dim=-1)
-        others = confidence[~(nodes | (data.train_mask | data.val_mask).cpu())]
+        others = confidence[~(nodes | val | data.train_mask.cpu())]
         right = (guess[nodes] == data.y.cpu()[nodes]).double()
         tried = others if len(others) else confidence
         answer_from = abstention.answers_from(confidence[nodes], right, tried, config.abstain_risk)
         report["answering"] = {"risk": config.abstain_risk, "doubt": abstention.DOUBT, "from": answer_from}
         report["answering"]["test"] = answers_on_test(probs, answer_from, data)
-    return Calibrated(nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
+    return Calibrated(temperatures, probs, nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
 
 
 def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def arrays(run: SeedRun) -> dict[str, np.ndarray]:
         found[name] = fitted.output.probs().cpu().numpy()
         parts = fitted.output._asdict() if isinstance(fitted.output, Mixture) else {"logits": fitted.output.values}
         found |= {f"{name}_{part}": value.float().cpu().numpy() for part, value in parts.items() if value is not None}
+    if run.promised is not None:
+        found["mixture_tempered"] = run.promised.probs.float().numpy()
     return found
 
 

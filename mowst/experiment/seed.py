@@ -41,7 +41,7 @@ class SeedRun:
     trust: dict[str, Any] = field(default_factory=dict)
     """How far its predictions can be trusted (`mowst.experiment.trust`)."""
     promised: Calibrated | None = None
-    """Sets of classes and a confidence to answer from, where they were asked for."""
+    """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
@@ -62,5 +62,6 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    trust, promised = trust_of(fitted, one.ready), calibrated(mixture_in(fitted), one.ready, opened.config, seed)
+    promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
+    trust = trust_of(fitted, one.ready, None if promised is None else promised.probs)
     return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, trust, promised)

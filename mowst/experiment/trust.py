@@ -9,28 +9,33 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.evaluation import abstention, belief, beliefs, degrees, local_homophily, tempering, thirds
+from mowst.evaluation import abstention, belief, beliefs, degrees, local_homophily, thirds
 from mowst.experiment.bench import Fitted
 from mowst.experiment.calibrated import to_weak
 from mowst.experiment.scoring import mixture_in
-from mowst.models import ROLES, Mixture, Mowst, Output
+from mowst.models import ROLES, Logits, Mixture, Mowst, Output
 
 
 @torch.no_grad()
-def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
+def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Tensor | None) -> dict[str, Any]:
     """Measure how far what one seed has trained can be trusted on test nodes.
+
+    Args:
+        fitted: the models.
+        data: the graph.
+        tempered: calibrated probabilities of the mixture, [N, C], if there is one.
 
     Returns: `calibration`, by model: NLL, Brier score and calibration error over `all` test nodes; of the mixture also
     by the expert that a node is routed to, by thirds of degree and of local homophily; as `mixture_weak` and
-    `mixture_strong` of the experts as the mixture hears them; as `mixture_tempered` of its prediction divided by
-    `temperature`, which is fitted on validation nodes. `answers`, by model: what may be had by not answering.
+    `mixture_strong` of the experts as the mixture hears them; as `mixture_tempered` of its probabilities after
+    they were calibrated on validation nodes. `answers`, by model: what may be had by not answering.
     """
     test, y = data.test_mask.cpu(), data.y.cpu()
     outputs: dict[str, Output] = {name: each.output.cpu() for name, each in fitted.items()}
     if (found := mixture_in(fitted)) is not None:
         outputs |= {f"mixture_{role}": found[1].of(role).cpu() for role in ROLES}
-        sharp = tempering.common(outputs["mixture"], y, data.val_mask.cpu())
-        outputs["mixture_tempered"] = tempering.tempered(outputs["mixture"], sharp)
+    if tempered is not None:
+        outputs["mixture_tempered"] = Logits(tempered.clamp_min(torch.finfo(tempered.dtype).tiny).log())
     calibration: dict[str, Any] = {
         name: {"all": belief(out.rows(test), y[test])._asdict()} for name, out in outputs.items()
     }
@@ -39,11 +44,10 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Any]:
         for by, groups in groups_of(found, data).items():
             within = beliefs(out, y[test], {name: mask[test] for name, mask in groups.items()})
             calibration["mixture"][by] = {name: each._asdict() for name, each in within.items()}
-        calibration["temperature"] = sharp
     answered = {
         name: abstention.answers(out.log_probs()[test].double().exp(), y[test])._asdict()
         for name, out in outputs.items()
-        if name in fitted
+        if name in {*fitted, "mixture_tempered"}
     }
     return {"calibration": calibration, "answers": answered}
 
