@@ -10,7 +10,8 @@ import torch
 
 from mowst import Config, InputError
 from mowst.evaluation import SetRule, measured
-from mowst.experiment import ExpertConfig, Opened, run, run_seed
+from mowst.experiment import ExpertConfig, Opened, read_config, run, run_seed, told
+from mowst.experiment.reload import reload
 from tests.graphs import good
 
 SMALL = ExpertConfig(kind="gcn", hidden_channels=8)
@@ -108,3 +109,22 @@ def test_too_few_validation_nodes_are_refused_before_training_with_the_number_th
         Config(abstain_risk=5.0)
     with pytest.raises(InputError, match=r"abstain_risk 0\.05: needs 180 validation nodes"):
         Opened(dataclasses.replace(CONFIG, abstain_risk=0.05))
+
+
+def test_what_a_folder_keeps_tells_the_same_again(tmp_path):
+    config = dataclasses.replace(SETS, seeds=1)
+    record = run(config, tmp_path)["runs"][0]["trust"]
+    folder = tmp_path / "seed-0"
+    model, data, ready = reload(folder, read_config(folder))
+    with torch.no_grad():
+        found = told(folder, (model, model(ready.x, ready.adj_t)), ready)
+    kept = np.load(folder / "predictions.npz")["mixture_tempered"]
+    np.testing.assert_allclose(found.probs.numpy(), kept, atol=1e-6)
+    test, y = data.test_mask, data.y
+    assert measured(found.sets[test], y[test]) == pytest.approx(record["sets"]["test"]["all"])
+    assert 1 - float(found.unsure[test].double().mean()) == record["answering"]["test"]["answered"]
+    plain = json.loads((folder / "trust.json").read_text())
+    for damaged in ({"thresholds": 3}, plain["rule"] | {"score": "os:getcwd"}):
+        (folder / "trust.json").write_text(json.dumps(plain | {"rule": damaged}))
+        with pytest.raises(InputError, match=r"trust\.json: not what a run kept, or damaged"):
+            told(folder, (model, model(ready.x, ready.adj_t)), ready)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +20,10 @@ from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 from mowst.errors import InputError
-from mowst.evaluation import SetRule, abstention, degrees, fewest, measured, routable, tempering, thirds
+from mowst.evaluation import CONFORMITY, SetRule, abstention, degrees, fewest, measured, routable, tempering, thirds
 from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
+from mowst.experiment.folder import read_json
 from mowst.models import Mixture, Mowst
 
 
@@ -44,8 +46,53 @@ class Calibrated(NamedTuple):
     def kept(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
+        asked = self.report.get("answering", {}).get("risk")
         found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
-        return found | {"calibrating": self.calibrating}
+        return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating}
+
+
+class Told(NamedTuple):
+    """What is told of every node by what a run kept."""
+
+    probs: Tensor
+    """[N, C] calibrated probabilities."""
+    sets: Tensor | None
+    """[N, C] bool: which classes are in a node's set; none: the run made no sets."""
+    unsure: Tensor | None
+    """[N] bool: which nodes are not answered; none: the run was asked for no risk."""
+
+
+@torch.no_grad()
+def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
+    """Apply what the folder of a seed keeps in `trust.json` to its mixture's output for all nodes of its graph.
+
+    Args:
+        folder: OUT/seed-0.
+        found: the mixture, and what it says of every node.
+        data: the graph, prepared.
+
+    Raises:
+        InputError: the file is not there, or damaged.
+    """
+    path, out, edge_index = folder / "trust.json", found[1].cpu(), data.edge_index.cpu()
+    kept = read_json(path)
+    try:
+        gate, answer_from = TemperatureGate(**kept["temperatures"]), kept["answer_from"]
+        temperatures = gate.temperatures(tempering.signals(out, edge_index))
+        probs = tempering.tempered(out, temperatures).probs()
+        sets = None
+        if kept["rule"] is not None:
+            if kept["rule"]["score"] not in CONFORMITY.names:  # a file names no code
+                raise ValueError(f"score: unknown {kept['rule']['score']!r}")
+            limits = [math.inf if each is None else float(each) for each in kept["rule"]["thresholds"]]
+            rule = SetRule(**kept["rule"] | {"thresholds": tuple(limits)})
+            sets = rule.sets(probs, edge_index, to_weak(found, data).long() if len(limits) > 1 else None)
+        unsure = None
+        if kept["asked"]["abstain_risk"] is not None:
+            unsure = probs.max(dim=-1).values < (math.inf if answer_from is None else float(answer_from))
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise InputError(f"{path}: not what a run kept, or damaged: {type(error).__name__} {error}") from None
+    return Told(probs, sets, unsure)
 
 
 def needed(config: Config) -> int:
