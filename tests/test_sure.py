@@ -13,11 +13,10 @@ from mowst.evaluation import (
     belief,
     beliefs,
     calibration_error,
-    degrees,
-    local_homophily,
     squared_error,
     thirds,
 )
+from mowst.evaluation.sure import degrees, local_homophily
 from mowst.models import Logits, Mixture
 
 

@@ -40,8 +40,6 @@ from .sure import belief as belief
 from .sure import beliefs as beliefs
 from .sure import brier as brier
 from .sure import calibration_error as calibration_error
-from .sure import degrees as degrees
-from .sure import local_homophily as local_homophily
 from .sure import nll as nll
 from .sure import squared_error as squared_error
 from .sure import thirds as thirds

@@ -20,7 +20,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 from mowst.errors import InputError
-from mowst.evaluation import CONFORMITY, SetRule, abstention, degrees, fewest, measured, routable, tempering, thirds
+from mowst.evaluation import CONFORMITY, SetRule, abstention, fewest, measured, routable, sure, tempering, thirds
 from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
@@ -165,7 +165,7 @@ def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:
     groups = {
         "route": {"weak": test & weak, "strong": test & ~weak},
         "class": {str(label): test & (y == label) for label in range(sets.size(-1))},
-        "degree": thirds(torch.where(test, degrees(data.edge_index.cpu(), len(test)), torch.nan)),
+        "degree": thirds(torch.where(test, sure.degrees(data.edge_index.cpu(), len(test)), torch.nan)),
     }
     found = {by: {name: measured(sets[mask], y[mask]) for name, mask in masks.items()} for by, masks in groups.items()}
     return {"all": measured(sets[test], y[test]), **found}

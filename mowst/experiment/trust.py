@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.evaluation import abstention, belief, beliefs, degrees, local_homophily, thirds
+from mowst.evaluation import abstention, belief, beliefs, sure, thirds
 from mowst.experiment.bench import Fitted
 from mowst.experiment.calibrated import to_weak
 from mowst.experiment.scoring import mixture_in
@@ -61,7 +61,7 @@ def groups_of(found: tuple[Mowst, Mixture], data: Data) -> dict[str, dict[str, T
     known = test | (data.train_mask | data.val_mask).cpu()
     weak = to_weak(found, data)
     missing = torch.full_like(test, torch.nan, dtype=torch.float64)
-    many, alike = degrees(edge_index, len(test)), local_homophily(edge_index, data.y.cpu(), known)
+    many, alike = sure.degrees(edge_index, len(test)), sure.local_homophily(edge_index, data.y.cpu(), known)
     return {
         "route": {"weak": test & weak, "strong": test & ~weak},
         "degree": thirds(torch.where(test, many, missing)),
