@@ -43,6 +43,7 @@ WAYS = {
     "common": "one T",
     "routes": "T by route",
     "gate": "gate over T",
+    "sure": "that, if surely better",
 }
 COVERAGE, DRAWS, DIFFUSION = 0.9, 100, 0.5
 
@@ -87,13 +88,16 @@ def cell(config: Config, seed: int) -> dict[str, Any]:
         "common": tempering.common(pool, y, val),
         "routes": tempering.by_group(pool, y, val, weak.long()),
         "gate": tempering.gate(pool, y, val, seen).temperatures(seen),
+        "sure": tempering.sure_gate(pool, y, val, seen).temperatures(seen),
     }
     said |= {name: tempering.tempered(pool, each).log_probs() for name, each in temperatures.items()}
     return {
         "test_nodes": int(test.sum()),
         "calibration": {name: belief(log_p[test], y[test])._asdict() for name, log_p in said.items()},
-        "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in ("strong", "pool")},
-        "answers": {name: abstention.answers(said[name][test].exp(), y[test])._asdict() for name in ("strong", "pool")},
+        "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in ("strong", "pool", "sure")},
+        "answers": {
+            name: abstention.answers(said[name][test].exp(), y[test])._asdict() for name in ("strong", "pool", "sure")
+        },
         "influence": influence(opened, model, seed),
         "seconds": time.perf_counter() - start,
     }
@@ -216,12 +220,12 @@ def coverage(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
     heads += ["coverage of weak route", "of strong route"]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for graph, each in cells.items():
-        row = [graph, *(f"{100 * mean(each, 'sets', 'pool', name, 'coverage'):.1f}" for name in names)]
+        row = [graph, *(f"{100 * mean(each, 'sets', 'sure', name, 'coverage'):.1f}" for name in names)]
         for name in names:
-            pool, alone = (mean(each, "sets", way, name, "size") for way in ("pool", "strong"))
+            pool, alone = (mean(each, "sets", way, name, "size") for way in ("sure", "strong"))
             row.append(f"{pool:.2f} ({alone:.2f})")
         for role in ("weak", "strong"):
-            value = 100 * mean(each, "sets", "pool", "aps", f"coverage_{role}")
+            value = 100 * mean(each, "sets", "sure", "aps", f"coverage_{role}")
             row.append("too few" if value != value else f"{value:.1f}")
         table.append("| " + " | ".join(row) + " |")
     return table
@@ -234,10 +238,10 @@ def answered(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for graph, each in cells.items():
         whole = mean(each, "calibration", "pool", "accuracy")
-        some, best = (mean(each, "answers", "pool", kind, "0.9") for kind in ("accuracy", "oracle"))
+        some, best = (mean(each, "answers", "sure", kind, "0.9") for kind in ("accuracy", "oracle"))
         row = [graph, *(f"{100 * value:.1f}" for value in (whole, some, best))]
         row.append(f"{(some - whole) / (best - whole):.2f}" if best > whole else "-")
-        row += [f"{mean(each, 'answers', 'pool', name):.3f}" for name in ("area", "excess", "correctness")]
+        row += [f"{mean(each, 'answers', 'sure', name):.3f}" for name in ("area", "excess", "correctness")]
         row += [f"{mean(each, 'influence', name):.2f}" for name in ("last", "network", "found", "flipped")]
         table.append("| " + " | ".join(row) + " |")
     return table

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mowst.evaluation import belief
-from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, signals, tempered
+from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, signals, sure_gate, tempered
 from mowst.models import Mixture
 
 
@@ -65,3 +65,17 @@ def test_a_gate_is_kept_as_numbers_and_stays_between_half_and_twice_the_common_t
     assert (found.temperatures(100 * seen) / found.common).log2().abs().max() <= 1 + 1e-9
     assert seen.shape == (60, 5)
     assert signals(out._replace(weak=1e4 * out.weak, strong=-1e4 * out.strong), tiny.edge_index).isfinite().all()
+
+
+def test_a_gate_that_brings_nothing_is_seldom_taken_and_one_that_is_needed_is():
+    nodes, idle = torch.arange(500) < 60, 0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.randn(500, 4, generator=generator, dtype=torch.float64)
+        y = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+        seen = torch.randn(500, 5, generator=generator, dtype=torch.float64)
+        idle += bool((sure_gate(logits, y, nodes, seen).temperatures(seen) == 1).all())
+        found = sure_gate(8 * logits, y, nodes, seen)
+        assert belief(tempered(8 * logits, found.temperatures(seen)), y).nll < 0.7 * belief(8 * logits, y).nll
+    assert idle >= 5
+    assert (sure_gate(logits, y, torch.arange(500) < 3, seen).temperatures(seen) == 1).all()

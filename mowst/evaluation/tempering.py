@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.utils import index_to_mask
 
 from mowst.evaluation.calibration import finite, temperature
 from mowst.evaluation.sure import degrees
@@ -20,6 +21,7 @@ from mowst.models import Logits, Mixture, Output, as_output, negentropy, probabi
 
 STEP = math.log(2.0)
 """Of the gate's temperatures: half, once and twice the common one."""
+FOLDS = 5
 PULL = 1.0
 """Weight of the squared norm of the gate's numbers, against the sum over nodes of their cross-entropy in nats."""
 
@@ -100,6 +102,28 @@ def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temper
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
+
+
+def sure_gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit a gate as `gate` does; one that changes nothing unless it is surely better where it was not fitted.
+
+    The nodes of the mask are divided into five parts, and each is judged by a gate fitted on the others: the gain in
+    log-likelihood must be above its standard error.
+    """
+    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
+    index, y = nodes.nonzero().squeeze(-1), y.cpu()
+    idle = TemperatureGate(1.0, [[0.0] * 3] * (seen.size(-1) + 1), [0.0] * seen.size(-1), [1.0] * seen.size(-1))
+    if len(index) < FOLDS:
+        return idle
+    gains = torch.empty(len(index), dtype=torch.float64)
+    fold = torch.arange(len(index)) % FOLDS
+    for each in range(FOLDS):
+        fitted = gate(log_p, y, index_to_mask(index[fold != each], size=len(y)), seen)
+        left = index[fold == each]
+        after = tempered(log_p[left], fitted.temperatures(seen[left])).log_probs()
+        gains[fold == each] = (after - log_p[left]).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
+    better = float(gains.mean()) > float(gains.std(correction=0)) / len(index) ** 0.5
+    return gate(log_p, y, nodes, seen) if better else idle
 
 
 def signals(out: Mixture, edge_index: Tensor) -> Tensor:

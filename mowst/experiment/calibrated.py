@@ -134,7 +134,7 @@ def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, 
         return None
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
     seen = tempering.signals(out, edge_index)
-    temperatures = tempering.gate(out, data.y, val, seen)
+    temperatures = tempering.sure_gate(out, data.y, val, seen)
     probs = tempering.tempered(out, temperatures.temperatures(seen)).probs()
     nodes = data.calibration_mask.cpu() if "calibration_mask" in data else torch.zeros_like(val)
     report: dict[str, Any] = {"nodes": {"select": int(val.sum()), "calibrate": int(nodes.sum())}}
