@@ -34,7 +34,7 @@ def poisoned(config: Config):
 
 def without_test(found):
     """Take away what is measured on test nodes."""
-    sets = found.promised._replace(report={}, probs=None)
+    sets = found.promised._replace(report={}, output=None)
     return {name: each["val"] for name, each in found.scores.items()}, found.diagnosis, sets
 
 
@@ -107,6 +107,8 @@ def test_too_few_validation_nodes_are_refused_before_training_with_the_number_th
         Config(coverage=90.0)
     with pytest.raises(InputError, match="abstain_risk: must be between 0 and 1"):
         Config(abstain_risk=5.0)
+    with pytest.raises(InputError, match="for a mixture, and none is trained"):
+        Config(abstain_risk=0.1, mixture=False)
     with pytest.raises(InputError, match=r"abstain_risk 0\.05: needs 180 validation nodes"):
         Opened(dataclasses.replace(CONFIG, abstain_risk=0.05))
 

@@ -24,7 +24,7 @@ from mowst.evaluation import CONFORMITY, SetRule, abstention, fewest, measured, 
 from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
-from mowst.models import Mixture, Mowst
+from mowst.models import Logits, Mixture, Mowst
 
 
 class Calibrated(NamedTuple):
@@ -32,8 +32,8 @@ class Calibrated(NamedTuple):
 
     temperatures: TemperatureGate
     """By which log-probabilities are divided; fitted where validation selects."""
-    probs: Tensor
-    """[N, C] probabilities after it, of which the sets are made, and by which nodes are answered."""
+    output: Logits
+    """What the mixture says after it; sets are made of it, and nodes are answered by it."""
     calibrating: list[int]
     """Ids of the nodes whose labels calibrated the rest."""
     rule: SetRule | None
@@ -135,8 +135,10 @@ def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, 
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
     seen = tempering.signals(out, edge_index)
     temperatures = tempering.sure_gate(out, data.y, val, seen)
-    probs = tempering.tempered(out, temperatures.temperatures(seen)).probs()
-    nodes = data.calibration_mask.cpu() if "calibration_mask" in data else torch.zeros_like(val)
+    output = tempering.tempered(out, temperatures.temperatures(seen))
+    nodes, probs = torch.zeros_like(val), output.probs()
+    if "calibration_mask" in data:
+        nodes = data.calibration_mask.cpu()
     report: dict[str, Any] = {"nodes": {"select": int(val.sum()), "calibrate": int(nodes.sum())}}
     rule = answer_from = None
     if config.coverage is not None:
@@ -156,7 +158,7 @@ def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, 
         answer_from = abstention.answers_from(confidence[nodes], right, tried, config.abstain_risk)
         report["answering"] = {"risk": config.abstain_risk, "doubt": abstention.DOUBT, "from": answer_from}
         report["answering"]["test"] = answers_on_test(probs, answer_from, data)
-    return Calibrated(temperatures, probs, nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
+    return Calibrated(temperatures, output, nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
 
 
 def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:

@@ -243,6 +243,8 @@ class Config(Checked):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
+        if not (self.coverage is self.abstain_risk is None or has_mixture(self)):
+            raise InputError("coverage and abstain_risk: are for a mixture, and none is trained")
         if self.coverage is not None:
             from mowst.evaluation import fewest
 

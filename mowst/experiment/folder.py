@@ -1,7 +1,7 @@
 """The folder of a run: claimed before anything is trained, never shared, and read again.
 
     OUT/config.yaml  result.json                      all seeds
-    OUT/seed-0/      metrics.jsonl  result.json  model.safetensors  predictions.npz  config.yaml
+    OUT/seed-0/      metrics.jsonl  result.json  trust.json  model.safetensors  predictions.npz  config.yaml
 
 Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that
 nothing else is ever replaced; another one is locked as long as a run writes.

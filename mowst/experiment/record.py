@@ -67,7 +67,7 @@ def arrays(run: SeedRun) -> dict[str, np.ndarray]:
         parts = fitted.output._asdict() if isinstance(fitted.output, Mixture) else {"logits": fitted.output.values}
         found |= {f"{name}_{part}": value.float().cpu().numpy() for part, value in parts.items() if value is not None}
     if run.promised is not None:
-        found["mixture_tempered"] = run.promised.probs.float().numpy()
+        found["mixture_tempered"] = run.promised.output.probs().float().numpy()
     return found
 
 

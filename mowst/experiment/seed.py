@@ -63,5 +63,5 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
-    trust = trust_of(fitted, one.ready, None if promised is None else promised.probs)
+    trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, trust, promised)

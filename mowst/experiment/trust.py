@@ -13,17 +13,17 @@ from mowst.evaluation import abstention, belief, beliefs, sure, thirds
 from mowst.experiment.bench import Fitted
 from mowst.experiment.calibrated import to_weak
 from mowst.experiment.scoring import mixture_in
-from mowst.models import ROLES, Logits, Mixture, Mowst, Output
+from mowst.models import ROLES, Mixture, Mowst, Output
 
 
 @torch.no_grad()
-def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Tensor | None) -> dict[str, Any]:
+def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Output | None) -> dict[str, Any]:
     """Measure how far what one seed has trained can be trusted on test nodes.
 
     Args:
         fitted: the models.
         data: the graph.
-        tempered: calibrated probabilities of the mixture, [N, C], if there is one.
+        tempered: what the mixture says once it is calibrated, if there is one.
 
     Returns: `calibration`, by model: NLL, Brier score and calibration error over `all` test nodes; of the mixture also
     by the expert that a node is routed to, by thirds of degree and of local homophily; as `mixture_weak` and
@@ -35,7 +35,7 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Tensor | None) 
     if (found := mixture_in(fitted)) is not None:
         outputs |= {f"mixture_{role}": found[1].of(role).cpu() for role in ROLES}
     if tempered is not None:
-        outputs["mixture_tempered"] = Logits(tempered.clamp_min(torch.finfo(tempered.dtype).tiny).log())
+        outputs["mixture_tempered"] = tempered
     calibration: dict[str, Any] = {
         name: {"all": belief(out.rows(test), y[test])._asdict()} for name, out in outputs.items()
     }
