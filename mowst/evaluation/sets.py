@@ -37,6 +37,9 @@ from mowst.names import Names
 Conformity = Callable[[Tensor, Tensor], Tensor]
 """`(probs [n, C], noise [n]) -> [n, C]`: how little each class suits a node."""
 
+STREAM = 0x5E7
+"""Keeps the noise apart from what else is drawn with a run's seed, such as its split: dependence would void coverage."""
+
 
 def lac(probs: Tensor, noise: Tensor) -> Tensor:
     """Score classes by what their probability lacks, [n, C] -> [n, C] in [0, 1]; the noise plays no part."""
@@ -182,7 +185,7 @@ class SetRule:
 
     def scores(self, probs: Tensor, edge_index: Tensor) -> Tensor:
         """Score every class of every node, from probabilities of all nodes [N, C] and edges [2, E] -> [N, C]."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seed ^ STREAM)
         probs = probs.cpu().double()
         noise = torch.rand(len(probs), generator=generator, dtype=torch.float64)
         return diffused(CONFORMITY.lookup(self.score)(probs, noise), edge_index.cpu(), self.diffusion)

@@ -26,6 +26,9 @@ from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
 from mowst.models import Logits, Mixture, Mowst
 
+STREAM = 0xCA1
+"""Keeps the draw of calibrating nodes apart from what else is drawn with a run's seed."""
+
 
 class Calibrated(NamedTuple):
     """What the validation nodes of one seed gave, beside the weights that they chose."""
@@ -116,7 +119,7 @@ def calibrating(config: Config, val: Tensor, seed: int) -> Tensor | None:
         raise InputError(
             f"{what}: needs {least} validation nodes, half of them to calibrate with, and there are {len(nodes)}"
         )
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed ^ STREAM)
     drawn = nodes[torch.randperm(len(nodes), generator=generator)[: len(nodes) // 2]]
     return index_to_mask(drawn, size=len(val))
 
