@@ -38,7 +38,7 @@ Conformity = Callable[[Tensor, Tensor], Tensor]
 """`(probs [n, C], noise [n]) -> [n, C]`: how little each class suits a node."""
 
 STREAM = 0x5E7
-"""Keeps the noise apart from what else is drawn with a run's seed, such as its split: dependence would void coverage."""
+"""Keeps the noise apart from what else is drawn with a run's seed, such as its split, on which it must not depend."""
 
 
 def lac(probs: Tensor, noise: Tensor) -> Tensor:
