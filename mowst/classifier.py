@@ -64,6 +64,8 @@ class MowstClassifier:
             raise InputError(f"MowstClassifier: regime {self.config.regime} trains no mixture")
         if self.config.teacher not in (None, *ROLES):
             raise InputError(f"MowstClassifier: teacher {self.config.teacher}: only mowst.run reads one; give strong")
+        if self.config.coverage is not None or self.config.abstain_risk is not None:
+            raise InputError("MowstClassifier: coverage and abstain_risk: only mowst.run keeps nodes to calibrate with")
         self.seed = seed
         self.model: Mowst | None = None
         self.num_features: int | None = None

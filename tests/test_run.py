@@ -42,9 +42,20 @@ def test_a_run_leaves_what_the_contract_names(finished):
     mark = json.loads((finished / ".mowst.json").read_text())
     assert mark == {"config": (finished / "config.yaml").read_text(), "files": entries}
     files = ["config.yaml", "figures.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
+    files += ["trust.json"]
     assert sorted(p.name for p in (finished / "seed-0").iterdir()) == files
     result = json.loads((finished / "result.json").read_text())
-    assert {"dataset", "metric", "seeds", "scores", "confidence", "seconds", "versions", "threads"} <= result.keys()
+    assert {
+        "dataset",
+        "metric",
+        "seeds",
+        "scores",
+        "confidence",
+        "trust",
+        "seconds",
+        "versions",
+        "threads",
+    } <= result.keys()
     assert result["seeds"] == [0, 1]
     assert {"weak", "strong", "average", "mixture"} <= result["scores"].keys()
     for split in ("val", "test"):

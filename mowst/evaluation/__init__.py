@@ -1,5 +1,6 @@
 """How good a prediction is, on nodes with labels: metrics and early-stopping signals, whether a difference is more than
-chance, plain fusions to compare with, calibration, the threshold of routing, the diagnosis of a run.
+chance, plain fusions to compare with, calibration, how far probabilities can be believed, the threshold of routing, the
+diagnosis of a run.
 
 It imports `mowst.models`.
 

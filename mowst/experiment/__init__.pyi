@@ -9,6 +9,8 @@ from .building import fabric_of as fabric_of
 from .building import prepare as prepare
 from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
+from .calibrated import Told as Told
+from .calibrated import told as told
 from .checks import Checked as Checked
 from .checks import metadata as metadata
 from .checks import setting as setting

@@ -51,6 +51,11 @@ def unless(*regimes: str) -> Says:
     return says
 
 
+def has_sets(config: Config) -> bool:
+    """Tell whether sets of classes are made."""
+    return config.coverage is not None and has_mixture(config)
+
+
 def linear_pool(config: Config) -> bool:
     """Tell whether a mixture's pool is linear, so that its objective may be another one than joint."""
     from mowst.models import GATES, asks_of
@@ -226,6 +231,18 @@ class Config(Checked):
     """Whether the mixture is trained; without it only the experts alone are."""
     baselines: bool = True
     """Whether each expert is also trained alone, with the same budget, to compare with."""
+    coverage: float | None = None
+    """Chance with which the set of classes of a node shall hold its label, such as 0.9; half of the validation nodes
+    then calibrate these sets and select nothing; none: no sets."""
+    conformal: Literal["lac", "aps", "raps"] = setting("aps", when=has_sets)
+    """The score that sets are made by: lac (the smallest), aps or raps (as likely right where the label is hard)."""
+    diffusion: float = setting(0.0, when=has_sets, at_least=0, at_most=1)
+    """Weight of the neighbours in that score; it helps where neighbours are of one class."""
+    mondrian: bool = setting(False, when=has_sets)
+    """Whether sets are calibrated for the nodes of either expert apart, so that coverage holds for both."""
+    abstain_risk: float | None = None
+    """Share of answers that may be wrong, such as 0.05; the same half of the validation nodes then finds the confidence
+    below which a node is said to be unsure; none: every node is answered."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""
@@ -252,6 +269,14 @@ class Config(Checked):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
+        if not (self.coverage is self.abstain_risk is None or has_mixture(self)):
+            raise InputError("coverage and abstain_risk: are for a mixture, and none is trained")
+        if self.coverage is not None:
+            from mowst.evaluation import fewest
+
+            fewest(self.coverage)
+        if self.abstain_risk is not None and not 0 < self.abstain_risk < 1:
+            raise InputError(f"abstain_risk: must be between 0 and 1, got {self.abstain_risk}")
         agreement.check_objective(self.objective, self.regime, self.gate_kind)
         agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
 

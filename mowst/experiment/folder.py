@@ -1,7 +1,8 @@
 """The folder of a run: claimed before anything is trained, never shared, and read again.
 
     OUT/config.yaml  result.json  report.html         all seeds; chosen.yaml, with the experts that a preset chose
-    OUT/seed-0/      metrics.jsonl  result.json  figures.json  model.safetensors  predictions.npz  config.yaml
+    OUT/seed-0/      config.yaml  metrics.jsonl  result.json  figures.json  trust.json  predictions.npz
+                     model.safetensors
 
 Of a person's own graph there is a card, too, OUT/NAME.yaml, and how its columns became features, seed-0/columns.json.
 Weights are safetensors, everything else is text or plain arrays. A hidden file says which entries a run wrote, so that

@@ -25,6 +25,7 @@ from mowst.experiment.building import (
     say_unweighted,
     seeded,
 )
+from mowst.experiment.calibrated import calibrating
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, planned, regime_of
@@ -81,6 +82,9 @@ class Opened:
             ready = copy.copy(self._prepared)
             for mask in MASKS:
                 ready[mask] = data[mask].to(self.fabric.device)
+            if (apart := calibrating(self.config, data.val_mask, seed)) is not None:
+                ready.calibration_mask = apart.to(self.fabric.device)
+                ready.val_mask = ready.val_mask & ~ready.calibration_mask
             teacher = read_teacher(self.config, seed, data, self.fabric)
             self._seeds[seed] = OneSeed(data, ready, teacher)
         return self._seeds[seed]

@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 from mowst.data.assembling import own_of
 from mowst.data.given import Scale
 from mowst.data.splits import mismatch_of
-from mowst.evaluation import together
+from mowst.evaluation import averaged, together
 from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import COLUMNS, as_json, dump
@@ -58,6 +58,8 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", **arrays(run))
+        if run.promised is not None:
+            (whole / "trust.json").write_text(as_json(run.promised.kept()))
         (whole / "config.yaml").write_text(dump(config))
         if (own := own_of(run.data)) is not None and own.fitted is not None:
             (whole / COLUMNS).write_text(own.fitted.text(), encoding="utf-8")
@@ -80,6 +82,8 @@ def arrays(run: SeedRun) -> dict[str, np.ndarray]:
         found[name] = fitted.output.probs().cpu().numpy()
         parts = fitted.output._asdict() if isinstance(fitted.output, Mixture) else {"logits": fitted.output.values}
         found |= {f"{name}_{part}": value.float().cpu().numpy() for part, value in parts.items() if value is not None}
+    if run.promised is not None:
+        found["mixture_tempered"] = run.promised.output.probs().float().numpy()
     return found
 
 
@@ -101,6 +105,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
+    record["trust"] = run.trust | ({} if run.promised is None else run.promised.report)
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
@@ -172,6 +177,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             key: spread([record["confidence"][key] for record in records])[0] for key in first["confidence"]
         }
         result["diagnosis"] = together([record["diagnosis"] for record in records])
+    if all("trust" in record for record in records):
+        result["trust"] = averaged([record["trust"] for record in records])
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)

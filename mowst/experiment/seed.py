@@ -6,16 +6,18 @@ labels are taken away before training starts and looked at once, when everything
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch_geometric.data import Data
 
 from mowst.experiment.bench import Fitted
+from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
-from mowst.experiment.scoring import diagnosis_of, routed_output, scores_of
+from mowst.experiment.scoring import diagnosis_of, mixture_in, routed_output, scores_of
 from mowst.experiment.teachers import Teacher
+from mowst.experiment.trust import trust_of
 from mowst.models import Mixture
 from mowst.training import Hook
 
@@ -39,6 +41,10 @@ class SeedRun:
     """The teacher, if it was not trained here."""
     routed: Mixture | None = None
     """The mixture's output with the confidence that routes nodes."""
+    trust: dict[str, Any] = field(default_factory=dict)
+    """How far its predictions can be trusted (`mowst.experiment.trust`)."""
+    promised: Calibrated | None = None
+    """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
 
 
 def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
@@ -59,4 +65,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed_output(fitted, one.ready))
+    promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
+    trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
+    routed = routed_output(fitted, one.ready)
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, promised)

@@ -1,0 +1,251 @@
+"""How far the default mixture's predictions can be trusted, on real graphs; writes the tables of docs/trust.md.
+
+    python benchmarks/trust.py --data_root data [--only cora texas] [--budget 1200] [--table]
+
+A cell is one graph and one seed, and one JSON file in benchmarks/results/trust: what is there is not run again. Sets
+are calibrated anew a hundred times on half of the test nodes (at most 1,000) and measured on the others, here only: a
+run calibrates on a part of its validation nodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accuracy import put
+from torch import Tensor
+
+from mowst.evaluation import (
+    CONFORMITY,
+    abstention,
+    belief,
+    diffused,
+    routable,
+    tempering,
+    threshold_for,
+    thresholds_for,
+)
+from mowst.experiment import Config, Opened, run_seed
+from mowst.influence import LastLayer, read_out, why
+from mowst.system import tune_process, write_text
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "trust"
+GRAPHS = ["texas", "cornell", "cora", "pubmed", "photo", "actor", "amherst41", "blogcatalog", "computers", "cs"]
+WAYS = {
+    "strong": "GNN",
+    "pool": "mixture",
+    "common": "one T",
+    "routes": "T by route",
+    "gate": "gate over T",
+    "sure": "that, if surely better",
+}
+COVERAGE, DRAWS, DIFFUSION = 0.9, 100, 0.5
+
+
+def main() -> None:
+    """Run the cells that are missing, then print the tables and put them into the docs."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data_root", default="data")
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--only", nargs="*", default=GRAPHS)
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--table", action="store_true", help="only write the tables")
+    given = arguments.parse_args()
+    start = time.perf_counter()
+    for graph in given.only:
+        config = Config(dataset=graph, data_root=given.data_root, seeds=given.seeds)
+        for seed in config.all_seeds:
+            path = RESULTS / f"{graph}-{seed}.json"
+            if given.table or path.exists() or time.perf_counter() - start > given.budget:
+                continue
+            with tune_process():
+                found = cell(config, seed)
+            write_text(path, json.dumps(found, indent=1) + "\n")
+            print(f"{graph}/{seed}: {found['seconds']:.0f} s", flush=True)
+    for name, table in tables().items():
+        print(text := "\n".join(table))
+        put(HERE.parent / "docs" / "trust.md", name, text)
+
+
+def cell(config: Config, seed: int) -> dict[str, Any]:
+    """Train one seed and measure everything there is to measure."""
+    start = time.perf_counter()
+    opened = Opened(config)
+    run, ready = run_seed(config, seed, opened=opened), opened.seed(seed).ready
+    model, out = run.fitted["mixture"].model, run.fitted["mixture"].output
+    with torch.no_grad():
+        weak = routable(model, out, ready.x).confidence >= model.threshold
+        said = {"strong": run.fitted["strong"].output.log_probs().double(), "pool": out.log_probs().double()}
+        seen = tempering.signals(out, ready.edge_index)
+    pool, val, test, y = said["pool"], ready.val_mask, ready.test_mask, ready.y
+    temperatures = {
+        "common": tempering.common(pool, y, val),
+        "routes": tempering.by_group(pool, y, val, weak.long()),
+        "gate": tempering.gate(pool, y, val, seen).temperatures(seen),
+        "sure": tempering.sure_gate(pool, y, val, seen).temperatures(seen),
+    }
+    said |= {name: tempering.tempered(pool, each).log_probs() for name, each in temperatures.items()}
+    return {
+        "test_nodes": int(test.sum()),
+        "calibration": {name: belief(log_p[test], y[test])._asdict() for name, log_p in said.items()},
+        "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in ("strong", "pool", "sure")},
+        "answers": {
+            name: abstention.answers(said[name][test].exp(), y[test])._asdict() for name in ("strong", "pool", "sure")
+        },
+        "influence": influence(opened, model, seed),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def sets(probs: Tensor, ready: Any, weak: Tensor, seed: int) -> dict[str, Any]:
+    """Calibrate sets on a part of the test nodes and measure them on the rest, a hundred times."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(probs), generator=generator, dtype=torch.float64)
+    nodes, y, route = ready.test_mask.nonzero().squeeze(-1), ready.y, weak.long()
+    count = min(1000, len(nodes) // 2)
+    found: dict[str, Any] = {}
+    for name in CONFORMITY.names:
+        for share in (0.0, DIFFUSION):
+            scores = diffused(CONFORMITY.lookup(name)(probs, noise), ready.edge_index, share)
+            own = scores.gather(-1, y.clamp_min(0).unsqueeze(-1)).squeeze(-1)
+            rows = []
+            for _ in range(DRAWS):
+                drawn = nodes[torch.randperm(len(nodes), generator=generator)]
+                fit, asked = drawn[:count], drawn[count:]
+                limit = threshold_for(own[fit], COVERAGE)
+                by_route = thresholds_for(own[fit], route[fit], 2, COVERAGE)[route]
+                row = {"coverage": (own[asked] <= limit), "size": (scores[asked] <= limit).sum(-1)}
+                for part, role in enumerate(("strong", "weak")):
+                    if int((route[fit] == part).sum()) >= 200:
+                        there = asked[route[asked] == part]
+                        row[f"coverage_{role}"] = own[there] <= by_route[there]
+                rows.append({key: float(value.double().mean()) for key, value in row.items()})
+            keys = {key for row in rows for key in row}
+            kept = {key: [row[key] for row in rows if key in row] for key in sorted(keys)}
+            means = {key: statistics.fmean(values) for key, values in kept.items() if len(values) > DRAWS / 2}
+            found[f"{name}+graph" if share else name] = means
+    return found
+
+
+def influence(opened: Opened, model: Any, seed: int) -> dict[str, Any]:
+    """Time the answer for one node, and look for flipped labels with a GNN that was trained on them."""
+    ready = opened.seed(seed).ready
+    node, found = int(ready.test_mask.nonzero()[0]), dict[str, Any]()
+    for through in ("last", "network"):
+        start = time.perf_counter()
+        try:
+            why(model, ready, node, through=through)
+            found[through] = time.perf_counter() - start
+        except ValueError as error:
+            found[through] = str(error)
+    train, generator = ready.train_mask.nonzero().squeeze(-1), torch.Generator().manual_seed(seed)
+    flipped = torch.zeros(len(train), dtype=torch.bool)
+    flipped[torch.randperm(len(train), generator=generator)[: max(1, len(train) // 10)]] = True
+    classes, right = int(ready.y.max()) + 1, ready.y
+    ready.y = right.clone()
+    ready.y[train[flipped]] = (right[train[flipped]] + 1) % classes
+    try:
+        strong = opened.bench(seed).train("strong").model
+        doubts = LastLayer(read_out(strong, ready.x, ready.adj_t), ready.y, ready.train_mask, classes).doubts()
+    finally:
+        ready.y = right
+    from sklearn.metrics import average_precision_score
+
+    found["flipped"] = float(flipped.double().mean())
+    found["found"] = float(average_precision_score(flipped.numpy(), doubts.numpy()))
+    return found
+
+
+def read() -> dict[str, list[dict[str, Any]]]:
+    """Return the cells that were run, by graph."""
+    found = {
+        graph: [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{graph}-*.json"))] for graph in GRAPHS
+    }
+    return {graph: cells for graph, cells in found.items() if cells}
+
+
+def mean(cells: list[dict[str, Any]], *keys: str) -> float:
+    """Average a number over the seeds that have it."""
+    values = []
+    for each in cells:
+        value: Any = each
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, int | float):
+            values.append(float(value))
+    return statistics.fmean(values) if values else float("nan")
+
+
+def debiased(cells: list[dict[str, Any]], way: str) -> float:
+    """Return the root of the mean unbiased square of the calibration error."""
+    return max(0.0, mean(cells, "calibration", way, "square")) ** 0.5
+
+
+def tables() -> dict[str, list[str]]:
+    """Return every table as lines of Markdown, by name."""
+    return {"calibration": calibration(read()), "sets": coverage(read()), "answers": answered(read())}
+
+
+def calibration(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Calibration error and likelihood of every way."""
+    heads = ["graph", "seeds", "test nodes", *(f"{name}: error" for name in WAYS.values())]
+    heads += [f"{name}: NLL" for name in WAYS.values()]
+    table, large = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)], []
+    for graph, each in cells.items():
+        errors = [debiased(each, way) for way in WAYS]
+        likely = [mean(each, "calibration", way, "nll") for way in WAYS]
+        if mean(each, "test_nodes") >= 1000:
+            large.append((errors, likely))
+        row = [graph, str(len(each)), f"{mean(each, 'test_nodes'):,.0f}"]
+        row += [f"{100 * error:.1f}" for error in errors] + [f"{value:.3f}" for value in likely]
+        table.append("| " + " | ".join(row) + " |")
+    if large:
+        columns = [statistics.fmean(column) for column in zip(*(errors for errors, _ in large), strict=True)]
+        row = ["mean of those with 1,000 test nodes", "", "", *(f"{100 * column:.1f}" for column in columns)]
+        columns = [statistics.fmean(column) for column in zip(*(likely for _, likely in large), strict=True)]
+        table.append("| " + " | ".join([*row, *(f"{column:.3f}" for column in columns)]) + " |")
+    return table
+
+
+def coverage(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Coverage of the mixture's sets, and sizes beside those of the GNN alone."""
+    names = [f"{name}{graph}" for name in CONFORMITY.names for graph in ("", "+graph")]
+    heads = ["graph", *(f"{name}: coverage" for name in names), *(f"{name}: size (GNN)" for name in names)]
+    heads += ["coverage of weak route", "of strong route"]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for graph, each in cells.items():
+        row = [graph, *(f"{100 * mean(each, 'sets', 'sure', name, 'coverage'):.1f}" for name in names)]
+        for name in names:
+            pool, alone = (mean(each, "sets", way, name, "size") for way in ("sure", "strong"))
+            row.append(f"{pool:.2f} ({alone:.2f})")
+        for role in ("weak", "strong"):
+            value = 100 * mean(each, "sets", "sure", "aps", f"coverage_{role}")
+            row.append("too few" if value != value else f"{value:.1f}")
+        table.append("| " + " | ".join(row) + " |")
+    return table
+
+
+def answered(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Accuracy by share answered, and what influence costs and finds."""
+    heads = ["graph", "100 % answered", "90 %", "oracle's 90 %", "of the way", "area", "excess", "correctness"]
+    heads += ["last layer, s", "network, s", "flipped found", "chance"]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for graph, each in cells.items():
+        whole = mean(each, "calibration", "pool", "accuracy")
+        some, best = (mean(each, "answers", "sure", kind, "0.9") for kind in ("accuracy", "oracle"))
+        row = [graph, *(f"{100 * value:.1f}" for value in (whole, some, best))]
+        row.append(f"{(some - whole) / (best - whole):.2f}" if best > whole else "-")
+        row += [f"{mean(each, 'answers', 'sure', name):.3f}" for name in ("area", "excess", "correctness")]
+        row += [f"{mean(each, 'influence', name):.2f}" for name in ("last", "network", "found", "flipped")]
+        table.append("| " + " | ".join(row) + " |")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Ways to calibrate a whole prediction on nodes with labels, none of which can change the predicted class.
+
+A node's log-probabilities z [C] become z / T(v), T > 0, and are normalised again. T is one number (Guo et al., 2017,
+arXiv 1706.04599), one for each group of nodes, or chosen for each node by a gate that sees what the experts say and its
+degree (the idea of GETS, Zhuang et al., 2024, arXiv 2410.09570).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.utils import index_to_mask
+
+from mowst.evaluation.calibration import finite, temperature
+from mowst.evaluation.structure import degrees
+from mowst.models import Logits, Mixture, Output, as_output, negentropy, probabilities
+
+STEP = math.log(2.0)
+"""Of the gate's temperatures: half, once and twice the common one."""
+FOLDS = 5
+PULL = 1.0
+"""Weight of the squared norm of the gate's numbers, against the sum over nodes of their cross-entropy in nats."""
+
+
+def tempered(out: Output | Tensor, temperatures: Tensor | float) -> Logits:
+    """Divide log-probabilities by temperatures, one for all or [n], and return them as logits [n, C]."""
+    log_p = finite(as_output(out).log_probs())
+    divisors = torch.as_tensor(temperatures, dtype=log_p.dtype)
+    return Logits(log_p / (divisors if divisors.dim() == 0 else divisors.unsqueeze(-1)))
+
+
+def common(out: Output | Tensor, y: Tensor, nodes: Tensor) -> float:
+    """Fit one temperature on some nodes: mask [n] with labels [n] there."""
+    return temperature(as_output(out).log_probs()[nodes], y[nodes])
+
+
+def by_group(out: Output | Tensor, y: Tensor, nodes: Tensor, group: Tensor) -> Tensor:
+    """Fit a temperature for each group on the nodes of a mask [n] that are in it; `group` [n] numbers them -> [n].
+
+    A group without such a node keeps 1.
+    """
+    log_p = as_output(out).log_probs()
+    temperatures = torch.ones(len(y), dtype=torch.float64)
+    for each in torch.unique(group).tolist():
+        inside = group == each
+        temperatures[inside] = temperature(log_p[nodes & inside], y[nodes & inside])
+    return temperatures
+
+
+class TemperatureGate(NamedTuple):
+    """A gate over three temperatures: log T(v) = log T + sum_m softmax(W s(v))_m t_m, t = (-log 2, 0, log 2)."""
+
+    common: float
+    """T, which a gate without weights gives everywhere."""
+    weight: list[list[float]]
+    """W [D + 1, 3]; the last row is for a column of ones."""
+    mean: list[float]
+    """[D], of the columns that it sees."""
+    deviation: list[float]
+    """[D]."""
+
+    def temperatures(self, seen: Tensor) -> Tensor:
+        """Return each node's temperature, [N, D] -> [N]; at least half the common one and at most twice it."""
+        inputs = standardized(seen, *(torch.tensor(each, dtype=torch.float64) for each in (self.mean, self.deviation)))
+        return log_temperatures(inputs, torch.tensor(self.weight, dtype=torch.float64), self.common).exp()
+
+
+def standardized(seen: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Bring columns [n, D] to mean 0 and deviation 1, and add one of ones -> [n, D + 1]."""
+    inputs = (finite(seen) - mean) / deviation
+    return torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=-1)
+
+
+def log_temperatures(inputs: Tensor, weight: Tensor, common: float) -> Tensor:
+    """[n, D + 1], [D + 1, 3] -> [n]."""
+    steps = STEP * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    return math.log(common) + (inputs @ weight).softmax(dim=-1) @ steps
+
+
+def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit a gate over temperatures on the nodes of a mask [n], from columns `seen` [n, D].
+
+    Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature.
+    """
+    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
+    labels, base = y.cpu()[nodes], common(log_p, y.cpu(), nodes)
+    mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
+    inputs = standardized(seen[nodes], mean, deviation)
+    weight = torch.zeros(inputs.size(-1), 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        divided = log_p[nodes] / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
+        loss = F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
+
+
+def sure_gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit a gate as `gate` does; one that changes nothing unless it is surely better where it was not fitted.
+
+    The nodes of the mask are divided into five parts, and each is judged by a gate fitted on the others: the gain in
+    log-likelihood must be above its standard error.
+    """
+    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
+    index, y = nodes.nonzero().squeeze(-1), y.cpu()
+    idle = TemperatureGate(1.0, [[0.0] * 3] * (seen.size(-1) + 1), [0.0] * seen.size(-1), [1.0] * seen.size(-1))
+    if len(index) < FOLDS:
+        return idle
+    gains = torch.empty(len(index), dtype=torch.float64)
+    fold = torch.arange(len(index)) % FOLDS
+    for each in range(FOLDS):
+        fitted = gate(log_p, y, index_to_mask(index[fold != each], size=len(y)), seen)
+        left = index[fold == each]
+        after = tempered(log_p[left], fitted.temperatures(seen[left])).log_probs()
+        gains[fold == each] = (after - log_p[left]).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
+    better = float(gains.mean()) > float(gains.std(correction=0)) / len(index) ** 0.5
+    return gate(log_p, y, nodes, seen) if better else idle
+
+
+def signals(out: Mixture, edge_index: Tensor) -> Tensor:
+    """Return what the gate sees of each node of a mixture, [N, 5] in float64.
+
+    The logarithms of the two largest probabilities, both experts' negentropies, and log(1 + degree).
+    """
+    out = out.cpu()
+    first = out.log_probs().double().topk(2, dim=-1).values if out.weak.size(-1) > 1 else out.log_probs().double()
+    certain = [negentropy(probabilities(logits.double())) for logits in (out.weak, out.strong)]
+    many = degrees(edge_index.cpu(), len(out.weak)).double().log1p()
+    return torch.cat([first, torch.stack([*certain, many], dim=-1)], dim=-1)

@@ -1,0 +1,90 @@
+"""Which labels spoke for a prediction: the training nodes whose labels moved it most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from mowst.errors import InputError, unknown
+from mowst.influence.last_layer import LastLayer, read_out
+from mowst.influence.network import Network
+from mowst.models import ROLES, Mixture, Mowst, reads_of, run_module
+
+
+class Spoke(NamedTuple):
+    """The labels that moved a prediction."""
+
+    node: int
+    predicted: int
+    """The class that is predicted for it."""
+    ids: Tensor
+    """[k] training nodes, those that moved it most first."""
+    scores: Tensor
+    """[k] nats by which each label raises the log-probability of that class; below 0: it speaks against it."""
+
+
+def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through: str = "last", **options: Any) -> Spoke:
+    """Return the training nodes whose labels moved the prediction of a node most.
+
+    Of a mixture both experts are asked, and the gate counts as it stands.
+
+    Args:
+        model: an expert `(x, edge_index) -> logits`, or a `Mowst`.
+        data: the graph with `y` and `train_mask`; only training labels are looked at.
+        node: id of the node.
+        k: how many; none: all of them.
+        through: the `last` layer, refitted with `l2` and exact; or the whole `network` as it was trained.
+        options: `l2` of the last layer; `damping`, `steps` and `tolerance` of the network.
+
+    Raises:
+        InputError: there is no such node or way, or the model has no weights that the way could ask.
+    """
+    if not 0 <= node < len(data.y):
+        raise InputError(f"node {node}: must be from 0 to {len(data.y) - 1}")
+    ways: dict[str, Callable[..., LastLayer | Network]] = {"last": last_layer, "network": network}
+    if through not in ways:
+        raise unknown("influence through", through, ways)
+    graph = data.adj_t if "adj_t" in data else data.edge_index
+    model.eval()
+    with torch.no_grad():
+        said = model(data.x, graph) if isinstance(model, Mowst) else run_module(model, reads_of(model), data.x, graph)
+    scores: Any = 0.0
+    directions = directions_of(said, node)
+    for role, direction in directions.items():
+        expert = model.of(role) if isinstance(model, Mowst) else model
+        if isinstance(model, Mowst):
+            direction = direction / model.temperature[ROLES.index(role)].cpu()
+        asked = ways[through](expert, data, graph, direction.size(-1), **options)
+        scores = scores + asked.influence(node, direction)
+    train = data.train_mask.cpu().nonzero().squeeze(-1)
+    order = scores.abs().argsort(descending=True)[: len(scores) if k is None else k]
+    predicted = int((said.scores() if isinstance(said, Mixture) else said)[node].argmax())
+    return Spoke(node, predicted, train[order], scores[order])
+
+
+def directions_of(said: Tensor | Mixture, node: int) -> dict[str, Tensor]:
+    """Return the gradient of the predicted class's log-probability by each expert's logits of a node, [C] by role."""
+    if isinstance(said, Tensor):
+        logits = said[node].detach().cpu().double().requires_grad_()
+        log_p = logits.log_softmax(dim=-1)
+        return {"": torch.autograd.grad(log_p.max(), logits)[0]}
+    row = said.rows(torch.tensor([node], device=said.weak.device)).cpu()
+    experts = [logits.detach().double().requires_grad_() for logits in (row.weak, row.strong)]
+    with torch.enable_grad():
+        log_p = row._replace(weak=experts[0], strong=experts[1]).log_probs()
+        found = torch.autograd.grad(log_p.max(), experts)
+    return {role: gradient.squeeze(0) for role, gradient in zip(ROLES, found, strict=True)}
+
+
+def last_layer(expert: nn.Module, data: Data, graph: Any, num_classes: int, l2: float = 1.0) -> LastLayer:
+    """Refit the last layer of an expert on a graph."""
+    return LastLayer(read_out(expert, data.x, graph), data.y, data.train_mask, num_classes, l2)
+
+
+def network(expert: nn.Module, data: Data, graph: Any, num_classes: int, **options: Any) -> Network:
+    """Ask a whole expert on a graph."""
+    return Network(expert, data.x, graph, data.y, data.train_mask, **options)

@@ -1,0 +1,81 @@
+"""Ways to calibrate a whole prediction."""
+
+import json
+
+import pytest
+import torch
+
+from mowst.evaluation import belief
+from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, signals, sure_gate, tempered
+from mowst.models import Mixture
+
+
+def case(n=3000, C=4, seed=0):
+    """Log-probabilities that are too sharp by 2 where `group` is 0, by 1/2 where it is 1, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, C, generator=generator, dtype=torch.float64)
+    y = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    group = torch.arange(n) % 2
+    factor = torch.tensor([2.0, 0.5])[group].unsqueeze(-1)
+    return (logits * factor).log_softmax(-1), y, group
+
+
+def ways(said, y, nodes, group):
+    return {
+        "common": common(said, y, nodes),
+        "groups": by_group(said, y, nodes, group),
+        "gate": gate(said, y, nodes, group.double().unsqueeze(-1)).temperatures(group.double().unsqueeze(-1)),
+    }
+
+
+def test_none_changes_a_class_and_only_the_nodes_asked_for_are_looked_at():
+    said, y, group = case()
+    nodes = torch.arange(3000) < 1000
+    other = torch.where(nodes, y, (y + 1) % 4)
+    for (name, one), two in zip(
+        ways(said, y, nodes, group).items(), ways(said, other, nodes, group).values(), strict=True
+    ):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(two)), name
+        assert tempered(said, one).values.argmax(-1).equal(said.argmax(-1))
+
+
+def test_temperatures_of_groups_and_the_gate_find_what_one_temperature_cannot():
+    said, y, group = case()
+    nodes = torch.arange(3000) < 1500
+    found = ways(said, y, nodes, group)
+    assert found["groups"][:2].log2().tolist() == pytest.approx([1, -1], abs=0.25)
+    likely = {name: belief(tempered(said, each).rows(~nodes), y[~nodes]).nll for name, each in found.items()}
+    assert likely["groups"] < likely["gate"] < likely["common"] < belief(said[~nodes], y[~nodes]).nll
+
+
+def test_temperatures_are_finite_at_logits_of_ten_thousand():
+    said = (1e4 * torch.randint(-1, 2, (200, 4)).double()).log_softmax(-1)
+    y, nodes, group = torch.arange(200) % 4, torch.arange(200) < 100, torch.arange(200) % 2
+    for each in ways(said, y, nodes, group).values():
+        assert tempered(said, each).log_probs().isfinite().all()
+
+
+def test_a_gate_is_kept_as_numbers_and_stays_between_half_and_twice_the_common_temperature(tiny):
+    generator = torch.Generator().manual_seed(0)
+    out = Mixture(*(3 * torch.randn(60, 3, generator=generator) for _ in range(2)), torch.rand(60, generator=generator))
+    seen = signals(out, tiny.edge_index)
+    found = gate(out, tiny.y, tiny.val_mask, seen)
+    again = TemperatureGate(**json.loads(json.dumps(found._asdict())))
+    assert again.temperatures(seen).equal(found.temperatures(seen))
+    assert (found.temperatures(100 * seen) / found.common).log2().abs().max() <= 1 + 1e-9
+    assert seen.shape == (60, 5)
+    assert signals(out._replace(weak=1e4 * out.weak, strong=-1e4 * out.strong), tiny.edge_index).isfinite().all()
+
+
+def test_a_gate_that_brings_nothing_is_seldom_taken_and_one_that_is_needed_is():
+    nodes, idle = torch.arange(500) < 60, 0
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        logits = torch.randn(500, 4, generator=generator, dtype=torch.float64)
+        y = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+        seen = torch.randn(500, 5, generator=generator, dtype=torch.float64)
+        idle += bool((sure_gate(logits, y, nodes, seen).temperatures(seen) == 1).all())
+        found = sure_gate(8 * logits, y, nodes, seen)
+        assert belief(tempered(8 * logits, found.temperatures(seen)), y).nll < 0.7 * belief(8 * logits, y).nll
+    assert idle >= 5
+    assert (sure_gate(logits, y, torch.arange(500) < 3, seen).temperatures(seen) == 1).all()
