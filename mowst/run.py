@@ -35,6 +35,11 @@ def flags() -> ArgumentParser:
     parser = reading.parser("run", PURPOSE)
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     reading.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
+    resume = "Folder of a run that did not end: it goes on with its own configuration. (The same command does so, too.)"
+    parser.add_argument("--resume", type=str | None, default=None, help=resume)
+    often = "Least minutes between two times that what is trained is saved in OUT; 0 after every epoch, inf never."
+    parser.add_argument("--checkpoint_minutes", type=float, default=1.0, help=often)
+    parser.add_argument("--checkpoint_epochs", type=PositiveInt | None, default=None, help="Likewise in epochs.")
     reading.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.system.process).")
     reading.add_switch(
         parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high."
@@ -54,11 +59,15 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import reading
 
     parsed = reading.parse(flags(), arguments)
-    config = reading.config_of(parsed)
+    config, out = reading.config_of(parsed), parsed.out
+    if parsed.resume is not None:
+        from mowst.experiment import resumed
+
+        config, out = resumed(parsed, arguments), parsed.resume
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, claim, fabric_of, run
+    from mowst.experiment import Opened, Saving, claim, fabric_of, run, standing
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -72,8 +81,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
     shown = Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, mixed=parsed.workers > 1)
-    with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
-        threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
+    conditions = {"fast": parsed.fast, "matmul": parsed.matmul}
+    saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, conditions)
+    with claim(out, config, overwrite=parsed.overwrite) as claimed:
+        stand = standing(claimed.place, set(config.all_seeds) - set(claimed.done))
+        taken = [record.get("threads") for record in claimed.done.values()] + [each.threads for each in stand.values()]
+        threads = take_threads(next(iter(taken), None), parsed.workers)
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         opened = Opened(config)
         if opened.graph.count_mismatch:
@@ -81,17 +94,17 @@ def command(arguments: Sequence[str] | None = None) -> int:
         for seed in config.all_seeds if config.teacher is not None else ():
             opened.seed(seed)  # a teacher that does not fit is said before anything is trained
         reading.say_idle(config, sys.argv[1:] if arguments is None else arguments)
-        if claimed.done:
-            console.print(f"goes on: {', '.join(f'seed {seed}' for seed in claimed.done)} is there already")
+        there = [f"seed {seed} is there already" for seed in claimed.done]
+        if there := there + [f"seed {seed} {where}" for seed, where in stand.items()]:
+            console.print(f"goes on: {', '.join(there)}")
         try:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
-                out, done = claimed.place, claimed.done
-                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": done}
-                result = run(config, out, hook=display, **options)
+                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
+                result = run(config, claimed.place, hook=display, saving=saving, **options)
         except KeyboardInterrupt:
-            if any(claimed.place.glob("seed-*")) and claimed.place == claimed.folder:
-                hint = "the same command goes on" if parsed.out else f"--out {claimed.folder} goes on"
-                print(f"finished seeds are in {claimed.folder}; {hint} with the others", file=sys.stderr)
+            if any(claimed.place.glob("seed-*")):
+                hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"
+                print(f"what was done is in {claimed.folder}; {hint}", file=sys.stderr)
             raise
     console.print(scores_table(result))
     for part in closing(result):

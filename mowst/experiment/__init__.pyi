@@ -9,6 +9,8 @@ from .building import fabric_of as fabric_of
 from .building import prepare as prepare
 from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
+from .checkpoint import Saving as Saving
+from .checkpoint import standing as standing
 from .checks import Checked as Checked
 from .checks import metadata as metadata
 from .checks import setting as setting
@@ -23,6 +25,7 @@ from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
 from .folder import read_weights as read_weights
+from .folder import resumed as resumed
 from .identity import split_hash as split_hash
 from .opening import Opened as Opened
 from .plan import Plan as Plan

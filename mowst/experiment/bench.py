@@ -104,13 +104,14 @@ class Bench:
         return self.fitted[name]
 
     def _trained(self, name: str) -> Fitted:
-        start, within, taken = time.perf_counter(), 0.0, list[Fitted]()
+        clock = time.perf_counter if self.journal is None else self.journal.clock
+        start, within, taken = clock(), 0.0, list[Fitted]()
 
         def alone(part: str) -> Trained:
             nonlocal within
-            begun = time.perf_counter()
+            begun = clock()
             found = self.train(name_of(self.config, part))
-            within += time.perf_counter() - begun
+            within += clock() - begun
             taken.append(found)
             return Trained(found.model.state_dict(), found.best_epoch)
 
@@ -124,7 +125,7 @@ class Bench:
             else:
                 outcome, losses = self._follow(trainer)
         kept = nn.ModuleList(weighted.loss for weighted in losses)
-        own = time.perf_counter() - start - within
+        own = clock() - start - within
         model, out = trainer.model, trainer.output()
         if isinstance(model, Mowst) and isinstance(out, Mixture) and (model.router is None or outcome.stale_threshold):
             val, y = self.ready.val_mask, self.ready.y

@@ -13,15 +13,18 @@ import dataclasses
 import json
 import math
 import os
+import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 from filelock import FileLock, Timeout
+from jsonargparse import Namespace
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -29,10 +32,11 @@ from torch import Tensor, nn
 from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
-from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment.reading import config_of, given_fields, parse, parser
 from mowst.system import check_type_of, write_text
 
 MARK, LOCK, WEIGHTS = ".mowst.json", ".mowst.lock", "model.safetensors"
+NEW = ".mowst.new"
 
 
 class Claimed(NamedTuple):
@@ -40,7 +44,7 @@ class Claimed(NamedTuple):
 
     folder: Path
     place: Path
-    """Where to write: the folder, or one beside it that takes its place when the run is whole."""
+    """Where to write: the folder, or one inside it whose contents take their place when the run is whole."""
     done: Mapping[int, dict[str, Any]]
     """Records of seeds that are there already, of the same run, which was stopped before its end."""
 
@@ -71,8 +75,8 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
             if not overwrite:
                 hint = "give another folder, or --overwrite to replace it"
                 raise InputError(f"--out {folder}: holds a run already; {hint}")
-            with replacing(folder, held) as beside:
-                yield Claimed(folder, beside, {})
+            with replacing(folder, held, config) as beside:
+                yield Claimed(folder, beside, finished_seeds(beside, config))
             write_mark(folder, config, wanted)
             return
         write_mark(folder, config, wanted)
@@ -153,28 +157,62 @@ def marked(folder: Path) -> dict[str, Any]:
     return {"config": None, "files": set[str]()}
 
 
+def resumed(parsed: Namespace, arguments: Sequence[str] | None) -> Config:
+    """Return the configuration of the run that a command line goes on with.
+
+    Raises:
+        InputError: there is none in that folder, or the command line says what the run has said before.
+    """
+    folder = Path(parsed.resume)
+    given = given_fields(sys.argv[1:] if arguments is None else arguments)
+    given += [name for name in ("out", "config") if getattr(parsed, name)] + ["kd"] * (parsed.kd is not None)
+    if given:
+        raise InputError(f"--resume {folder}: goes on with the run's own configuration; leave out --{given[0]}")
+    if (held := marked(folder)["config"]) is None:
+        raise InputError(f"--resume {folder}: holds no run; give the folder that --out named")
+    with tempfile.TemporaryDirectory() as beside:
+        path = Path(beside) / "config.yaml"
+        path.write_text(held, encoding="utf-8")
+        return config_of(parse(parser("run", ""), ["--config", str(path)]))
+
+
 def write_mark(folder: Path, config: Config, files: set[str]) -> None:
     """Say which entries of a folder are a run's."""
     write_text(folder / MARK, json.dumps({"config": dump(config), "files": sorted(files)}, indent=2) + "\n")
 
 
 @contextmanager
-def replacing(folder: Path, held: list[str]) -> Iterator[Path]:
-    """Give a folder beside, whose entries take the place of those that a run left when they are all there."""
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        yield Path(beside)
-        aside = Path(beside) / ".before"
-        aside.mkdir()
-        new = [path for path in Path(beside).iterdir() if path != aside]
+def replacing(folder: Path, held: list[str], config: Config) -> Iterator[Path]:
+    """Give a hidden folder inside, whose entries take the place of those that a run left when they are all there.
+
+    One that was stopped is there still when the same run is asked for again; one that had not begun is taken away.
+    """
+    beside, aside = folder / NEW, folder / f"{NEW}.before"
+    if beside.exists() and marked(beside)["config"] != dump(config):
+        shutil.rmtree(beside)
+    beside.mkdir(exist_ok=True)
+    write_mark(beside, config, set())
+    try:
+        yield beside
+    except BaseException:
+        if not any(beside.glob("seed-*")):
+            shutil.rmtree(beside)
+        raise
+    (beside / MARK).unlink()
+    new = list(beside.iterdir())
+    aside.mkdir(exist_ok=True)
+    for name in held:
+        os.replace(folder / name, aside / name)
+    try:
+        for path in new:
+            os.replace(path, folder / path.name)
+    except BaseException:
         for name in held:
-            os.replace(folder / name, aside / name)
-        try:
-            for path in new:
-                os.replace(path, folder / path.name)
-        except BaseException:
-            for name in held:
-                os.replace(aside / name, folder / name)
-            raise
+            os.replace(aside / name, folder / name)
+        raise
+    finally:
+        shutil.rmtree(aside)
+        shutil.rmtree(beside)
 
 
 def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:
