@@ -12,6 +12,7 @@ from typing import Any
 
 from mowst.errors import InputError, unknown
 from mowst.experiment.checks import Checked, Says, setting
+from mowst.experiment.predictions import PredictionsConfig
 
 # What names stand for is imported where it is asked for: --help need not wait for it.
 
@@ -206,6 +207,8 @@ class Config(Checked):
     number."""
     first_seed: int = setting(0, at_least=0, at_most=2**32 - 100_001)
     """Seed of the first run."""
+    predictions: PredictionsConfig = field(default_factory=PredictionsConfig)
+    """What is written of the predictions; of a large graph all of it is much."""
     device: str = "auto"
     """auto, cpu, cuda, or mps."""
     precision: str = "32-true"

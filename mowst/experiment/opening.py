@@ -59,6 +59,8 @@ class Opened:
         self._split = cache(self.graph.of_seed)
         self.config = config = chosen(config, self._split(config.first_seed))
         self.plan = plan or planned(config)
+        if plan is None:
+            config.predictions.check(self.plan.models)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

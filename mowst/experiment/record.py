@@ -52,7 +52,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun) -> dict[str, Any]:
             scale = Scale.of(run.data.x)
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        write_arrays(whole / "predictions.npz", **arrays(run))
+        write_arrays(whole / "predictions.npz", **config.predictions.of(arrays(run), run.data))
         (whole / "config.yaml").write_text(dump(config))
     return record
 

@@ -4,6 +4,8 @@ from .adjacency import normalized_edges as normalized_edges
 from .attention import GAT as GAT
 from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
+from .compress import compressed as compressed
+from .compress import in_order as in_order
 from .dropout import ReLUDropout as ReLUDropout
 from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
@@ -11,6 +13,7 @@ from .dropout import relu_dropout as relu_dropout
 from .edges import checked_edges as checked_edges
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
+from .sparse import private as private
 from .sparse_features import SparseFeatures as SparseFeatures
 from .sparse_features import by_column as by_column
 from .sparse_features import dense as dense

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
@@ -93,6 +94,8 @@ class Adjacency(SparseMatrix):
         if self._gcn is None and self._part_of is not None:
             whole, nodes = self._part_of
             self._gcn = Adjacency(whole.gcn().rows.within(nodes), len(nodes))
+        if self._gcn is None and self.rows.value is None and not bool((self.rows.row == self.rows.column).any()):
+            self._gcn = Adjacency(_normalized(self.rows, self.dtype), len(self))
         if self._gcn is None:
             target, source = self.rows.entries()
             edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
@@ -144,6 +147,27 @@ class Adjacency(SparseMatrix):
         if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
             return args[0]
         raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
+
+
+def _normalized(rows: Rows, dtype: torch.dtype) -> Rows:
+    """Return D^-1/2 (A + I) D^-1/2 of a matrix of ones without self-loops, entry for entry as `gcn_norm` has it.
+
+    It takes a third of the memory: no node is named in 64 bits, and every entry is written where it belongs at once.
+    """
+    nodes, entries = len(rows.start) - 1, len(rows.column)
+    narrow = torch.int32 if nodes + entries < 2**31 else torch.int64
+    each = torch.arange(nodes, device=rows.start.device, dtype=narrow)
+    root = (rows.start.diff() + 1).to(dtype).pow_(-0.5)
+    below = rows.column < rows.row
+    start = rows.start.to(narrow) + F.pad(each, (0, 1), value=nodes)
+    diagonal = start[:-1] + torch.segment_reduce(below.to(torch.float32), "sum", offsets=rows.start.long()).to(narrow)
+    place = torch.arange(entries, device=each.device, dtype=narrow) + rows.row + ~below
+    del below
+    column = torch.empty(nodes + entries, device=each.device, dtype=narrow)
+    column[diagonal], column[place] = each, rows.column
+    value = root[column]
+    del place
+    return Rows(start, column, value.mul_(root.repeat_interleave(start.diff(), output_size=len(column))))
 
 
 _ANSWERS: dict[Any, Callable[..., Any]] = {
