@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphkd import Signals, Weighted
 from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
+from mowst.experiment.batching import batched
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, name_of, regime_of, schedule_of, seats_of
@@ -25,6 +26,7 @@ from mowst.training import (
     Trainer,
     Twins,
     attached,
+    feed_of,
     hide,
     observe,
     parse,
@@ -85,7 +87,8 @@ class Bench:
         hook: Hook | None = None,
         journal: Journal | None = None,
     ):
-        self.config, self.plan, self.ready, self.seed, self.fabric = config, plan, ready, seed, fabric
+        self.config = batched(config, ready, fabric.device)
+        self.plan, self.ready, self.seed, self.fabric = plan, ready, seed, fabric
         self.teacher, self.hook, self.journal = teacher, hook, journal
         self.fitted: dict[str, Fitted] = {}
 
@@ -147,6 +150,7 @@ class Bench:
             fabric=self.fabric,
             hook=None if hook is None else lambda line: hook({"seed": self.seed, "model": name, **line}),
             teacher=self.teacher,
+            feed=feed_of(self.config.batch, self.seed),
             journal=self.journal,
         )
 

@@ -191,6 +191,9 @@ class Config(Checked):
     """Epochs between two validations."""
     ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
+    batch: str = "auto"
+    """What a step is taken on: full (the whole graph), parts(10) (its nodes in ten random parts), neighbors(15,10,5)
+    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)); auto: full where memory allows."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False
@@ -216,7 +219,7 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from mowst.training import agreement
+        from mowst.training import agreement, feed_of
 
         kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
         if self.weak.kind == AUTO:
@@ -227,6 +230,8 @@ class Config(Checked):
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
+        if self.batch != "auto":
+            feed_of(self.batch)
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
         agreement.check_objective(self.objective, self.regime, self.gate_kind)

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from mowst.data import MASKS, open_graph
 from mowst.errors import InputError
+from mowst.experiment.batching import batched, check_batch
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import (
     advise,
@@ -57,7 +58,9 @@ class Opened:
         self.fabric = fabric_of(config)
         self.graph = open_graph(config.dataset, config.data_root, split=config.split)
         self._split = cache(self.graph.of_seed)
-        self.config = config = chosen(config, self._split(config.first_seed))
+        data = self._split(config.first_seed)
+        self.config = config = batched(chosen(config, data), data, self.fabric.device)
+        check_batch(config, data)
         self.plan = plan or planned(config)
         if plan is None:
             config.predictions.check(self.plan.models)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -52,7 +53,8 @@ def run(
     if min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
         opened = opened or Opened(config)
-        one = partial(run_and_record, config=config, out=out, saving=saving)
+        alike = replace(config, batch=opened.config.batch)  # which each would choose by what is free then
+        one = partial(run_and_record, config=alike, out=out, saving=saving)
         found = in_processes(workers, one, left, settings=settings, told=hook)
     else:
         opened = opened or (Opened(config) if left else None)

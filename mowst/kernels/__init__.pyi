@@ -11,6 +11,9 @@ from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
 from .dropout import relu_dropout as relu_dropout
 from .edges import checked_edges as checked_edges
+from .sampling import Drawn as Drawn
+from .sampling import induced as induced
+from .sampling import neighbourhood as neighbourhood
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
 from .sparse import private as private
