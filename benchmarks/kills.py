@@ -48,6 +48,10 @@ CASES = {
     "solo": replace(BASE, regime="solo", kd="kd+gld(k=2)", teacher="strong"),
     "panel": replace(BASE, strong=ExpertConfig(kind="sage+neighbours", **SMALL), rehearsals=2),
     "trees": replace(BASE, weak=ExpertConfig(kind="trees", **SMALL)),
+    "held-out, parts": replace(BASE, batch="parts(3)"),
+    "alternate, parts": replace(BASE, regime="alternate", kd="ofa+nkd", teacher="strong", batch="parts(3)"),
+    "joint, neighbors": replace(BASE, regime="joint", batch="neighbors(5,3,size=400)"),
+    "fine-tuned, neighbors": replace(BASE, regime="fine-tuned", batch="neighbors(5,3,size=400)"),
 }
 
 

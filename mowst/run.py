@@ -67,7 +67,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, Saving, claim, fabric_of, run, standing
+    from mowst.experiment import Opened, Saving, before, claim, fabric_of, run
     from mowst.names import trusted
     from mowst.reporting import Display, catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -84,23 +84,21 @@ def command(arguments: Sequence[str] | None = None) -> int:
     conditions = {"fast": parsed.fast, "matmul": parsed.matmul}
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, conditions)
     with claim(out, config, overwrite=parsed.overwrite) as claimed:
-        stand = standing(claimed.place, set(config.all_seeds) - set(claimed.done))
-        taken = [record.get("threads") for record in claimed.done.values()] + [each.threads for each in stand.values()]
-        threads = take_threads(next(iter(taken), None), parsed.workers)
+        there = before(config, claimed.place, claimed.done)
+        threads = take_threads(there.threads, parsed.workers)
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        opened = Opened(config)
+        opened = Opened(there.config)
         if opened.graph.count_mismatch:
             console.print(f"note: {opened.graph.count_mismatch}")
         for seed in config.all_seeds if config.teacher is not None else ():
             opened.seed(seed)  # a teacher that does not fit is said before anything is trained
         reading.say_idle(config, sys.argv[1:] if arguments is None else arguments)
-        there = [f"seed {seed} is there already" for seed in claimed.done]
-        if there := there + [f"seed {seed} {where}" for seed, where in stand.items()]:
-            console.print(f"goes on: {', '.join(there)}")
+        if there.said:
+            console.print(f"goes on: {there.said}")
         try:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
-                result = run(config, claimed.place, hook=display, saving=saving, **options)
+                result = run(there.config, claimed.place, hook=display, saving=saving, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")):
                 hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"

@@ -297,6 +297,18 @@ def test_resume_goes_on_with_the_configuration_of_the_run(tmp_path, monkeypatch)
         command(["--resume", "nowhere"])
 
 
+def test_batches_that_memory_has_decided_stay_when_memory_has_changed(tmp_path, monkeypatch):
+    arguments = ["--dataset", "sbm", "--seeds", "1", "--epochs", "2", "--quiet", "--checkpoint_minutes", "0"]
+    assert command([*arguments, "--out", str(tmp_path / "whole"), "--batch", "parts(2)"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("mowst.experiment.batching.chosen_batch", lambda *_: "parts(2)")
+        stop_after(patched, 3)
+        with pytest.raises(Stop):
+            command([*arguments, "--out", str(tmp_path / "out")])
+    assert command([*arguments, "--out", str(tmp_path / "out")]) == 0
+    assert left(tmp_path / "out") == left(tmp_path / "whole")
+
+
 def test_a_run_that_replaces_another_goes_on_too(tmp_path, monkeypatch):
     arguments = ["--dataset", "sbm", "--seeds", "1", "--quiet", "--out", str(tmp_path / "out")]
     assert command([*arguments, "--epochs", "1"]) == 0

@@ -10,6 +10,7 @@ from .building import prepare as prepare
 from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
 from .checkpoint import Saving as Saving
+from .checkpoint import before as before
 from .checkpoint import standing as standing
 from .checks import Checked as Checked
 from .checks import metadata as metadata

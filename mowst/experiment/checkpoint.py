@@ -10,13 +10,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from mowst.errors import InputError
+from mowst.experiment.config import Config
 from mowst.experiment.states import read_about, read_state, write_state
 from mowst.system import Asked, postponed
 from mowst.training import Journal
@@ -172,6 +173,8 @@ class Standing(NamedTuple):
     """Of the next one."""
     threads: int
     """That it was trained with."""
+    batch: str
+    """What a step is taken on."""
 
     def __str__(self) -> str:
         return f"after {self.phases} phases" + f" and {self.epochs} epochs" * (self.epochs > 0)
@@ -184,5 +187,30 @@ def standing(folder: Path, seeds: Iterable[int]) -> dict[int, Standing]:
         with suppress(InputError, KeyError, TypeError, ValueError):
             held = read_about(folder / f"seed-{seed}" / FILE)
             phases, epochs = held["stands"]
-            found[seed] = Standing(phases, epochs, held["threads"])
+            found[seed] = Standing(phases, epochs, held["threads"], held["batch"])
     return found
+
+
+class Before(NamedTuple):
+    """What there is of a run that was stopped."""
+
+    config: Config
+    """Its configuration, with batches as it has chosen them by the memory that was free then."""
+    threads: int | None
+    """That it took; none: nothing is there."""
+    said: str | None
+    """What is there, in words."""
+
+
+def before(config: Config, folder: Path, done: Mapping[int, Mapping[str, Any]]) -> Before:
+    """Return what a folder holds of a run, finished seeds (`done`) and others."""
+    stand = standing(folder, [seed for seed in config.all_seeds if seed not in done])
+    records: list[Mapping[str, Any]] = [*done.values(), *(each._asdict() for each in stand.values())]
+    if not records:
+        return Before(config, None, None)
+    if config.batch == "auto":
+        config = replace(config, batch=records[0].get("batch", "auto"))
+    there = [f"seed {seed} is there already" for seed in done] + [
+        f"seed {seed} {where}" for seed, where in stand.items()
+    ]
+    return Before(config, records[0].get("threads"), ", ".join(there))

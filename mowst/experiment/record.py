@@ -120,6 +120,7 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.precision,
+        "batch": config.batch,
     }
 
 
@@ -159,8 +160,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
-    kept = ("parameters", "versions", "threads", "device", "precision")
-    return result | {key: first[key] for key in kept} | {"runs": list(records)}
+    kept = ("parameters", "versions", "threads", "device", "precision", "batch")
+    return result | {key: first[key] for key in kept if key in first} | {"runs": list(records)}
 
 
 def spread(found: Sequence[float | None]) -> list[float]:

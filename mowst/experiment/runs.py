@@ -98,5 +98,6 @@ def about(opened: Opened, seed: int) -> dict[str, Any]:
         "config_sha256": text_hash(dump(opened.config)),
         **identity(one.data),
         "teacher_sha256": teacher,
+        "batch": opened.config.batch,
         "device": device.type,
     }
