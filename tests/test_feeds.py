@@ -169,7 +169,9 @@ def test_every_node_of_a_term_is_in_one_batch_of_an_epoch(ready, feed, on, hops)
 
 
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
-@pytest.mark.parametrize("name", ["held-out", "fine-tuned", "joint", "alternate"])
+@pytest.mark.parametrize(
+    "name", ["held-out", "joint", *(pytest.param(each, marks=pytest.mark.slow) for each in ("fine-tuned", "alternate"))]
+)
 def test_every_regime_trains(ready, feed, name):
     regime = REGIMES.lookup(name)
     gate, router = (FusedGate, LogisticGate()) if regime.holds_out else (LearnedGate, None)
@@ -181,6 +183,7 @@ def test_every_regime_trains(ready, feed, name):
     assert (outcome.twins is not None) == regime.holds_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_expert_trains(ready, feed, name):
@@ -190,6 +193,7 @@ def test_every_expert_trains(ready, feed, name):
     assert trainer.best.score > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
 @pytest.mark.parametrize("spec", ["nkd", "krd", "gld(k=2)", "ofa", "lsp"])
 def test_the_strong_expert_teaches(ready, feed, spec):
