@@ -21,7 +21,8 @@ AUTO = "auto"
 OF_FREE = 0.7
 """Share of the free memory that a step may take."""
 TENSORS = 5.0
-"""Of a layer's output, [N, H], that a step keeps at its largest moment, gradients included (`benchmarks/scale.py`)."""
+"""Of a layer's output, [N, H], that a step keeps at its largest moment, gradients included: 2.5 were measured
+(`benchmarks/scale.py`), and twice as much where freed memory is kept (`mowst.system.process`)."""
 
 
 class Need(NamedTuple):

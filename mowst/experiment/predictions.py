@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mowst.errors import unknown
 from mowst.experiment.checks import Checked
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch_geometric.data import Data
 
 PARTS = {"mixture": ("weak", "strong", "confidence", "scale")}
@@ -53,7 +52,7 @@ class PredictionsConfig(Checked):
         """Pick what is asked for out of the arrays of all nodes."""
         kept = {name: value for name, value in found.items() if not self.arrays or name in self.arrays}
         if self.float16:
-            kept = {name: value.astype(np.float16) for name, value in kept.items()}
+            kept = {name: value.astype("float16") for name, value in kept.items()}
         if self.nodes == "all":
             return kept
         mask = data.test_mask if self.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
