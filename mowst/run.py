@@ -40,6 +40,11 @@ def flags() -> ArgumentParser:
     parser = reading.parser("run", PURPOSE)
     parser.add_argument("--out", type=str | None, default=None, help="Folder to write; by default runs/DATASET-TIME.")
     reading.add_switch(parser, "--overwrite", False, "Replace a run that OUT holds.")
+    resume = "Folder of a run that did not end: it goes on with its own configuration. (The same command does so, too.)"
+    parser.add_argument("--resume", type=str | None, default=None, help=resume)
+    often = "Least minutes between two times that what is trained is saved in OUT; 0 after every epoch, inf never."
+    parser.add_argument("--checkpoint_minutes", type=float, default=1.0, help=often)
+    parser.add_argument("--checkpoint_epochs", type=PositiveInt | None, default=None, help="Likewise in epochs.")
     reading.add_switch(parser, "--fast", True, "Process-wide settings for speed (mowst.system.process).")
     reading.add_switch(
         parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high."
@@ -71,11 +76,15 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import reading
 
     parsed = reading.parse(flags(), arguments)
-    config = reading.config_of(parsed)
+    config, out = reading.config_of(parsed), parsed.out
+    if parsed.resume is not None:
+        from mowst.experiment import resumed
+
+        config, out = resumed(parsed, arguments), parsed.resume
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, card_name, claim, fabric_of, run, settled
+    from mowst.experiment import Opened, Saving, before, card_name, claim, fabric_of, run, settled
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -88,11 +97,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     products = float32_products(parsed.matmul, fabric_of(config).device)
-    with claim(parsed.out, config, overwrite=parsed.overwrite) as claimed:
-        threads = take_threads(next((record.get("threads") for record in claimed.done.values()), None), parsed.workers)
+    saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
+    with claim(out, config, overwrite=parsed.overwrite) as claimed:
+        there = before(config, claimed.place, claimed.done)
+        threads = take_threads(there.threads, parsed.workers)
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        plain = settled(config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
+        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
         opened = Opened(plain)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -101,17 +112,17 @@ def command(arguments: Sequence[str] | None = None) -> int:
         for seed in config.all_seeds if config.teacher is not None else ():
             opened.seed(seed)  # a teacher that does not fit is said before anything is trained
         reading.say_idle(config, sys.argv[1:] if arguments is None else arguments)
-        if claimed.done:
-            console.print(f"goes on: {', '.join(f'seed {seed}' for seed in claimed.done)} is there already")
+        if there.said:
+            console.print(f"goes on: {there.said}")
         try:
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
-                out, done = claimed.place, claimed.done
-                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": done}
-                result = run(plain, out, hook=display, report=parsed.report, **options)
+                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
+                options |= {"saving": saving, "report": parsed.report}
+                result = run(plain, claimed.place, hook=display, **options)
         except KeyboardInterrupt:
-            if any(claimed.place.glob("seed-*")) and claimed.place == claimed.folder:
-                hint = "the same command goes on" if parsed.out else f"--out {claimed.folder} goes on"
-                print(f"finished seeds are in {claimed.folder}; {hint} with the others", file=sys.stderr)
+            if any(claimed.place.glob("seed-*")):
+                hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"
+                print(f"what was done is in {claimed.folder}; {hint}", file=sys.stderr)
             raise
     console.print(scores_table(result))
     for part in closing(result):

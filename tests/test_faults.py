@@ -137,7 +137,7 @@ def test_the_same_command_goes_on_with_the_seeds_that_are_missing(tmp_path):
 def test_without_a_name_it_is_said_how_to_go_on(tmp_path):
     _, ended = killed_after_a_seed(tmp_path)
     (folder,) = (tmp_path / "runs").iterdir()
-    assert f"--out runs/{folder.name} goes on" in ended.stderr
+    assert f"--resume runs/{folder.name} goes on" in ended.stderr
 
 
 def test_a_run_of_another_configuration_does_not_go_on(tmp_path):

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
-from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data import fetch, unpickling
 from mowst.data.assembling import own_of, place_own
@@ -18,6 +17,7 @@ from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.columns import Columns
 from mowst.data.given import MASKS, features, taken, unread
 from mowst.data.own import card_of, is_own
+from mowst.data.simple import distinct, simplified
 from mowst.data.splits import SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
@@ -101,7 +101,6 @@ def load(
 def tidy(data: Data, entry: Card) -> Data:
     """Return a copy in the form all graphs here have: see the package's notation. Of edges it keeps the weight."""
     graph = taken(data, entry.name)
-    graph.edge_index = graph.edge_index.clone()
     _simplify(graph, entry)
     transforms = {**({} if graph.x is not None else entry.features), **entry.transforms}
     for name, options in transforms.items():
@@ -115,11 +114,7 @@ def _simplify(graph: Data, entry: Card) -> None:
     nodes, index, weight = int(graph.num_nodes or 0), graph.edge_index, graph.get("edge_weight")
     if not index.numel() or int(index.min()) < 0 or int(index.max()) >= nodes:
         return  # what is wrong with it is said by `check`
-    if entry.simple:
-        index, weight = remove_self_loops(index, weight)
-        index, weight = coalesce(index, weight, num_nodes=nodes)
-    if entry.undirected:
-        index, weight = to_undirected(index, weight, num_nodes=nodes, reduce="mean")
+    index, weight = simplified(index, weight, nodes, simple=entry.simple, undirected=entry.undirected)
     graph.edge_index = index
     if weight is not None:
         graph.edge_weight = weight
@@ -212,10 +207,9 @@ def _count_mismatch(data: Data, entry: Card) -> str | None:
     index, nodes = data.edge_index, int(data.num_nodes or 0)
     if not entry.counts or (index.numel() and not 0 <= int(index.min()) <= int(index.max()) < nodes):
         return None  # what is wrong with the edges is said by `check`
-    simple = coalesce(remove_self_loops(data.edge_index)[0]) if data.edge_index.numel() else data.edge_index
     found = {
         "nodes": int(data.num_nodes or 0),
-        "edges": simple.size(1) // (2 if entry.undirected else 1),
+        "edges": distinct(index, nodes) // (2 if entry.undirected else 1),
         "features": 0 if data.x is None else data.x.size(1),
         "classes": int(data.num_classes),
     }

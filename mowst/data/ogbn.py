@@ -17,12 +17,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 from mowst.data.fetch import INSTEAD, unreachable
 from mowst.data.preparing import prepared, scratch, turn
 from mowst.errors import InputError, unknown
+from mowst.kernels import private
 
 LARGE = 2**30  # bytes; more is downloaded only when asked for
 
@@ -94,6 +96,9 @@ def _read(package: Any, name: str, home: Path) -> Data:
     for ours, theirs in (("train_mask", "train"), ("val_mask", "valid"), ("test_mask", "test")):
         data[ours] = index_to_mask(torch.as_tensor(split[theirs]).long(), size=data.num_nodes)
     data.num_classes = int(dataset.num_classes)
+    for key in ("x", "edge_index"):
+        if isinstance(data[key], Tensor):
+            private(data[key])
     return data
 
 

@@ -11,6 +11,10 @@ from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
 from .calibrated import Told as Told
 from .calibrated import told as told
+from .checkpoint import Saving as Saving
+from .checkpoint import before as before
+from .checkpoint import resumed as resumed
+from .checkpoint import standing as standing
 from .checks import Checked as Checked
 from .checks import metadata as metadata
 from .checks import setting as setting
@@ -18,9 +22,9 @@ from .checks import used as used
 from .choosing import chosen as chosen
 from .choosing import paired as paired
 from .config import Config as Config
-from .config import ExpertConfig as ExpertConfig
 from .config import GateConfig as GateConfig
 from .config import has_mixture as has_mixture
+from .expert import ExpertConfig as ExpertConfig
 from .folder import card_name as card_name
 from .folder import claim as claim
 from .folder import dump as dump

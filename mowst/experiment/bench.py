@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphkd import Signals, Weighted
 from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
+from mowst.experiment.batching import batched
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.plan import Plan, name_of, regime_of, schedule_of, seats_of
@@ -25,6 +26,7 @@ from mowst.training import (
     Trainer,
     Twins,
     attached,
+    feed_of,
     hide,
     observe,
     parse,
@@ -85,7 +87,8 @@ class Bench:
         hook: Hook | None = None,
         journal: Journal | None = None,
     ):
-        self.config, self.plan, self.ready, self.seed, self.fabric = config, plan, ready, seed, fabric
+        self.config = batched(config, ready, fabric.device)
+        self.plan, self.ready, self.seed, self.fabric = plan, ready, seed, fabric
         self.teacher, self.hook, self.journal = teacher, hook, journal
         self.fitted: dict[str, Fitted] = {}
 
@@ -104,13 +107,14 @@ class Bench:
         return self.fitted[name]
 
     def _trained(self, name: str) -> Fitted:
-        start, within, taken = time.perf_counter(), 0.0, list[Fitted]()
+        clock = time.perf_counter if self.journal is None else self.journal.clock
+        start, within, taken = clock(), 0.0, list[Fitted]()
 
         def alone(part: str) -> Trained:
             nonlocal within
-            begun = time.perf_counter()
+            begun = clock()
             found = self.train(name_of(self.config, part))
-            within += time.perf_counter() - begun
+            within += clock() - begun
             taken.append(found)
             return Trained(found.model.state_dict(), found.best_epoch)
 
@@ -124,7 +128,7 @@ class Bench:
             else:
                 outcome, losses = self._follow(trainer)
         kept = nn.ModuleList(weighted.loss for weighted in losses)
-        own = time.perf_counter() - start - within
+        own = clock() - start - within
         model, out = trainer.model, trainer.output()
         if isinstance(model, Mowst) and isinstance(out, Mixture) and (model.router is None or outcome.stale_threshold):
             val, y = self.ready.val_mask, self.ready.y
@@ -146,6 +150,7 @@ class Bench:
             fabric=self.fabric,
             hook=None if hook is None else lambda line: hook({"seed": self.seed, "model": name, **line}),
             teacher=self.teacher,
+            feed=feed_of(self.config.batch, self.seed),
             journal=self.journal,
         )
 

@@ -19,7 +19,8 @@ from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
-from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.config import Config
+from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.plan import regime_of, seats_of
 from mowst.kernels import Adjacency, dense, prepare_features
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of

@@ -15,7 +15,8 @@ from typing import Any
 from torch_geometric.data import Data
 
 from mowst.experiment.building import classes_of
-from mowst.experiment.config import AUTO, Config
+from mowst.experiment.config import Config
+from mowst.experiment.expert import AUTO
 from mowst.experiment.plan import regime_of
 from mowst.models import REDUCED, WIDEST
 

@@ -8,12 +8,14 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mowst.data.columns import Columns
 from mowst.errors import InputError, unknown
 from mowst.experiment.checks import Checked, Says, setting
+from mowst.experiment.expert import AUTO, ExpertConfig
+from mowst.experiment.predictions import PredictionsConfig
 
 # What names stand for is imported where it is asked for: --help need not wait for it.
 
@@ -70,8 +72,6 @@ def sees_features(config: Config) -> bool:
     return GATES.lookup(config.gate_kind) is LearnedGate
 
 
-AUTO = "auto"
-"""The kind of a strong expert that is chosen by the graph (`mowst.experiment.choosing`)."""
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
@@ -88,52 +88,6 @@ def seconds(budget: str) -> float:
     if not found or not float(found[1]):
         raise InputError(f"budget: must be a time such as 90s, 20m or 2h, got {budget!r}")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-@dataclass(frozen=True)
-class ExpertConfig(Checked):
-    """One expert."""
-
-    kind: str = "gcn"
-    """Expert by short name, or the dotted path of any PyG model (package.module:name); several that speak as one, each
-    heard where it is worth it: gcn+sage-res+hop-trees; or, as strong expert, auto: who the preset says."""
-    hidden_channels: int = setting(64, [32, 64, 128, 256], at_least=1, at_most=2**31 - 1)
-    """Width of the hidden layers."""
-    num_layers: int = setting(2, [2, 3, 4], at_least=1, at_most=1000)
-    """Number of layers."""
-    dropout: float = setting(0.5, (0.0, 0.7), at_least=0, below=1)
-    """Probability of dropping a hidden activation in training."""
-    norm: str = setting("batch_norm", ["none", "batch_norm", "layer_norm"])
-    """Normalisation after each hidden layer, by PyG's name, or none."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the model's constructor."""
-    each: list[dict[str, Any]] = field(default_factory=list)
-    """Of several: in what each of them differs, in their order, such as [{norm: none}, {num_layers: 4}, {}]."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        kinds = self.kind.split("+")
-        if self.each and len(self.each) != len(kinds):
-            raise InputError(
-                f"each: must say it of all {len(kinds)} of {self.kind}, in their order; has {len(self.each)}"
-            )
-        may_differ = [entry.name for entry in fields(self) if entry.name not in {"kind", "each"}]
-        for name in (name for differs in self.each for name in differs):
-            if name not in may_differ:
-                raise unknown("each", name, may_differ)
-
-    @property
-    def members(self) -> dict[str, ExpertConfig]:
-        """The experts that it stands for, by what they are called: itself alone, or several; of `auto` none yet."""
-        kinds = self.kind.split("+")
-        if len(kinds) == 1:
-            return {} if self.kind == AUTO else {self.kind: self}
-        found = dict[str, ExpertConfig]()
-        for place, kind in enumerate(kinds):
-            differs = self.each[place] if self.each else {}
-            again = sum(kind == other for other in kinds[:place])
-            found[f"{kind} {again + 1}" if again else kind] = replace(self, kind=kind, each=[], **differs)
-        return found
 
 
 @dataclass(frozen=True)
@@ -220,6 +174,9 @@ class Config(Checked):
     """Epochs between two validations."""
     ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
+    batch: str = "auto"
+    """What a step is taken on: full (the whole graph), parts(10) (its nodes in ten random parts), neighbors(15,10,5)
+    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)); auto: full where memory allows."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False
@@ -248,6 +205,8 @@ class Config(Checked):
     number."""
     first_seed: int = setting(0, at_least=0, at_most=2**32 - 100_001)
     """Seed of the first run."""
+    predictions: PredictionsConfig = field(default_factory=PredictionsConfig)
+    """What is written of the predictions; of a large graph all of it is much."""
     device: str = "auto"
     """auto, cpu, cuda, or mps."""
     precision: str = "32-true"
@@ -255,7 +214,7 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from mowst.training import agreement
+        from mowst.training import agreement, feed_of
 
         kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
         seconds(self.budget)
@@ -267,6 +226,8 @@ class Config(Checked):
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
             raise InputError("mixture and baselines: both are off, so there is nothing to train")
+        if self.batch != "auto":
+            feed_of(self.batch)
         if self.rehearsals > self.folds:
             raise InputError(f"rehearsals: must be at most folds ({self.folds}), got {self.rehearsals}")
         if not (self.coverage is self.abstain_risk is None or has_mixture(self)):

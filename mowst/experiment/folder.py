@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,7 @@ from mowst.reporting import GENERATED
 from mowst.system import check_type_of, finite, write_text
 
 MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
+NEW = ".mowst.new"
 COLUMNS = "columns.json"
 """How the columns of a person's own graph became features."""
 
@@ -45,7 +47,7 @@ class Claimed(NamedTuple):
 
     folder: Path
     place: Path
-    """Where to write: the folder, or one beside it that takes its place when the run is whole."""
+    """Where to write: the folder, or one inside it whose contents take their place when the run is whole."""
     done: Mapping[int, dict[str, Any]]
     """Records of seeds that are there already, of the same run, which was stopped before its end."""
 
@@ -77,8 +79,8 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
             if not overwrite:
                 hint = "give another folder, or --overwrite to replace it"
                 raise InputError(f"--out {folder}: holds a run already; {hint}")
-            with replacing(folder, held) as beside:
-                yield Claimed(folder, beside, {})
+            with replacing(folder, held, config) as beside:
+                yield Claimed(folder, beside, finished_seeds(beside, config))
             write_mark(folder, dump(config), wanted)
             return
         write_mark(folder, dump(config), wanted)
@@ -174,22 +176,37 @@ def write_mark(folder: Path, config: str, files: set[str]) -> None:
 
 
 @contextmanager
-def replacing(folder: Path, held: list[str]) -> Iterator[Path]:
-    """Give a folder beside, whose entries take the place of those that a run left when they are all there."""
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        yield Path(beside)
-        aside = Path(beside) / ".before"
-        aside.mkdir()
-        new = [path for path in Path(beside).iterdir() if path != aside]
+def replacing(folder: Path, held: list[str], config: Config) -> Iterator[Path]:
+    """Give a hidden folder inside, whose entries take the place of those that a run left when they are all there.
+
+    One that was stopped is there still when the same run is asked for again; one that had not begun is taken away.
+    """
+    beside, aside = folder / NEW, folder / f"{NEW}.before"
+    if beside.exists() and marked(beside)["config"] != dump(config):
+        shutil.rmtree(beside)
+    beside.mkdir(exist_ok=True)
+    write_mark(beside, dump(config), set())
+    try:
+        yield beside
+    except BaseException:
+        if not any(beside.glob("seed-*")):
+            shutil.rmtree(beside)
+        raise
+    (beside / MARK).unlink()
+    new = list(beside.iterdir())
+    aside.mkdir(exist_ok=True)
+    for name in held:
+        os.replace(folder / name, aside / name)
+    try:
+        for path in new:
+            os.replace(path, folder / path.name)
+    except BaseException:
         for name in held:
-            os.replace(folder / name, aside / name)
-        try:
-            for path in new:
-                os.replace(path, folder / path.name)
-        except BaseException:
-            for name in held:
-                os.replace(aside / name, folder / name)
-            raise
+            os.replace(aside / name, folder / name)
+        raise
+    finally:
+        shutil.rmtree(aside)
+        shutil.rmtree(beside)
 
 
 def finished_seeds(folder: Path, config: Config) -> dict[int, dict[str, Any]]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graphkd import Signals
+
 
 def split_hash(data: Data) -> str:
     """Return the hash of the three masks: runs that share it were trained on the same split."""
@@ -30,6 +32,12 @@ def graph_hash(data: Data) -> str:
     parts = (x,) if x.layout == torch.strided else (x.crow_indices(), x.col_indices(), x.values())
     weight = data.get("edge_weight")
     return _hash(*parts, data.edge_index, *(() if weight is None else (weight,)))
+
+
+def signals_hash(signals: Signals) -> str:
+    """Return the hash of what a teacher has to say."""
+    given = (signals.logits, *signals.hidden, signals.reliability)
+    return _hash(*(each for each in given if each is not None))
 
 
 def text_hash(text: str) -> str:

@@ -14,6 +14,7 @@ from mowst.data import MASKS, open_graph
 from mowst.data.loading import Graph
 from mowst.data.own import card_of
 from mowst.errors import InputError
+from mowst.experiment.batching import batched, check_batch
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import (
     advise,
@@ -66,8 +67,12 @@ class Opened:
         self.fabric = fabric_of(config)
         self.graph = graph_of(config)
         self._split = cache(self.graph.of_seed)
-        self.config = config = chosen(config, self._split(config.first_seed))
+        data = self._split(config.first_seed)
+        self.config = config = batched(chosen(config, data), data, self.fabric.device)
+        check_batch(config, data)
         self.plan = plan or planned(config)
+        if plan is None:
+            config.predictions.check(self.plan.models)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
-from mowst.experiment.config import Config, ExpertConfig
+from mowst.experiment.config import Config
+from mowst.experiment.expert import ExpertConfig
 from mowst.models import ROLES
 from mowst.training import REGIMES, Regime, Schedule
 

@@ -57,7 +57,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             scale = Scale.of(run.data.x)
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        write_arrays(whole / "predictions.npz", **arrays(run))
+        write_arrays(whole / "predictions.npz", **config.predictions.of(arrays(run), run.data))
         if run.promised is not None:
             (whole / "trust.json").write_text(as_json(run.promised.kept()))
         (whole / "config.yaml").write_text(dump(config))
@@ -141,6 +141,7 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.precision,
+        "batch": config.batch,
     }
 
 
@@ -182,8 +183,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
-    kept = ("parameters", "versions", "threads", "device", "precision")
-    return result | {key: first[key] for key in kept} | {"runs": list(records)}
+    kept = ("parameters", "versions", "threads", "device", "precision", "batch")
+    return result | {key: first[key] for key in kept if key in first} | {"runs": list(records)}
 
 
 def spread(found: Sequence[float | None]) -> list[float]:

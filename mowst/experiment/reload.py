@@ -200,8 +200,16 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None, 
     if not path.exists():
         return "with nothing to compare them with: predictions.npz is not there"
     try:
-        written = read_written(path, name)
-        written = written if nodes is None else written[nodes]
+        written, ids = read_written(path, name)
+        if ids is not None:
+            asked = np.arange(len(found)) if nodes is None else np.asarray(nodes)
+            there = np.isin(asked, ids)
+            found, written = found[there], written[np.searchsorted(ids, asked[there])]
+        elif nodes is not None:
+            written = written[nodes]
+        if not len(found):
+            return "with nothing to compare them with: predictions.npz has other nodes"
+        found = found.astype(written.dtype)
         if written.shape != found.shape:
             raise ValueError(f"{name} has shape {list(written.shape)}, and must have {list(found.shape)}")
     except (OSError, EOFError, ValueError, LookupError, zipfile.BadZipFile, zlib.error) as error:
@@ -214,12 +222,17 @@ def compared(found: NDArray[np.float32], folder: Path, nodes: list[int] | None, 
     return f"NOT bit for bit as the run wrote them: {difference}" if nodes is None else f"from the run's {difference}"
 
 
-def read_written(path: Path, name: str) -> NDArray[np.floating]:
-    """Read what a model of a run predicted, [N, C]; what is damaged raises whatever numpy makes of it."""
+def read_written(path: Path, name: str) -> tuple[NDArray[np.floating], NDArray[np.integer] | None]:
+    """Read what a model of a run predicted, [n, C], and of which nodes [n], in order; none: of all.
+
+    What is damaged raises whatever numpy makes of it, and so does what was not written.
+    """
     with np.load(path, allow_pickle=False) as arrays:
         if isinstance(arrays, np.ndarray):
             raise ValueError("it is a single array")
-        found = arrays[name]
+        found, ids = arrays[name], arrays.get("nodes")
     if found.ndim != 2 or found.dtype.kind != "f":
         raise ValueError(f"{name} is {found.dtype} of shape {list(found.shape)}, and must be real numbers [N, C]")
-    return found
+    if ids is not None and (ids.shape != found.shape[:1] or ids.dtype.kind != "i" or bool((np.diff(ids) <= 0).any())):
+        raise ValueError("nodes are not the numbers of its nodes, in order")
+    return found, ids

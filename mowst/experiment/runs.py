@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mowst.data.own import card_of, card_text
 from mowst.errors import InputError
+from mowst.experiment.checkpoint import Saving, kept
 from mowst.experiment.config import Config
 from mowst.experiment.folder import CHOSEN, as_json, card_name, dump
+from mowst.experiment.identity import identity, signals_hash, text_hash
 from mowst.experiment.opening import Opened
-from mowst.experiment.record import seed_record, summary, write_seed
+from mowst.experiment.record import own_version, seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
 from mowst.experiment.seed import run_seed
 from mowst.system import Settings, in_processes, write_text
@@ -30,6 +34,7 @@ def run(
     opened: Opened | None = None,
     done: Mapping[int, dict[str, Any]] | None = None,
     report: bool = True,
+    saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
 
@@ -43,6 +48,7 @@ def run(
         opened: the same experiment, if it is open already.
         done: records of seeds that need not be run again.
         report: whether `OUT/report.html` is written.
+        saving: how often a seed that is trained is saved in `out`, from where the same call goes on; none: never.
 
     Raises:
         InputError: the configuration or the data does not allow the run.
@@ -53,11 +59,13 @@ def run(
     if min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
         opened = opened or Opened(config)
-        one = partial(run_and_record, config=config, out=out, report=report)
+        alike = replace(config, batch=opened.config.batch)  # which each would choose by what is free then
+        one = partial(run_and_record, config=alike, out=out, report=report, saving=saving)
         found = in_processes(workers, one, left, settings=settings, told=hook)
     else:
         opened = opened or (Opened(config) if left else None)
-        found = [run_and_record(seed, hook, config=config, out=out, opened=opened, report=report) for seed in left]
+        one = partial(run_and_record, config=config, out=out, opened=opened, report=report, saving=saving)
+        found = [one(seed, hook) for seed in left]
     records |= dict(zip(left, found, strict=True))
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
@@ -83,10 +91,30 @@ def run_and_record(
     out: str | Path | None = None,
     opened: Opened | None = None,
     report: bool = True,
+    saving: Saving | None = None,
 ) -> dict[str, Any]:
     """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
     opened = opened or Opened(config)
-    done = run_seed(config, seed, hook, opened=opened)
     if not out:
-        return seed_record(opened.config, done)
-    return write_seed(Path(out) / f"seed-{seed}", opened.config, done, figures=report)
+        return seed_record(opened.config, run_seed(config, seed, hook, opened=opened))
+    folder = Path(out) / f"seed-{seed}"
+    if saving is None:
+        return write_seed(folder, opened.config, run_seed(config, seed, hook, opened=opened), figures=report)
+    with kept(folder, lambda: about(opened, seed), saving) as journal:
+        done = run_seed(config, seed, hook, opened=opened, journal=journal)
+        return write_seed(folder, opened.config, done, figures=report)
+
+
+def about(opened: Opened, seed: int) -> dict[str, Any]:
+    """Return what the training of a seed depends on, beside the settings of the process."""
+    one, device = opened.seed(seed), opened.fabric.device
+    teacher = None if one.teacher is None else signals_hash(one.teacher.signals)
+    return {
+        "mowst": own_version(),
+        "torch": version("torch"),
+        "config_sha256": text_hash(dump(opened.config)),
+        **identity(one.data),
+        "teacher_sha256": teacher,
+        "batch": opened.config.batch,
+        "device": device.type,
+    }

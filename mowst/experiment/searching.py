@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from mowst.experiment.choosing import composed
-from mowst.experiment.config import AUTO, Config, seconds
+from mowst.experiment.config import Config, seconds
+from mowst.experiment.expert import AUTO
 from mowst.experiment.folder import CHOSEN, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.plan import seats_of
@@ -83,4 +85,4 @@ def settled(config: Config, place: Path, told: Told) -> Config:
     path = place / CHOSEN
     if not path.exists():
         write_text(path, dump(search(config, told)))
-    return config_of(parse(parser("run", ""), ["--config", str(path)]))
+    return replace(config_of(parse(parser("run", ""), ["--config", str(path)])), batch=config.batch)

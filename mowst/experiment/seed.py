@@ -19,7 +19,7 @@ from mowst.experiment.scoring import diagnosis_of, mixture_in, routed_output, sc
 from mowst.experiment.teachers import Teacher
 from mowst.experiment.trust import trust_of
 from mowst.models import Mixture
-from mowst.training import Hook
+from mowst.training import Hook, Journal
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,14 @@ class SeedRun:
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
 
 
-def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Opened | None = None) -> SeedRun:
+def run_seed(
+    config: Config,
+    seed: int,
+    hook: Hook | None = None,
+    *,
+    opened: Opened | None = None,
+    journal: Journal | None = None,
+) -> SeedRun:
     """Train and score the mixture, and each expert alone, for one seed.
 
     Args:
@@ -55,6 +62,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
         seed: chooses initial weights, dropout, folds and, by the split's protocol, the masks.
         hook: called with the record of every validation, with its seed and model.
         opened: the same experiment, if it is open already.
+        journal: of finished phases, which are skipped.
 
     Raises:
         InputError: the configuration or the data does not allow it.
@@ -62,6 +70,7 @@ def run_seed(config: Config, seed: int, hook: Hook | None = None, *, opened: Ope
     """
     opened = opened or Opened(config)
     one, bench = opened.seed(seed), opened.bench(seed, hook)
+    bench.journal = journal or bench.journal
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)

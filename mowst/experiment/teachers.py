@@ -162,6 +162,10 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
     name = name or models[0]
     try:
         logits = run_logits(read_arrays(folder / "predictions.npz")[0], name)
+        if len(logits) != data.num_nodes:
+            raise InputError(
+                f"teacher {folder}: speaks of {len(logits)} nodes only; run it with --predictions.nodes all"
+            )
     except KeyError as error:
         raise InputError(f"teacher {folder}: predictions.npz has no {error}") from None
     return Teacher(Signals(logits), f"{folder}:{name}", True, folder, name)

@@ -17,18 +17,34 @@ from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mowst.errors import InputError
+from mowst.kernels.compress import compressed
 
 Shape = tuple[int, int] | torch.Size
 PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 """What torch calls a product of two matrices."""
 
 
+_PRIVATE: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
+
+
+def private(x: Tensor) -> Tensor:
+    """Say that nobody but torch writes into a tensor, as of one that was just read from a file; return it.
+
+    So it need not be copied to be safe.
+    """
+    _PRIVATE[x] = True
+    return x
+
+
 def written_by_torch_alone(x: Tensor) -> bool:
     """Tell whether the version of a tensor says of every change of its numbers that there was one.
 
     It does not where others see its memory: numpy (`torch.from_numpy`, and `x.numpy()` as well), a file, another
-    process. Nothing tells of a tensor that was handed on by DLPack (`np.from_dlpack`), or written into by `x.data`.
+    process; unless its owner knows better (`private`). Nothing tells of a tensor that was handed on by DLPack
+    (`np.from_dlpack`), or written into by `x.data`.
     """
+    if x in _PRIVATE:
+        return True
     storage = x.untyped_storage()
     return storage.resizable() and (storage.device.type != "cpu" or not storage.is_shared())
 
@@ -49,10 +65,9 @@ class Rows:
     @classmethod
     def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: Shape) -> Rows:
         """Sort the entries (row, column) of a matrix of this shape by row, then by column; duplicates stay apart."""
-        order = torch.argsort(row * shape[1] + column, stable=True)
-        start = F.pad(torch.bincount(row, minlength=shape[0]).cumsum(0), (1, 0))
-        narrow = torch.int32 if max(*shape, len(row)) < 2**31 else torch.int64
-        return cls(start.to(narrow), column[order].to(narrow), None if value is None else value[order])
+        held = compressed(row, column, shape, order=value is not None)
+        turned = value if value is None or held.order is None else value[held.order]
+        return cls(held.start, held.column, turned)
 
     def entries(self) -> tuple[Tensor, Tensor]:
         """Return the row and the column of each entry, [E] and [E]."""
@@ -62,12 +77,15 @@ class Rows:
     @cached_property
     def row(self) -> Tensor:
         """The row of each entry, [E], as narrow as `column`; made when first asked for."""
-        return self.entries()[0].to(self.column.dtype)
+        return self._narrow()
+
+    def _narrow(self) -> Tensor:
+        each = torch.arange(len(self.start) - 1, device=self.start.device, dtype=self.column.dtype)
+        return each.repeat_interleave(self.start.diff(), output_size=len(self.column))
 
     def transposed(self, width: int) -> Rows:
         """Return the `width` columns as rows, sharing what is the same: all of it for a symmetric matrix."""
-        row, column = self.entries()
-        other = Rows.from_entries(column, row, self.value, (width, len(self.start) - 1))
+        other = Rows.from_entries(self.column, self._narrow(), self.value, (width, len(self.start) - 1))
         if torch.equal(other.start, self.start) and torch.equal(other.column, self.column):
             same = self.value is None or other.value is None or torch.equal(other.value, self.value)
             return self if same else Rows(self.start, self.column, other.value)

@@ -14,6 +14,8 @@ from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
 from .resources import folder as folder
+from .stopping import Asked as Asked
+from .stopping import postponed as postponed
 from .threads import take_threads as take_threads
 from .typed import check_type_of as check_type_of
 from .workers import end_with_parent as end_with_parent

@@ -115,11 +115,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 def too_large(error: BaseException) -> str:
     """Say that memory was too small, and what would need less."""
-    asked = re.search(r"allocate ([\d.]+ ?\w+)", str(error))
-    said = f", it was asked for {asked[1]}" if asked else ""
+    import psutil
+
+    asked = re.search(r"allocate ([\d.]+) ?(\w+)", str(error))
+    needed = "" if asked is None else f", it was asked for {asked[1]} {asked[2]}"
+    if asked is not None and asked[2] == "bytes":
+        needed = f", it was asked for {float(asked[1]) / 2**30:,.2f} GiB"
+    there = f" and {psutil.virtual_memory().available / 2**30:,.2f} GiB were free" if needed else ""
     return (
-        f"memory was too small{said}; less is taken by smaller hidden_channels and num_layers of weak and strong, by "
-        "fewer --workers, by --no-keep_memory, and by a smaller graph"
+        f"memory was too small{needed}{there}; less is taken by --batch, such as parts(10), by smaller hidden_channels "
+        "and num_layers of weak and strong, by fewer --workers, by --no-keep_memory, and by a smaller graph"
     )
 
 

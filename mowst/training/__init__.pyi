@@ -8,6 +8,9 @@ from .distillation import attached as attached
 from .distillation import observe as observe
 from .distillation import parse as parse
 from .distillation import wanted as wanted
+from .feeds import Neighbours as Neighbours
+from .feeds import Parts as Parts
+from .feeds import feed_of as feed_of
 from .held_out import Twins as Twins
 from .held_out import held_batch as held_batch
 from .held_out import mixed as mixed

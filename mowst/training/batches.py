@@ -20,7 +20,7 @@ from torch_geometric.utils import index_to_mask
 
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
-from mowst.kernels import Adjacency, rows_of
+from mowst.kernels import Adjacency, Drawn, rows_of
 from mowst.models import Known
 
 
@@ -111,7 +111,16 @@ class Batch:
         what a term is averaged over is among these.
         """
         assert isinstance(self.graph, Adjacency), "the graph must be prepared"
-        part, graph = self.alone(nodes), self.graph.within(nodes)
+        return self.around(self.graph.within(nodes), nodes, seeds)
+
+    def drawn(self, drawn: Drawn, seeds: int) -> Batch:
+        """Return some nodes of a whole prepared graph with some of the edges among them (`Adjacency.thinned`)."""
+        assert isinstance(self.graph, Adjacency), "the graph must be prepared"
+        return self.around(self.graph.thinned(drawn), drawn.nodes, seeds)
+
+    def around(self, graph: Adjacency, nodes: Tensor, seeds: int) -> Batch:
+        """Return some nodes [n] with a graph of these; the first `seeds` of them are asked for."""
+        part = self.alone(nodes)
         part.data.edge_index = graph.edge_index
         first = torch.arange(seeds, device=nodes.device)
         on = {"train": part.train_mask[:seeds].nonzero().squeeze(-1), "all": first}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -125,6 +126,13 @@ class Progress:
     """The best score before the phase began."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """The records of its validations."""
+    begun: float = field(default_factory=time.perf_counter)
+    """When it would have begun, had it never been stopped (`time.perf_counter`)."""
+
+    @property
+    def seconds(self) -> float:
+        """Return how long it has run, all in all."""
+        return time.perf_counter() - self.begun
 
     def state_dict(self) -> State:
         """Return a copy of everything that the phase needs to go on."""
@@ -135,6 +143,7 @@ class Progress:
             "average": None if self.average is None else self.average.state_dict(),
             "best": self.best.state_dict(self.losses),
             "counters": {"epoch": self.epoch, "waited": self.waited, "before": self.before},
+            "seconds": self.seconds,
             "history": list(self.history),
             "random": random_states(),
         }
@@ -151,12 +160,14 @@ class Progress:
         self.best.load_state_dict(state["best"], self.losses)
         self.epoch, self.waited, self.before = (state["counters"][name] for name in ("epoch", "waited", "before"))
         self.history[:] = state["history"]
+        self.begun = time.perf_counter() - state["seconds"]
         set_random_states(state["random"])
 
     def finished(self, phase: str) -> State:
         """Return what the phase came to, without what only a phase needs that goes on."""
         improved = self.best.score > self.before
-        kept = {key: value for key, value in self.state_dict().items() if key in ("best", "history", "random")}
+        lasting = ("best", "history", "random", "seconds")
+        kept = {key: value for key, value in self.state_dict().items() if key in lasting}
         return {"phase": phase, "improved": improved, **kept}
 
 
@@ -165,14 +176,29 @@ class Journal:
 
     Args:
         told: called with the journal after every phase; what it raises ends the training.
+        passed: likewise after every epoch.
     """
 
-    def __init__(self, told: Callable[[Journal], None] = lambda journal: None):
-        self.told = told
+    def __init__(
+        self,
+        told: Callable[[Journal], None] = lambda journal: None,
+        passed: Callable[[Journal], None] = lambda journal: None,
+    ):
+        self.told, self.passed = told, passed
         self.finished: list[State] = []
         self._underway: State | None = None
         self._running: Progress | None = None
         self._place = 0
+        self._skipped = 0.0
+
+    @property
+    def running(self) -> Progress | None:
+        """The phase that is in its epochs now."""
+        return self._running
+
+    def clock(self) -> float:
+        """Return the time in seconds of a clock that has also counted what was run before this journal was read."""
+        return time.perf_counter() + self._skipped
 
     def next(self, phase: str) -> State | None:
         """Return what the next phase came to; none if it is still to be run.
@@ -186,6 +212,7 @@ class Journal:
         if entry["phase"] != phase:
             raise InputError(f"journal: phase {self._place} was {entry['phase']!r}, now it is {phase!r}: another run")
         self._place += 1
+        self._skipped += entry.get("seconds", 0.0)
         return entry
 
     def begin(self, progress: Progress) -> bool:
@@ -193,6 +220,7 @@ class Journal:
         self._running, underway, self._underway = progress, self._underway, None
         if underway is not None:
             progress.load_state_dict(underway)
+            self._skipped += underway["seconds"]
         return underway is not None
 
     def leave(self) -> None:
@@ -207,7 +235,8 @@ class Journal:
 
     def state_dict(self) -> State:
         """Return everything in it, and where the phase stands that is running."""
-        return {"finished": list(self.finished), "underway": self._running and self._running.state_dict()}
+        underway = self._underway if self._running is None else self._running.state_dict()
+        return {"finished": list(self.finished), "underway": underway}
 
     def load_state_dict(self, state: State) -> None:
         """Take it in, before the first phase."""

@@ -177,12 +177,13 @@ class Trainer:
             here.epoch += 1
             start = time.perf_counter()
             loss = self._epoch(phase, here, parts, batches(here.epoch))
-            if here.epoch % phase.eval_every and here.epoch < phase.epochs:
-                continue
-            score = self._evaluate(validation, average)
-            better = self._keep(score, here.epoch, average, always=phase.last)
-            here.waited = 0 if better else here.waited + phase.eval_every
-            self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
+            if here.epoch % phase.eval_every == 0 or here.epoch == phase.epochs:
+                score = self._evaluate(validation, average)
+                better = self._keep(score, here.epoch, average, always=phase.last)
+                here.waited = 0 if better else here.waited + phase.eval_every
+                self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
+            if self.journal is not None:
+                self.journal.passed(self.journal)
         return here
 
     def _learn(self, phase: Phase, learner: Learner) -> Progress:

@@ -20,6 +20,7 @@ OWN = {
         "eval_every",
         "ema_decay",
         "signal",
+        "batch",
     ),
     *("seeds", "first_seed"),
 }

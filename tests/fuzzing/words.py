@@ -87,7 +87,8 @@ config: r/config.yaml
 """)
 """Values of fields, sound ones or nearly."""
 RUN = listed(r"""
-out · overwrite · fast · keep_memory · matmul · workers · trust · config · quiet · list · help
+out · overwrite · resume · checkpoint_minutes · checkpoint_epochs
+fast · keep_memory · matmul · workers · trust · config · quiet · list · help
 """)
 """Flags of the commands, beside fields."""
 TUNE = listed(r"""

@@ -1,0 +1,76 @@
+"""Self-loops, repeats and directions taken away from edges, without doubling what needs no change.
+
+What there is to change is looked at first: an order, a repeat, an edge without its opposite. Most large graphs come
+ordered and in both directions, and stay the tensor that they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
+
+from mowst.kernels import compressed, in_order
+
+
+def simplified(
+    edge_index: Tensor, weight: Tensor | None, nodes: int, *, simple: bool, undirected: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return edges [2, E] and their weights [E], as they are where that is right already.
+
+    Args:
+        edge_index: source and target of each edge, all of them nodes.
+        weight: of each edge; repeats add up, directions average.
+        nodes: how many there are.
+        simple: whether self-loops and repeats are taken away.
+        undirected: whether every edge gets its opposite; repeats are one edge then.
+    """
+    if not (simple or undirected):
+        return edge_index, weight
+    if simple and bool((edge_index[0] == edge_index[1]).any()):
+        edge_index, weight = remove_self_loops(edge_index, weight)
+    if in_order(*edge_index, strictly=True) and (not undirected or symmetric(edge_index, weight, nodes)):
+        return edge_index, weight
+    if weight is None:
+        return _patterned(edge_index, nodes, undirected), None
+    if simple:
+        edge_index, weight = coalesce(edge_index, weight, num_nodes=nodes)
+    if undirected:
+        edge_index, weight = to_undirected(edge_index, weight, num_nodes=nodes, reduce="mean")
+    return edge_index, weight
+
+
+def symmetric(edge_index: Tensor, weight: Tensor | None, nodes: int) -> bool:
+    """Tell whether edges that are in order are there in both directions, with the same weight."""
+    source, target = edge_index
+    turned = compressed(target, source, (nodes, nodes), order=weight is not None)
+    here = compressed(source, target, (nodes, nodes))
+    if not (torch.equal(turned.start, here.start) and torch.equal(turned.column, here.column)):
+        return False
+    return weight is None or turned.order is None or torch.equal(weight[turned.order], weight)
+
+
+def distinct(edge_index: Tensor, nodes: int) -> int:
+    """Count the edges that differ and are no self-loops."""
+    found, _ = simplified(edge_index, None, nodes, simple=True, undirected=False)
+    return found.size(1)
+
+
+def _patterned(edge_index: Tensor, nodes: int, undirected: bool) -> Tensor:
+    """Return each edge once, in order; if asked for in both directions."""
+    from scipy.sparse import coo_array
+
+    ends: Any = [end.to(torch.int32).numpy() for end in edge_index]
+    found = coo_array((np.ones(edge_index.size(1), bool), tuple(ends)), shape=(nodes, nodes)).tocsr()
+    del ends
+    if undirected:
+        found = found + found.T.tocsr()
+    found.sort_indices()
+    kept = torch.empty(2, found.nnz, dtype=torch.long)
+    each = torch.from_numpy(np.diff(found.indptr)).long()
+    kept[0] = torch.arange(nodes).repeat_interleave(each, output_size=found.nnz)
+    kept[1] = torch.from_numpy(found.indices)
+    return kept

@@ -1,0 +1,92 @@
+"""`--batch auto`: the whole graph in every step where memory allows, parts of it where not; and what cannot be."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import replace
+from typing import NamedTuple
+
+import psutil
+import torch
+from torch_geometric.data import Data
+
+from mowst.errors import InputError
+from mowst.experiment.building import classes_of
+from mowst.experiment.config import Config
+from mowst.kernels import SparseFeatures
+from mowst.training import Neighbours, Parts, feed_of
+
+AUTO = "auto"
+OF_FREE = 0.7
+"""Share of the free memory that a step may take."""
+TENSORS = 5.0
+"""Of a layer's output, [N, H], that a step keeps at its largest moment, gradients included: 2.5 were measured
+(`benchmarks/scale.py`), and twice as much where freed memory is kept (`mowst.system.process`)."""
+
+
+class Need(NamedTuple):
+    """Bytes that training on the whole graph takes."""
+
+    step: float
+    inference: float
+    """Without gradients: two layers are there at once."""
+
+
+def needed(config: Config, data: Data) -> Need:
+    """Estimate what a step of the largest expert on the whole graph takes, beside the graph itself."""
+    nodes, classes, numbers = len(data.y), classes_of(data), 4
+    members = [part for role in (config.weak, config.strong) for part in role.members.values()]
+    widths = [TENSORS * (part.num_layers - 1) * part.hidden_channels + 2 * TENSORS * classes for part in members]
+    said = len(members) * classes
+    widest = max((part.hidden_channels for part in members), default=0)
+    sparse = isinstance(data.x, SparseFeatures) or data.x.layout != torch.strided
+    features = 0 if sparse else 2 * data.num_features
+    step = nodes * numbers * (max(widths, default=0.0) + said + features)
+    return Need(step, nodes * numbers * (3 * widest + said + features))
+
+
+def free(device: torch.device) -> int:
+    """Return the bytes of memory that are free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def batched(config: Config, data: Data, device: torch.device) -> Config:
+    """Return a configuration in which `auto` batches have become what memory allows on this graph."""
+    if config.batch != AUTO:
+        return config
+    return replace(config, batch=chosen_batch(needed(config, data), free(device), int(data.train_mask.sum())))
+
+
+def check_batch(config: Config, data: Data) -> None:
+    """Refuse batches that this graph and these experts cannot have.
+
+    Raises:
+        InputError: there are more parts than training nodes, or fan-outs for another number of layers.
+    """
+    feed, train = feed_of(config.batch), int(data.train_mask.sum())
+    if isinstance(feed, Parts) and feed.count > train:
+        raise InputError(f"batch: {config.batch}: there are {train} training nodes; take fewer parts")
+    if isinstance(feed, Neighbours):
+        layers = max((part.num_layers for part in config.strong.members.values()), default=0)
+        if len(feed.fanouts) != layers:
+            raise InputError(
+                f"batch: {config.batch}: has {len(feed.fanouts)} fan-outs, and the strong expert {layers} layers; "
+                f"give {layers} numbers"
+            )
+
+
+def chosen_batch(need: Need, there: int, train: int) -> str:
+    """Choose batches by memory, in bytes, and say so where it is not the whole graph."""
+    if need.step <= OF_FREE * there:
+        return "full"
+    room = max(OF_FREE * there - need.inference, 0.1 * there)
+    count = max(2, min(train, math.ceil(need.step / room)))
+    gib = [f"{size / 2**30:,.1f} GiB" for size in (need.step, there)]
+    print(
+        f"note: a step on the whole graph takes some {gib[0]} and {gib[1]} are free: --batch parts({count})",
+        file=sys.stderr,
+    )
+    return f"parts({count})"

@@ -1,0 +1,175 @@
+"""Batches of a graph that is too large to be trained on at once: its nodes in random parts, or drawn neighbourhoods.
+
+    full                    the whole graph in every step
+    parts(10)               ten steps an epoch: the nodes in ten random parts, each with the edges inside it
+    neighbors(15,10,5)      1,024 nodes a step, with 15 neighbours of each, 10 of each of these, 5 of each of these;
+                            neighbors(15,10,size=512): 512 nodes a step
+
+Which nodes come together follows from the seed and the number of the epoch alone, so that training can go on anywhere.
+An edge stands for those into its node that were left out, too (`Adjacency.thinned`). What looks at no edge is run on
+rows. Validation, and what frozen experts say, come from the whole graph, without gradients: one layer after the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mowst.errors import InputError
+from mowst.kernels import Adjacency, Rows, induced, neighbourhood
+from mowst.training.batches import Batch, Feed, Needs, Whole
+
+SIZE = 1024
+"""Nodes that a batch of neighbourhoods is for."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The nodes in random parts, anew in every epoch; training nodes are spread evenly.
+
+    It is the random partition of PyG's `RandomNodeLoader`.
+    """
+
+    count: int
+    """Of parts."""
+    seed: int = 0
+
+    def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
+        """Return as many batches an epoch as there are parts.
+
+        Raises:
+            InputError: there are more parts than training nodes.
+        """
+        train = labelled(whole)
+        if self.count > len(train):
+            raise InputError(f"batch: parts({self.count}): there are {len(train)} training nodes; take fewer parts")
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            generator = numbered(self.seed, epoch)
+            for nodes in groups(whole, needs, self.count, generator):
+                yield whole.drawn(induced(rows_in(whole), nodes), len(nodes)) if needs.edges else rows(whole, nodes)
+
+        return batches
+
+    def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
+        """Return the whole graph, or the nodes alone where no edge is looked at."""
+        return Whole().asked(whole, hops, nodes)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Nodes with some of their neighbours, drawn uniformly without replacement (Hamilton et al., 2017, 1706.02216)."""
+
+    fanouts: tuple[int, ...]
+    """Neighbours of a node, by hop; -1: all of them."""
+    size: int = SIZE
+    """Nodes that a batch is for."""
+    seed: int = 0
+
+    def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
+        """Return the batches that each node is in once that a loss is averaged over.
+
+        Raises:
+            InputError: what is trained reaches further than there are fan-outs, or nobody knows how far.
+        """
+        hops = needs.hops if needs.hops != 0 else 1  # a loss may look at edges where the model does not
+        if needs.edges and hops is None:
+            raise InputError(
+                "batch: neighbors: how far this model reaches is not known; take --batch parts(10) or full"
+            )
+        if needs.edges and (hops or 0) > len(self.fanouts):
+            raise InputError(
+                f"batch: neighbors has {len(self.fanouts)} fan-outs, and the model reaches {hops} hops; give {hops}"
+            )
+        total = len(labelled(whole)) if needs.on == {"train"} else len(whole.y)
+        count = max(1, min(-(-total // self.size), len(labelled(whole))))
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            generator = numbered(self.seed, epoch)
+            for seeds in groups(whole, needs, count, generator, only_train=needs.on == {"train"}):
+                if not needs.edges:
+                    yield rows(whole, seeds)
+                else:
+                    drawn = neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], generator)
+                    yield whole.drawn(drawn, len(seeds))
+
+        return batches
+
+    def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
+        """Return the whole graph, or the nodes alone where no edge is looked at."""
+        return Whole().asked(whole, hops, nodes)
+
+
+def labelled(whole: Batch) -> Tensor:
+    """Return the training nodes of a whole graph."""
+    train = whole.on["train"]
+    assert train is not None
+    return train
+
+
+def rows_in(whole: Batch) -> Rows:
+    """Return the entries of a whole prepared graph."""
+    assert isinstance(whole.graph, Adjacency), "the graph must be prepared"
+    return whole.graph.rows
+
+
+def rows(whole: Batch, nodes: Tensor) -> Batch:
+    """Return some nodes without edges, of which the training nodes count as such."""
+    part = whole.alone(nodes)
+    return replace(part, on={"train": part.train_mask.nonzero().squeeze(-1), "all": None})
+
+
+def numbered(seed: int, epoch: int) -> torch.Generator:
+    """Return the generator of an epoch."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+
+
+def groups(
+    whole: Batch, needs: Needs, count: int, generator: torch.Generator, *, only_train: bool = False
+) -> Iterator[Tensor]:
+    """Divide the nodes at random; every group has its share of the training nodes, which come first.
+
+    Where no other node could change the loss, or if asked for, training nodes alone are divided.
+    """
+    train = labelled(whole)
+    order = train[torch.randperm(len(train), generator=generator).to(train.device)]
+    if needs.labelled_alone:
+        count = max(1, min(count, len(train) // 2))  # batch norm needs two rows
+    if needs.labelled_alone or only_train:
+        yield from order.tensor_split(count)
+        return
+    rest = (~whole.train_mask).nonzero().squeeze(-1)
+    rest = rest[torch.randperm(len(rest), generator=generator).to(rest.device)]
+    for ours, others in zip(order.tensor_split(count), rest.tensor_split(count), strict=True):
+        yield torch.cat([ours, others])
+
+
+def feed_of(batch: str, seed: int = 0) -> Feed:
+    """Return the feed of a specification: full, parts(10), neighbors(15,10,5).
+
+    Raises:
+        InputError: it is none.
+    """
+    found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", batch)
+    kind, inner = (found[1], found[2]) if found else ("", None)
+    words = [word.strip() for word in (inner or "").split(",") if word.strip()]
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    try:
+        numbers = [int(word) for word in words if "=" not in word]
+        size = int(options.pop("size", SIZE))
+        if kind == "full" and inner is None:
+            return Whole()
+        if kind == "parts" and len(numbers) == 1 and numbers[0] >= 1 and not options and size == SIZE:
+            return Parts(numbers[0], seed)
+        fit = numbers and all(number == -1 or number >= 1 for number in numbers) and size >= 2
+        if kind == "neighbors" and fit and not options:
+            return Neighbours(tuple(numbers), size, seed)
+    except ValueError:
+        pass
+    raise InputError(
+        f"batch: must be auto, full, parts(10), or neighbors(15,10,5), neighbors(15,10,size=512), got {batch!r}"
+    )
