@@ -189,7 +189,7 @@ def unsound(folder: Path) -> list[str]:
         own = json.loads((folder / "seed-0/result.json").read_text())
         with np.load(folder / "seed-0/predictions.npz") as arrays:
             shape = arrays["mixture"].shape
-        same = (folder / "config.yaml").read_text() == (folder / "seed-0/config.yaml").read_text()
+        same = (folder / "chosen.yaml").read_text() == (folder / "seed-0/config.yaml").read_text()
         whole = shape == (NODES, 2) and record["seeds"] == [0] and own["seed"] == 0
         wrong += ["is of two runs"] * (not same) + ["is not whole"] * (not whole)
     return wrong
