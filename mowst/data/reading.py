@@ -89,9 +89,9 @@ def likeness(data: Data | Like | None) -> Like | None:
     Raises:
         InputError: it is no graph that was read.
     """
-    check_type_of("like", data, Data | Like | None)
     if data is None or isinstance(data, Like):
         return data
+    check_type_of("like", data, Data)
     own = own_of(data)
     if own is None:
         raise InputError("like: must be a graph that mowst.data.read or from_tables returned")

@@ -15,7 +15,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,14 +196,26 @@ def of_run(folder: Path, device: str | None = None) -> Whole:
 
 def placed(folder: Path, device: str | None) -> Config:
     """Read the configuration of a trained mixture, for another device if one is given."""
-    config = read_config(folder)
+    if not (folder / CONFIG).is_file():
+        raise InputError(f"{folder}: has no {CONFIG}, and is no classifier or a damaged one")
+    with said_of(folder / CONFIG):
+        config = read_config(folder)
     return config if device is None else dataclasses.replace(config, device=device)
+
+
+@contextmanager
+def said_of(path: Path) -> Iterator[None]:
+    """Say of which file or folder it is that something is wrong."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
 def rebuilt(folder: Path, config: Config, seed: int, features: int, classes: list[int], class_names: Any) -> Whole:
     """Build the mixture of a configuration, and load its weights."""
     device = fabric_of(config).device
-    with seeded(0, device):
+    with said_of(folder), seeded(0, device):
         model = build_model("mixture", config, features, len(classes))
     read_weights(folder, "mixture", model)
     assert isinstance(model, Mowst)
