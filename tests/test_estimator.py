@@ -116,7 +116,7 @@ def test_labels_of_test_nodes_change_nothing():
 
 
 def test_a_graph_is_no_array_and_has_its_labels_in_it(fitted):
-    with pytest.raises(InputError, match="are its data.y"):
+    with pytest.raises(InputError, match=r"are its data\.y"):
         clone(fitted).fit(good(), good().y)
     with pytest.raises(InputError, match="must be a PyG Data"):
         fitted.predict(np.zeros((3, 8)))
@@ -321,7 +321,7 @@ def test_a_new_graph_without_labels_is_predicted_as_with_them(kept_drinks, tmp_p
 
 def test_a_graph_that_is_not_like_the_first_is_refused_in_a_line(kept_drinks):
     nodes, edges = tables(1)
-    with pytest.raises(InputError, match="columns became features otherwise.*like=classifier.like"):
+    with pytest.raises(InputError, match=r"columns became features otherwise.*like=classifier\.like"):
         kept_drinks.predict(from_tables(nodes, edges))
     with pytest.raises(InputError, match="age"):
         from_tables(nodes.drop(columns="age"), edges, like=kept_drinks.like)
@@ -329,7 +329,7 @@ def test_a_graph_that_is_not_like_the_first_is_refused_in_a_line(kept_drinks):
         kept_drinks.predict(good())
     other = from_tables(nodes, edges, like=kept_drinks.like)
     other.class_names = ["milk", "beer"]
-    with pytest.raises(InputError, match="milk, beer.*milk, tea"):
+    with pytest.raises(InputError, match=r"milk, beer.*milk, tea"):
         kept_drinks.predict(other)
 
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from mowst.errors import InputError
-from mowst.inference.checks import check_question
+from mowst.inference.checks import check_parts, check_question
 from mowst.kernels import Adjacency, dense
-from mowst.models import EXPERTS, ROLES, Learner, Mowst, Panel, run_module
+from mowst.models import EXPERTS, ROLES, Learner, Mowst, Panel, run_module, shown
 
 
 class Pooled(nn.Module):
@@ -65,11 +65,15 @@ def exported(model: Mowst, x: Tensor, edge_index: Tensor, before: nn.Module | No
     Raises:
         InputError: an expert cannot be exported, the program says something else, or an argument is unsound.
     """
+    check_parts(model, x)
+    if before is not None and not isinstance(before, nn.Module):
+        raise InputError(f"before: must be a torch.nn.Module, or none, got {shown(before)}")
+    x = dense(x)
     check_question(model, x if before is None else before(x), edge_index)
     if isinstance(edge_index, Adjacency):
         edge_index = edge_index.edge_index
     refuse_learners(model)
-    whole, x = Pooled(model, before).to(x.device), dense(x)
+    whole = Pooled(model, before).to(x.device)
     ring = torch.arange(7, device=x.device) % 5
     example = x.new_zeros(5, x.size(1)), torch.stack([ring, (ring + 1) % 5])
     dynamic = ({0: Dim("nodes", min=2)}, {1: Dim("edges", min=2)})
