@@ -16,7 +16,17 @@ from rich.table import Table
 from mowst.errors import InputError
 from mowst.experiment.folder import CHOSEN, MODEL_CARD, PAGE, locked, marked, read_json, write_mark
 from mowst.experiment.repeat import command_of
-from mowst.reporting import Finished, comparison_page, latex, markdown, run_card, run_page, side_by_side, terminal
+from mowst.reporting import (
+    Finished,
+    comparison_page,
+    is_card,
+    latex,
+    markdown,
+    run_card,
+    run_page,
+    side_by_side,
+    terminal,
+)
 from mowst.system import read_yaml, write_text
 
 CONFIG, FIGURES = "config.yaml", "figures.json"
@@ -47,7 +57,7 @@ def rewrite_report(folder: Path) -> Path:
     with locked(folder, made=False):
         ours = marked(folder)
         for name in (PAGE, MODEL_CARD):
-            if name not in ours["files"] and (folder / name).exists():
+            if name not in ours["files"] and (folder / name).exists() and not is_card(folder / name):
                 raise InputError(f"{folder / name}: was not written by the run; move it, or give --out another folder")
         write_report(folder)
         if ours["files"] and not {PAGE, MODEL_CARD} <= ours["files"]:
