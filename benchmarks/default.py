@@ -32,7 +32,7 @@ GRAPHS = [
     "cora",
     "chameleon-filtered",
     "squirrel-filtered",
-    "digits",
+    "digits-knn",
     "amherst41",
     "actor",
     "blogcatalog",
