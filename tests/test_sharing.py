@@ -21,7 +21,7 @@ from mowst.report import command as report
 from mowst.run import command
 from tests.graphs import TRAINED, changed, good
 
-QUICK = {"epochs": 3, "device": "cpu", "strong": "gcn"}
+QUICK = {"epochs": 2, "folds": 2, "device": "cpu", "strong": "gcn"}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def fitted() -> MowstClassifier:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "good"
-    options = ["--epochs", "3", "--seeds", "2", "--device", "cpu", "--strong", "gcn+neighbours"]
+    options = ["--epochs", "2", "--folds", "2", "--seeds", "2", "--device", "cpu", "--strong", "gcn+neighbours"]
     assert command(["--dataset", "tests.graphs:good", *options, "--out", str(out)]) == 0
     return out
 
