@@ -108,7 +108,7 @@ def test_the_classifier_says_what_is_wrong(tiny):
 )
 def test_a_classifier_is_of_a_mixture_and_its_regime_takes_its_losses(options, words):
     with pytest.raises(InputError, match=words):
-        MowstClassifier(**options)
+        MowstClassifier(**options).fit(load("sbm"))
 
 
 def test_a_classifier_says_what_is_wrong_with_its_input():

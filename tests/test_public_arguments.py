@@ -85,6 +85,7 @@ SOUND = {
     "MowstClassifier.fit": {"data": DATA},
     "MowstClassifier.predict": {"data": DATA, "nodes": [0, 5]},
     "MowstClassifier.predict_proba": {"data": DATA, "nodes": [0, 5]},
+    "MowstClassifier.expert_of": {"data": DATA, "nodes": [0, 5]},
     "MowstClassifier.score": {"data": DATA, "mask": "test_mask"},
     "MowstClassifier.keep": {"data": DATA},
     "expert": {
@@ -140,6 +141,7 @@ SOUND = {
     "Touched": {"nodes": 1, "edges": 1, "of_nodes": 2, "of_edges": 2},
     "answer_alone": {"expert": MODEL.weak, "x": X, "graph": EDGES, "nodes": [0, 5]},
     "answer": QUERY | {"graph": EDGES},
+    "exported": {"model": MODEL, "x": X, "edge_index": EDGES, "before": None},
     "predict": QUERY | {"edge_index": EDGES},
 }
 """Sound arguments of everything public."""

@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_run_leaves_what_the_contract_names(finished):
-    entries = ["chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0", "seed-1"]
+    entries = ["README.md", "chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0", "seed-1"]
     assert sorted(p.name for p in finished.iterdir()) == [".mowst.json", *entries]
     mark = json.loads((finished / ".mowst.json").read_text())
     assert mark == {"config": (finished / "config.yaml").read_text(), "files": entries}
@@ -442,7 +442,7 @@ def test_a_run_that_diverges_costs_no_older_run(tmp_path):
         command([*FAST, "--out", str(out), "--overwrite", "true", "--lr", "1e30"])
     assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     command([*FAST, "--seeds", "1", "--out", str(out), "--overwrite", "true"])
-    own = {".mowst.json", "chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0"}
+    own = {".mowst.json", "README.md", "chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0"}
     assert {path.name for path in out.iterdir()} == {*own, "note.txt"}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 

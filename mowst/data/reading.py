@@ -21,7 +21,7 @@ from mowst.system.typed import check_type_of
 
 
 def read(
-    path: str | Path, *, split: str | None = None, seed: int = 0, like: Data | None = None, **columns: Any
+    path: str | Path, *, split: str | None = None, seed: int = 0, like: Data | Like | None = None, **columns: Any
 ) -> Data:
     """Read a graph of one's own from a file or folder.
 
@@ -33,8 +33,8 @@ def read(
             saved by `torch.save`, an .npz or a folder of them.
         split: masks (of the split column), random or per-class; by default what there is.
         seed: of the split.
-        like: a graph that was read so before: columns become features as they did there, classes have the same
-            numbers, and there need not be labels; it is split only if it is said how.
+        like: a graph that was read so before, or `classifier.like`: columns become features as they did there, classes
+            have the same numbers, and there need not be labels; it is split only if it is said how.
         columns: label, id, source, target, features, split_column, weight, nodes_file, edges_file, directed
             (`mowst.data.columns.Columns`).
 
@@ -53,7 +53,7 @@ def from_tables(
     *,
     split: str | None = None,
     seed: int = 0,
-    like: Data | None = None,
+    like: Data | Like | None = None,
     **columns: Any,
 ) -> Data:
     """Make a graph of two tables of pandas; everything else as in `read`.
@@ -83,15 +83,15 @@ def summary_of(data: Data) -> str:
     return "" if own is None else "\n".join(own.summary)
 
 
-def likeness(data: Data | None) -> Like | None:
+def likeness(data: Data | Like | None) -> Like | None:
     """Return what a new graph must share with another one.
 
     Raises:
         InputError: it is no graph that was read.
     """
-    check_type_of("like", data, Data | None)
-    if data is None:
-        return None
+    if data is None or isinstance(data, Like):
+        return data
+    check_type_of("like", data, Data)
     own = own_of(data)
     if own is None:
         raise InputError("like: must be a graph that mowst.data.read or from_tables returned")

@@ -24,6 +24,10 @@ from .choosing import paired as paired
 from .config import Config as Config
 from .config import GateConfig as GateConfig
 from .config import has_mixture as has_mixture
+from .estimating import asked_of as asked_of
+from .estimating import columns_of_labels as columns_of_labels
+from .estimating import exported_whole as exported_whole
+from .estimating import trained as trained
 from .expert import ExpertConfig as ExpertConfig
 from .folder import card_name as card_name
 from .folder import claim as claim
@@ -31,8 +35,14 @@ from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
 from .folder import read_weights as read_weights
+from .hub import fetched as fetched
+from .hub import pushed as pushed
 from .identity import split_hash as split_hash
 from .opening import Opened as Opened
+from .parameters import FIELDS as FIELDS
+from .parameters import configuration as configuration
+from .parameters import refuse_unknown as refuse_unknown
+from .parameters import with_fields as with_fields
 from .plan import Plan as Plan
 from .plan import judged_alone as judged_alone
 from .plan import planned as planned
@@ -52,3 +62,6 @@ from .seed import SeedRun as SeedRun
 from .seed import run_seed as run_seed
 from .teachers import Teacher as Teacher
 from .teachers import read_teacher as read_teacher
+from .whole import Whole as Whole
+from .whole import read_whole as read_whole
+from .whole import write_whole as write_whole

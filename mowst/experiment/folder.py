@@ -1,6 +1,7 @@
 """The folder of a run: claimed before anything is trained, never shared, and read again.
 
     OUT/config.yaml  result.json  report.html         all seeds; chosen.yaml, with the experts that a preset chose
+    OUT/README.md                                     a model card
     OUT/seed-0/      config.yaml  metrics.jsonl  result.json  figures.json  trust.json  predictions.npz
                      model.safetensors
 
@@ -33,11 +34,12 @@ from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
-from mowst.reporting import GENERATED
+from mowst.reporting import GENERATED, is_card
 from mowst.system import check_type_of, finite, write_text
 
 MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
 NEW = ".mowst.new"
+MODEL_CARD = "README.md"
 COLUMNS = "columns.json"
 """How the columns of a person's own graph became features."""
 
@@ -70,7 +72,14 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
     folder = new_folder(config) if out is None else Path(out)
     with locked(folder, made=out is None):
         ours = marked(folder)
-        wanted = {"config.yaml", "result.json", CHOSEN, PAGE, *(f"seed-{seed}" for seed in config.all_seeds)}
+        wanted = {
+            "config.yaml",
+            "result.json",
+            CHOSEN,
+            PAGE,
+            MODEL_CARD,
+            *(f"seed-{seed}" for seed in config.all_seeds),
+        }
         wanted |= {card_name(config)} if config.own else set()
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
@@ -163,6 +172,7 @@ def marked(folder: Path) -> dict[str, Any]:
         with suppress(OSError, UnicodeError):
             if GENERATED in (folder / PAGE).read_text(encoding="utf-8"):
                 files.add(PAGE)
+        files |= {MODEL_CARD} if is_card(folder / MODEL_CARD) else set()
         if {"dataset", "scores", "runs"} <= record.keys():
             return {"config": (folder / "config.yaml").read_text(), "files": files}
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,7 @@
-"""`report.html`: read a run's folder, and write its page. Graph and weights are not looked at, and no code is run."""
+"""`report.html` and `README.md`: read a run's folder, and write its page and its model card.
+
+Graph and weights are not looked at, and no code is run.
+"""
 
 from __future__ import annotations
 
@@ -11,40 +14,54 @@ from typing import Any
 from rich.table import Table
 
 from mowst.errors import InputError
-from mowst.experiment.folder import PAGE, locked, marked, read_json, write_mark
+from mowst.experiment.folder import CHOSEN, MODEL_CARD, PAGE, locked, marked, read_json, write_mark
 from mowst.experiment.repeat import command_of
-from mowst.reporting import Finished, comparison_page, latex, markdown, run_page, side_by_side, terminal
+from mowst.reporting import (
+    Finished,
+    comparison_page,
+    is_card,
+    latex,
+    markdown,
+    run_card,
+    run_page,
+    side_by_side,
+    terminal,
+)
 from mowst.system import read_yaml, write_text
 
-FIGURES = "figures.json"
+CONFIG, FIGURES = "config.yaml", "figures.json"
 TABLES = {"table.md": markdown, "table.tex": latex}
 
 
 def write_report(folder: Path) -> Path:
-    """Write the report of a run into its folder, and return its path.
+    """Write the report of a run into its folder, with its model card, and return its path.
 
     Raises:
         InputError: the folder holds no whole run, or cannot be written.
     """
     run = read_finished(folder)
     with said_of(folder):
-        write_text(folder / PAGE, run_page(run))
+        chosen = folder / CHOSEN if (folder / CHOSEN).is_file() else folder / CONFIG
+        page, words = run_page(run), run_card(run, read_yaml("configuration", chosen))
+        write_text(folder / MODEL_CARD, words)
+        write_text(folder / PAGE, page)
     return folder / PAGE
 
 
 def rewrite_report(folder: Path) -> Path:
-    """Write the report of a run again, and note that it is the run's.
+    """Write the report of a run and its model card again, and note that they are the run's.
 
     Raises:
-        InputError: a run is writing there, or another file of that name, which is nobody's, is there.
+        InputError: a run is writing there, or another file of such a name, which is nobody's, is there.
     """
     with locked(folder, made=False):
         ours = marked(folder)
-        if PAGE not in ours["files"] and (folder / PAGE).exists():
-            raise InputError(f"{folder / PAGE}: was not written by the run; move it, or give --out another folder")
+        for name in (PAGE, MODEL_CARD):
+            if name not in ours["files"] and (folder / name).exists() and not is_card(folder / name):
+                raise InputError(f"{folder / name}: was not written by the run; move it, or give --out another folder")
         write_report(folder)
-        if ours["files"] and PAGE not in ours["files"]:
-            write_mark(folder, ours["config"], ours["files"] | {PAGE})
+        if ours["files"] and not {PAGE, MODEL_CARD} <= ours["files"]:
+            write_mark(folder, ours["config"], ours["files"] | {PAGE, MODEL_CARD})
     return folder / PAGE
 
 
@@ -94,7 +111,7 @@ def read_finished(folder: Path) -> Finished:
     result = read_json(folder / "result.json")
     if not isinstance(result, dict) or "runs" not in result:
         raise InputError(f"{folder}: is not the folder of a whole run; give the one above seed-0")
-    config = read_yaml("configuration", folder / "config.yaml")
+    config = read_yaml("configuration", folder / CONFIG)
     with said_of(folder):
         seeds = [folder / f"seed-{int(seed)}" for seed in result["seeds"]]
         kept = all((seed / FIGURES).is_file() for seed in seeds)
@@ -103,7 +120,7 @@ def read_finished(folder: Path) -> Finished:
             result=result,
             figures=[read_json(seed / FIGURES) for seed in seeds] if kept else [],
             histories=[read_lines(seed / "metrics.jsonl") for seed in seeds],
-            config=(folder / "config.yaml").read_text(encoding="utf-8"),
+            config=(folder / CONFIG).read_text(encoding="utf-8"),
             command=command_of(config),
             signal=config["signal"],
         )

@@ -79,7 +79,7 @@ def run(
             try:
                 write_report(Path(out))
             except InputError as error:  # the results are there, and worth more than their picture
-                warnings.warn(f"report.html is not written: {error}", stacklevel=2)
+                warnings.warn(f"report.html and README.md are not written: {error}", stacklevel=2)
     return result
 
 

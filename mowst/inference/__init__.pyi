@@ -1,3 +1,4 @@
+from .exporting import exported as exported
 from .frontier import Touched as Touched
 from .modes import INFERENCE as INFERENCE
 from .modes import Answer as Answer

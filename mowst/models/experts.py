@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import GCN as PyGCN
@@ -184,8 +185,8 @@ def channels_of(module: nn.Module) -> Channels:
 
 
 def normalized_for(convs: Any, x: Tensor, edge_index: Tensor) -> tuple[Tensor, ...]:
-    """Return what GCN layers are called with: the normalised adjacency, or, being explained, edges and weights."""
-    if any(conv.explain for conv in convs):
+    """Return what GCN layers are called with: the normalised adjacency; explained or exported, edges and weights."""
+    if torch.compiler.is_exporting() or any(conv.explain for conv in convs):
         return normalized_edges(edge_index, x.size(0), x.dtype)
     return (normalized(edge_index, x.size(0)),)
 

@@ -4,6 +4,9 @@ from .finished import Finished as Finished
 from .grids import latex as latex
 from .grids import markdown as markdown
 from .grids import terminal as terminal
+from .model_cards import is_card as is_card
+from .model_cards import model_card as model_card
+from .model_cards import run_card as run_card
 from .page import GENERATED as GENERATED
 from .progress import Display as Display
 from .progress import Trainings as Trainings
