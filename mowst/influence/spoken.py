@@ -66,7 +66,9 @@ def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through:
             if isinstance(part, Learner) and not isinstance(part, Neighbours):
                 standing.append(name or role or "the model")
                 continue
-            way: Callable[..., LastLayer | Network | Counts] = counts if isinstance(part, Neighbours) else partial(WAYS[through], **options)
+            way: Callable[..., LastLayer | Network | Counts] = (
+                counts if isinstance(part, Neighbours) else partial(WAYS[through], **options)
+            )
             scores = scores + way(part, data, graph, len(own)).influence(node, own)
     if not isinstance(scores, Tensor):
         raise InputError(f"influence: {' and '.join(standing)} can only be trained anew")
