@@ -73,6 +73,7 @@ def flags() -> ArgumentParser:
     )
     about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
     parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
+    reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
     parser.add_argument(
         "--model",
         type=str | None,
@@ -115,8 +116,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     query = opened(parsed, folder, config)
     if parsed.why is not None:
         explain(parsed, folder, query, config)
-        if words is None and parsed.out is None and parsed.save is None:
-            return 0
+    if parsed.layers:
+        show_layers(query)
+    if (parsed.why or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
+        return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
         nodes = unlabelled(query.data)
@@ -213,6 +216,22 @@ def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> No
         print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
     for each in found.spoke:
         print(f"{each.score:+.3g}  node {each.node}, class {each.label}")
+
+
+def show_layers(query: Query) -> None:
+    """Print what each layer of the model knows.
+
+    Raises:
+        InputError: the graph has no training and validation nodes.
+    """
+    from rich.console import Console
+
+    from mowst.probes import as_table, probe
+
+    if not {"train_mask", "val_mask", "y"} <= set(query.ready.keys()):
+        raise InputError("--layers: the graph has no training and validation nodes to fit and score probes on")
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(as_table(probe(query.model, query.ready)))
 
 
 def promised_of(parsed: Namespace, folder: Path, query: Query, config: Config) -> Told | None:

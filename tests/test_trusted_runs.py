@@ -216,6 +216,12 @@ def test_why_names_the_training_nodes_that_spoke_here_and_on_another_graph(finis
     weak = reasons_of(query._replace(model=query.model.weak), home, 7, k=3)
     alone = why(query.model.weak, home.ready, 7, k=3)  # an MLP says the same of a node wherever it is
     assert [each.node for each in weak.spoke] == alone.ids.tolist()
+    told_by_predict(finished, None, "--layers", "true")
+    said = capsys.readouterr().out
+    assert all(each in said for each in ("features", "hidden 1", "logits", "weak", "strong"))
+    assert "per_class" not in said
+    with pytest.raises(InputError, match="--layers: the graph has no training"):
+        told_by_predict(finished, None, "--layers", "true", "--graph", str(tmp_path / "half.npz"))
     with pytest.raises(InputError, match="--why: no node is called 77"):
         told_by_predict(finished, None, "--why", "77")
 
@@ -229,7 +235,7 @@ def test_a_run_ends_with_how_far_it_can_be_believed_and_the_page_says_the_same(f
     assert f"hold it for {100 * trust['sets']['test']['all']['coverage']:.1f} %" in said[1]
     assert f"with {trust['sets']['test']['all']['size']:.2f} classes" in said[1]
     test = trust["answering"]["test"]
-    assert f"{100 * test['answered']:.1f} % of the nodes are answered, and {100 * test['risk']:.1f} %" in said[2]
+    assert f"{100 * test['answered']:.1f} % of the nodes, and {100 * test['risk']:.1f} %" in said[2]
     assert " ".join(said) in list(closing(record))
     page = html.unescape((finished / "report.html").read_text(encoding="utf-8"))
     assert all(each in page for each in said)
@@ -242,4 +248,4 @@ def test_a_run_ends_with_how_far_it_can_be_believed_and_the_page_says_the_same(f
 def test_where_nobody_is_answered_that_is_said():
     trust = {"calibration": {"weak": {"all": belief(torch.eye(3), torch.arange(3))._asdict()}}}
     trust["answering"] = {"risk": 0.05, "test": {"answered": 0.0, "risk": None, "correctness": 0.0}}
-    assert "no node is answered" in believed({"parameters": {"weak": 1}, "trust": trust})[1]
+    assert "it answers no node" in believed({"parameters": {"weak": 1}, "trust": trust})[1]

@@ -74,11 +74,11 @@ def believed(result: Result) -> list[str]:
 def answered(answering: Mapping[str, Any]) -> str:
     """Say what became of a risk that was asked for."""
     found = answering["test"]
-    asked = f"asked for at most {percent(answering['risk'])} wrong answers"
+    asked = f"Asked for at most {percent(answering['risk'])} wrong answers, it answers"
     if not number(found["answered"]):
-        return f"With {asked}, no node is answered: too few labels, or too many errors, to promise that."
+        return f"{asked} no node: there are too few calibrating nodes, or too many errors among them, to promise that."
     share, wrong = percent(found["answered"]), percent(found["risk"])
-    return f"With {asked}, {share} of the nodes are answered, and {wrong} of these answers are wrong."
+    return f"{asked} {share} of the nodes, and {wrong} of these answers are wrong."
 
 
 def add_trust(page: Page, result: Result, classes: list[str]) -> None:
