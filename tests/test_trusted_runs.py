@@ -15,7 +15,7 @@ import torch
 from mowst import Config, InputError
 from mowst.evaluation import SetRule, belief, measured
 from mowst.experiment import ExpertConfig, Opened, read_config, run, run_seed, told
-from mowst.experiment.asking import on_another, trained_on
+from mowst.experiment.asking import asked, on_another, table_of, trained_on
 from mowst.experiment.calibrated import to_weak
 from mowst.experiment.reasons import reasons_of, side_by_side
 from mowst.experiment.reload import reload
@@ -180,6 +180,12 @@ def test_predictions_by_name_have_what_the_run_promised(finished, tmp_path, caps
     test, record = data.test_mask.numpy(), record_of(finished)["runs"][0]["trust"]
     held = [str(int(label)) in json.loads(row) for label, row in zip(data.y, table["set"], strict=True)]
     assert np.mean(np.array(held)[test]) == pytest.approx(record["sets"]["test"]["all"]["coverage"])
+    query = trained_on(finished / "seed-0", read_config(finished / "seed-0"))
+    answer = asked(query, read_config(finished / "seed-0"), [3, 1])
+    everything = promised._replace(sets=torch.ones(60, 3).bool(), unsure=None)
+    whole = table_of(query, answer, [3, 1], everything)
+    assert whole["set"].tolist() == ['["0", "1", "2"]'] * 2
+    assert "unsure" not in whole.columns
     some = told_by_predict(finished, place, "--out", str(place), "--nodes", "41,3")
     pd.testing.assert_frame_equal(some, table.iloc[[41, 3]].reset_index(drop=True), rtol=1e-4)
     routed = told_by_predict(finished, place, "--out", str(place), "--how", "routed")

@@ -17,6 +17,7 @@ WORDS = {
     "weak": "weak expert alone",
     "strong": "strong expert alone",
 }
+ALONE = {"weak": "weak expert", "strong": "strong expert"}
 GROUPS = {"route": "sent to the {} expert", "class": "class {}", "degree": "{} degree", "homophily": "{} homophily"}
 """How groups of nodes are called, by what they are parted by."""
 
@@ -52,8 +53,9 @@ def believed(result: Result) -> list[str]:
     if not calibration.get(judged, {}).get("all", {}).get("nodes"):
         return []
     own = calibration[judged]["all"]
+    who, sure = ALONE.get(judged, judged), percent(own["confidence"])
     said = [
-        f"On {own['nodes']:,.0f} test nodes the {judged} gives its class {percent(own['confidence'])} on average and "
+        f"On {own['nodes']:,.0f} test nodes the {who} gives its class {sure} on average and "
         f"is right at {percent(own['accuracy'])}; its probabilities are off by {error_of(own):.1f} points (debiased "
         "calibration error)"
     ]
