@@ -118,7 +118,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
         explain(parsed, folder, query, config)
     if parsed.layers:
         show_layers(query)
-    if (parsed.why or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
+    if (parsed.why is not None or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
         return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
@@ -205,13 +205,14 @@ def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> No
     from mowst.experiment.asking import nodes_named, trained_on
     from mowst.experiment.reasons import reasons_of
 
-    (node,) = nodes_named(query, [parsed.why], "--why")
+    named = nodes_named(query, [parsed.why], "--why")
+    if len(named) != 1:
+        raise InputError(f"--why {parsed.why!r}: must name one node")
+    (node,) = named
     home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
     found = reasons_of(query, home, node)
-    print(
-        f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most, in"
-    )
-    print("nats by which each raises the log-probability of the class (below 0: the label speaks against it):")
+    print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
+    print("in nats by which each raises the log-probability of the class (below 0: the label speaks against it):")
     if found.standing:
         print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
     for each in found.spoke:
@@ -239,11 +240,10 @@ def promised_of(parsed: Namespace, folder: Path, query: Query, config: Config) -
     from mowst.experiment.asking import promises_of
 
     promised = promises_of(query, folder, config) if parsed.how == "pooled" else None
-    if parsed.graph is not None and promised is not None and (promised.sets, promised.unsure) != (None, None):
-        line = (
-            "note: set and unsure were calibrated on the run's own graph; coverage and risk may be others on this one"
-        )
-        print(line, file=sys.stderr)
+    shown = promised is not None and any(each is not None for each in (promised.sets, promised.unsure))
+    if shown and parsed.graph is not None:
+        line = "set and unsure were calibrated on the run's own graph; coverage and risk may be others on this one"
+        print(f"note: {line}", file=sys.stderr)
     return promised
 
 

@@ -228,6 +228,9 @@ def test_why_names_the_training_nodes_that_spoke_here_and_on_another_graph(finis
     assert "per_class" not in said
     with pytest.raises(InputError, match="--layers: the graph has no training"):
         told_by_predict(finished, None, "--layers", "true", "--graph", str(tmp_path / "half.npz"))
+    for given in ("1 2", " "):
+        with pytest.raises(InputError, match="must name one node"):
+            told_by_predict(finished, None, "--why", given)
     with pytest.raises(InputError, match="--why: no node is called 77"):
         told_by_predict(finished, None, "--why", "77")
 
