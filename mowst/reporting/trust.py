@@ -104,7 +104,7 @@ OFF = (
     "How sure a model is, and how right: off by is the debiased calibration error in points, log-likelihood is in nats "
     "for each node, the Brier score goes from 0, best, to 2."
 )
-SETS = "Sets for a coverage of {coverage}, score {score}, calibrated {of}: how many hold the label, and their size."
+SETS = "Sets for a coverage of {coverage:g}, score {score}, calibrated {of}: how many hold the label, and their size."
 TOGETHER = {"all": "for all nodes together", "route": "for each expert's nodes by themselves"}
 ANSWERED = (
     "Share that is right, in %, where only the surest nodes are answered; in brackets, if what is wrong came last."
