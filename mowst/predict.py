@@ -16,14 +16,15 @@ from mowst.errors import InputError
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jsonargparse import ArgumentParser, Namespace
 
-    from mowst.experiment import Config
+    from mowst.experiment import Config, Told
     from mowst.experiment.asking import Query
     from mowst.inference import Answer
 
 PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
-or all of another one; predictions go to a table by name (--out)."""
+or all of another one; predictions go to a table by name (--out), and what one rests on is told (--why)."""
 
 
 def words_of(given: str | None) -> list[str] | None:
@@ -70,6 +71,9 @@ def flags() -> ArgumentParser:
         default=None,
         help="Nodes to predict: ids like 0,5,9, or a text file; by default all.",
     )
+    about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
+    parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
+    reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
     parser.add_argument(
         "--model",
         type=str | None,
@@ -96,7 +100,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     import torch
 
-    from mowst.experiment.asking import asked, nodes_named, seed_folder, unlabelled
+    from mowst.experiment.asking import asked, nodes_named, seed_folder, table_of, unlabelled
     from mowst.experiment.folder import read_config
     from mowst.experiment.reload import fitting, read_record
     from mowst.system import hush_libraries, take_threads
@@ -110,12 +114,22 @@ def command(arguments: Sequence[str] | None = None) -> int:
     config = fitting(dataclasses.replace(read_config(folder), **given))
     take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
+    if parsed.why is not None:
+        explain(parsed, folder, query, config)
+    if parsed.layers:
+        show_layers(query)
+    if (parsed.why is not None or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
+        return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
         nodes = unlabelled(query.data)
     generator = torch.Generator().manual_seed(parsed.seed)
     found = asked(query, config, nodes, how=parsed.how, threshold=parsed.threshold, generator=generator)
     tell(parsed, folder, query, found, nodes)
+    if parsed.out is not None:
+        promised = promised_of(parsed, folder, query, config)
+        of = "nodes without a label" if nodes is not None and words is None else "nodes"
+        write_table(Path(parsed.out), table_of(query, found, nodes, promised), of)
     return 0
 
 
@@ -157,13 +171,13 @@ def opened(parsed: Namespace, folder: Path, config: Config) -> Query:
 
 
 def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: list[int] | None) -> None:
-    """Print what was predicted, and write it where it was asked for."""
+    """Print what was predicted, and write the arrays where they were asked for."""
     import numpy as np
     from rich.console import Console
 
-    from mowst.experiment.asking import right_of, table_of
+    from mowst.experiment.asking import right_of
     from mowst.experiment.reload import compared
-    from mowst.system import whole_file, write_arrays
+    from mowst.system import write_arrays
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     probs = found.probabilities.cpu().numpy()
@@ -172,10 +186,9 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
     if parsed.how == "pooled" and parsed.graph is None:
         console.print(f"{len(probs)} nodes predicted, {compared(probs, folder, nodes, query.name)}")
     console.print(f"the {'strong expert' if query.name == 'mixture' else query.name} read {found.touched}")
-    table = table_of(query, found, nodes)
     names = query.class_names
-    if parsed.nodes is not None:
-        for name, row in zip(table["id"], probs, strict=True):
+    if nodes is not None and parsed.nodes is not None:
+        for name, row in zip(query.names[nodes], probs, strict=True):
             console.print(f"node {name}: class {names[row.argmax()]}, probability {row.max():.3f}")
     classes, counts = np.unique(probs.argmax(axis=1), return_counts=True)
     per_class = {str(names[each]): count for each, count in zip(classes, counts.tolist(), strict=True)}
@@ -185,14 +198,65 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
     if parsed.save is not None:
         ids = np.arange(len(probs)) if nodes is None else np.array(nodes, dtype=np.int64)
         write_arrays(Path(parsed.save), nodes=ids, probabilities=probs, prediction=probs.argmax(axis=1))
-    if parsed.out is not None:
-        with whole_file(Path(parsed.out)) as whole:
-            if whole.suffix == ".csv":
-                table.to_csv(whole, index=False, float_format="%.6g")
-            else:
-                table.to_parquet(whole, index=False)
-        of = "nodes without a label" if nodes is not None and parsed.nodes is None else "nodes"
-        console.print(f"{len(table):,} {of} written to {parsed.out}")
+
+
+def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
+    """Print which training labels spoke most for the prediction of a node."""
+    from mowst.experiment.asking import nodes_named, trained_on
+    from mowst.experiment.reasons import reasons_of
+
+    named = nodes_named(query, [parsed.why], "--why")
+    if len(named) != 1:
+        raise InputError(f"--why {parsed.why!r}: must name one node")
+    (node,) = named
+    home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
+    found = reasons_of(query, home, node)
+    print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
+    print("in nats by which each raises the log-probability of the class (below 0: the label speaks against it):")
+    if found.standing:
+        print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
+    for each in found.spoke:
+        print(f"{each.score:+.3g}  node {each.node}, class {each.label}")
+
+
+def show_layers(query: Query) -> None:
+    """Print what each layer of the model knows.
+
+    Raises:
+        InputError: the graph has no training and validation nodes.
+    """
+    from rich.console import Console
+
+    from mowst.probes import as_table, probe
+
+    if not {"train_mask", "val_mask", "y"} <= set(query.ready.keys()):
+        raise InputError("--layers: the graph has no training and validation nodes to fit and score probes on")
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(as_table(probe(query.model, query.ready)))
+
+
+def promised_of(parsed: Namespace, folder: Path, query: Query, config: Config) -> Told | None:
+    """Return what the run promises of the predictions, if it does; on another graph, say that it may not hold."""
+    from mowst.experiment.asking import promises_of
+
+    promised = promises_of(query, folder, config) if parsed.how == "pooled" else None
+    shown = promised is not None and any(each is not None for each in (promised.sets, promised.unsure))
+    if shown and parsed.graph is not None:
+        line = "set and unsure were calibrated on the run's own graph; coverage and risk may be others on this one"
+        print(f"note: {line}", file=sys.stderr)
+    return promised
+
+
+def write_table(path: Path, table: pd.DataFrame, of: str) -> None:
+    """Write predictions by name as .csv or .parquet, and say of what they are."""
+    from mowst.system import whole_file
+
+    with whole_file(path) as whole:
+        if whole.suffix == ".csv":
+            table.to_csv(whole, index=False, float_format="%.6g")
+        else:
+            table.to_parquet(whole, index=False)
+    print(f"{len(table):,} {of} written to {path}")
 
 
 if __name__ == "__main__":

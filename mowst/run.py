@@ -54,6 +54,8 @@ def flags() -> ArgumentParser:
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
     reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
+    about = "Train on parts of the labels, too (ten trainings more), and say what twice as many labels would bring."
+    reading.add_switch(parser, "--advise", False, about)
     reading.add_trust(parser)
     parser.add_argument("--quiet", action="store_true", help="Print the results only.")
     parser.add_argument("--list", action="store_true", help="List the graphs by name and exit.")
@@ -85,6 +87,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from rich.console import Console
 
     from mowst.experiment import Opened, Saving, before, card_name, claim, fabric_of, run, settled
+    from mowst.experiment.labels import check, needed
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
     from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
@@ -111,6 +114,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
             console.print(f"note: {opened.graph.count_mismatch}")
         for seed in config.all_seeds if config.teacher is not None else ():
             opened.seed(seed)  # a teacher that does not fit is said before anything is trained
+        if parsed.advise:
+            check(opened.seed(config.first_seed).ready)
         reading.say_idle(config, sys.argv[1:] if arguments is None else arguments)
         if there.said:
             console.print(f"goes on: {there.said}")
@@ -128,6 +133,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     for part in closing(result):
         console.print(part)
     console.print(f"written to {claimed.folder}{REPORTED * parsed.report}")
+    if parsed.advise:
+        console.print(" ".join(needed(opened, config.first_seed).sentences()), soft_wrap=True)
     if config.own:
         console.print(f"from now on the graph is --dataset {claimed.folder / card_name(config)}", soft_wrap=True)
     return 0

@@ -9,18 +9,19 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 from mowst import InputError, load
-from mowst.influence import LastLayer, Network, read_out, why
-from mowst.models import FusedGate, LogisticGate, Mowst, expert
+from mowst.influence import Counts, LastLayer, Network, read_out, why
+from mowst.kernels import Adjacency
+from mowst.models import FusedGate, LogisticGate, Mowst, Panel, expert
 
 LINEAR = ("mlp", "gcn", "sage", "gin", "gin-skip", "gcn-res", "sage-res")
 
 
-def graph(name, tiny):
-    """A graph with at most 150 training nodes."""
+def graph(name, tiny, most=60):
+    """A graph with few training nodes."""
     if name == "tiny":
         return tiny
     data = copy.copy(load(name))
-    few = data.train_mask.nonzero().squeeze(-1)[:150]
+    few = data.train_mask.nonzero().squeeze(-1)[:most]
     data.train_mask = torch.zeros_like(data.train_mask)
     data.train_mask[few] = True
     return data
@@ -59,7 +60,7 @@ def test_influence_on_the_last_layer_is_that_of_leave_one_out_retraining(tiny, n
     features, C = read_out(model_for(data), data.x, data.edge_index), int(data.y.max()) + 1
     layer = LastLayer(features, data.y, data.train_mask, C)
     nodes = (~data.train_mask).nonzero().squeeze(-1)[:5].tolist()
-    places = torch.arange(len(layer.train))[:: max(1, len(layer.train) // 30)]
+    places = torch.arange(len(layer.train))[:: max(1, len(layer.train) // 15)]
     truth = [LastLayer(features, data.y, without(data, layer.train[place]), C).logits for place in places]
     for place, there in zip(places, truth, strict=True):
         assert float((layer.without(place) - there).abs().max()) < 0.2 * float((layer.logits - there).abs().max())
@@ -81,7 +82,8 @@ def test_the_last_layer_is_at_its_minimum(tiny):
 
 @pytest.mark.parametrize("name", ["tiny", "sbm", "digits"])
 def test_flipped_labels_are_found(tiny, name):
-    data, C = graph(name, tiny), int(graph(name, tiny).y.max()) + 1
+    data = graph(name, tiny, most=100)
+    C = int(data.y.max()) + 1
     train = data.train_mask.nonzero().squeeze(-1)
     flipped = torch.zeros(len(train), dtype=torch.bool)
     flipped[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: max(2, len(train) // 10)]] = True
@@ -167,6 +169,49 @@ def test_a_mixture_is_explained_by_both_experts_and_by_training_labels_alone(tin
     assert why(mixture.strong, tiny, 5, through=through).scores.isfinite().all()
 
 
+def learned(data, labels, hops, damped):
+    """The expert that counts neighbours, told some labels."""
+    found = expert("neighbours", 8, 3, hops=hops, damped=damped)
+    adjacency = Adjacency.from_edge_index(data.edge_index, 60, data.get("edge_weight"))
+    found.learn(data.x, adjacency, labels, None, 1)
+    return found, found(data.x, adjacency)
+
+
+@pytest.mark.parametrize(("hops", "damped", "weighted"), [(1, True, False), (2, False, True), (2, True, False)])
+def test_a_label_less_is_counted_as_if_it_had_never_been_told(tiny, hops, damped, weighted):
+    loops = torch.arange(0, 60, 7)
+    tiny.edge_index = torch.cat([tiny.edge_index, torch.stack([loops, loops])], dim=1)
+    if weighted:
+        tiny.edge_weight = torch.rand(tiny.edge_index.size(1), generator=torch.Generator().manual_seed(1)) + 0.1
+    told = torch.where(tiny.train_mask, tiny.y, -1)
+    model, said = learned(tiny, told, hops, damped)
+    adjacency = Adjacency.from_edge_index(tiny.edge_index, 60, tiny.get("edge_weight"))
+    counts, direction = Counts(model, adjacency, 60, tiny.train_mask), torch.tensor([1.0, -0.3, 0.2]).double()
+    for node in (5, 7, int(counts.train[0])):
+        found = counts.influence(node, direction)
+        for place in range(0, len(counts.train), 3):
+            less = told.clone()
+            less[counts.train[place]] = -1
+            raised = (said - learned(tiny, less, hops, damped)[1])[node].double() @ direction
+            assert float(found[place]) == pytest.approx(float(raised), rel=1e-4, abs=2e-5)
+    assert why(model, tiny, 5, through="network").scores.abs().max() > 1e-3
+
+
+def test_a_panel_of_one_expert_twice_is_explained_as_the_expert(tiny):
+    model = model_for(tiny)
+    panel = Panel({"one": model, "other": copy.deepcopy(model)}).eval()
+    panel.temperature.fill_(2.0)
+    panel.lean(0.8, 1.2)  # softmax(0.8 z / 2 + 1.2 z / 2) = softmax(z)
+    alone, together = why(model, tiny, 5, k=None), why(panel, tiny, 5, k=None)
+    assert together.ids.equal(alone.ids)
+    torch.testing.assert_close(together.scores, alone.scores, rtol=1e-4, atol=1e-7)
+    panel.active[1] = False
+    heard = why(panel, tiny, 5, k=None)
+    assert float(heard.scores.abs().max()) > 0
+    mixed = Panel({"one": model, "trees": expert("trees", 8, 3)}).eval()
+    assert why(mixed, tiny, 5).standing == ("trees",)
+
+
 def test_what_cannot_be_asked_is_refused(tiny):
     model = model_for(tiny)
     with pytest.raises(InputError, match="node 60: must be from 0 to 59"):
@@ -174,7 +219,9 @@ def test_what_cannot_be_asked_is_refused(tiny):
     with pytest.raises(InputError, match="choose from last, network"):
         why(model, tiny, 0, through="all")
     with pytest.raises(InputError, match="has no weights"):
-        why(expert("neighbours", 8, 3), tiny, 0, through="network")
+        Network(expert("neighbours", 8, 3), tiny.x, tiny.edge_index, tiny.y, tiny.train_mask)
+    with pytest.raises(InputError, match="influence: the model can only be trained anew"):
+        why(expert("trees", 8, 3), tiny, 0)
 
 
 def test_influence_is_finite_at_features_of_ten_thousand(tiny):

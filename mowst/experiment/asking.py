@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 from torch_geometric.data import Data
 
@@ -18,11 +20,12 @@ from mowst.data.cards import Card
 from mowst.data.own import LOADER, card_of, graph_of_files, is_own
 from mowst.errors import InputError, some
 from mowst.experiment.building import build_model, fabric_of, prepare
+from mowst.experiment.calibrated import Told, told
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_columns, read_json, read_scale, read_weights
 from mowst.experiment.reload import SPEAKERS, read_record, reload, respond, unedited
 from mowst.inference import Answer
-from mowst.models import ROLES
+from mowst.models import ROLES, Mowst
 
 
 class Query(NamedTuple):
@@ -125,8 +128,8 @@ def columns_of(config: Config) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in ("nodes_file", "edges_file", "features")}
 
 
-def nodes_named(query: Query, words: Sequence[str]) -> list[int]:
-    """Return the numbers of nodes by what they are called.
+def nodes_named(query: Query, words: Sequence[str], flag: str = "--nodes") -> list[int]:
+    """Return the numbers of nodes by what they are called, as a flag gave them.
 
     Raises:
         InputError: no node is called so.
@@ -135,7 +138,7 @@ def nodes_named(query: Query, words: Sequence[str]) -> list[int]:
         words = [part for word in words for part in word.split()]
     found = query.names.map(str).get_indexer(pd.Index(list(words), dtype=object).map(str))
     if len(lost := [word for word, place in zip(words, found, strict=True) if place < 0]):
-        raise InputError(f"--nodes: no node is called {some(lost)}; they are {some(query.names[:3])} and so on")
+        raise InputError(f"{flag}: no node is called {some(lost)}; they are {some(query.names[:3])} and so on")
     return [int(place) for place in found]
 
 
@@ -152,12 +155,29 @@ def asked(query: Query, config: Config, nodes: list[int] | None, **options: Any)
     return respond(query.model, query.ready, config, nodes=nodes, whose=True, **options)
 
 
-def table_of(query: Query, found: Answer, nodes: list[int] | None) -> pd.DataFrame:
+@torch.no_grad()
+def promises_of(query: Query, folder: Path, config: Config) -> Told | None:
+    """Return what the folder of a seed promises of its mixture's pooled prediction of every node of a graph.
+
+    None: the model is no mixture, or the run is of a version that promised nothing.
+
+    Raises:
+        InputError: what the folder keeps is damaged.
+    """
+    if not isinstance(query.model, Mowst) or not (folder / "trust.json").exists():
+        return None
+    with fabric_of(config).autocast():
+        out = query.model(query.ready.x, query.ready.adj_t)
+    return told(folder, (query.model, out), query.ready)
+
+
+def table_of(query: Query, found: Answer, nodes: list[int] | None, promised: Told | None = None) -> pd.DataFrame:
     """Return predictions by name: a row for each node, with the probability of each class, and who answered.
 
     Columns: id, predicted (the class), probability (of it), confidence (the weak expert's share of the weight, from 0
     to 1), expert (weak or strong: who answered, or in a pool has the greater weight), and one for each class. Where
-    one expert is asked there is no confidence.
+    one expert is asked there is no confidence. What a run promised of all nodes adds: calibrated (the probability of
+    the class after calibration), set (the classes that may be the label, as a JSON list), and unsure (true or false).
     """
     probs = found.probabilities.float().cpu().numpy()
     best = probs.argmax(axis=1)
@@ -173,6 +193,14 @@ def table_of(query: Query, found: Answer, nodes: list[int] | None) -> pd.DataFra
     else:
         columns["confidence"] = found.confidence.float().cpu().numpy()
         columns["expert"] = np.where(found.weak.cpu().numpy(), weak, strong)
+    rows = slice(None) if nodes is None else nodes
+    if promised is not None:
+        columns["calibrated"] = promised.probs[rows].numpy()[np.arange(len(best)), best]
+        if promised.sets is not None:
+            sets = [called[inside].tolist() for inside in promised.sets[rows].numpy()]
+            columns["set"] = [json.dumps(names, ensure_ascii=False) for names in sets]
+        if promised.unsure is not None:
+            columns["unsure"] = promised.unsure[rows].numpy()
     of_classes = {f"probability of {name}": probs[:, place] for place, name in enumerate(called)}
     return pd.DataFrame(columns | of_classes)
 

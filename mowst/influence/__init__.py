@@ -2,7 +2,8 @@
 
 `LastLayer` refits the last layer of an expert on what the layers below give, and says in closed form what happens to
 every logit when a label is taken away; `Network` does so through all weights, by products with the Gauss-Newton matrix;
-`why` asks either of them about an expert or a mixture. It imports `mowst.models`.
+`Counts` counts the neighbours again, which is exact; `why` asks them about an expert, a panel or a mixture. It imports
+`mowst.models`.
 
 Its public names are in `__init__.pyi`; they are imported when they are first asked for.
 """

@@ -1,3 +1,4 @@
+from .counts import Counts as Counts
 from .last_layer import LastLayer as LastLayer
 from .last_layer import read_out as read_out
 from .network import Network as Network

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.errors import InputError, unknown
+from mowst.influence.counts import Counts
 from mowst.influence.last_layer import LastLayer, read_out
 from mowst.influence.network import Network
-from mowst.models import ROLES, Mixture, Mowst, reads_of, run_module
+from mowst.models import ROLES, Learner, Mixture, Mowst, Neighbours, Panel, reads_of, run_module
 
 
 class Spoke(NamedTuple):
@@ -25,12 +27,15 @@ class Spoke(NamedTuple):
     """[k] training nodes, those that moved it most first."""
     scores: Tensor
     """[k] nats by which each label raises the log-probability of that class; below 0: it speaks against it."""
+    standing: tuple[str, ...] = ()
+    """Experts or members of a panel that can only be trained anew, such as trees: they count as they stand."""
 
 
 def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through: str = "last", **options: Any) -> Spoke:
     """Return the training nodes whose labels moved the prediction of a node most.
 
-    Of a mixture both experts are asked, and the gate counts as it stands.
+    Of a mixture both experts are asked, of a panel its members; gates, weights of members, and trees, which can only
+    be trained anew, count as they stand. The expert `neighbours` is counted again, whatever `through` says.
 
     Args:
         model: an expert `(x, edge_index) -> logits`, or a `Mowst`.
@@ -45,25 +50,32 @@ def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through:
     """
     if not 0 <= node < len(data.y):
         raise InputError(f"node {node}: must be from 0 to {len(data.y) - 1}")
-    ways: dict[str, Callable[..., LastLayer | Network]] = {"last": last_layer, "network": network}
-    if through not in ways:
-        raise unknown("influence through", through, ways)
+    if through not in WAYS:
+        raise unknown("influence through", through, WAYS)
     graph = data.adj_t if "adj_t" in data else data.edge_index
     model.eval()
     with torch.no_grad():
         said = model(data.x, graph) if isinstance(model, Mowst) else run_module(model, reads_of(model), data.x, graph)
     scores: Any = 0.0
-    directions = directions_of(said, node)
-    for role, direction in directions.items():
+    standing = list[str]()
+    for role, direction in directions_of(said, node).items():
         expert = model.of(role) if isinstance(model, Mowst) else model
         if isinstance(model, Mowst):
             direction = direction / model.temperature[ROLES.index(role)].cpu()
-        asked = ways[through](expert, data, graph, direction.size(-1), **options)
-        scores = scores + asked.influence(node, direction)
+        for name, part, own in parts_of(expert, data.x, graph, node, direction):
+            if isinstance(part, Learner) and not isinstance(part, Neighbours):
+                standing.append(name or role or "the model")
+                continue
+            way: Callable[..., LastLayer | Network | Counts] = (
+                counts if isinstance(part, Neighbours) else partial(WAYS[through], **options)
+            )
+            scores = scores + way(part, data, graph, len(own)).influence(node, own)
+    if not isinstance(scores, Tensor):
+        raise InputError(f"influence: {' and '.join(standing)} can only be trained anew")
     train = data.train_mask.cpu().nonzero().squeeze(-1)
     order = scores.abs().argsort(descending=True)[: len(scores) if k is None else k]
     predicted = int((said.scores() if isinstance(said, Mixture) else said)[node].argmax())
-    return Spoke(node, predicted, train[order], scores[order])
+    return Spoke(node, predicted, train[order], scores[order], tuple(standing))
 
 
 def directions_of(said: Tensor | Mixture, node: int) -> dict[str, Tensor]:
@@ -80,6 +92,27 @@ def directions_of(said: Tensor | Mixture, node: int) -> dict[str, Tensor]:
     return {role: gradient.squeeze(0) for role, gradient in zip(ROLES, found, strict=True)}
 
 
+def parts_of(
+    expert: nn.Module, x: Tensor, graph: Any, node: int, direction: Tensor
+) -> Iterator[tuple[str, nn.Module, Tensor]]:
+    """Yield what is asked of an expert, with the direction [C] of its own logits: itself, or the members of a panel.
+
+    Members have names; those that a panel does not hear are left out.
+    """
+    if not isinstance(expert, Panel):
+        yield "", expert, direction
+        return
+    places = expert.active.nonzero().flatten().tolist()
+    with torch.no_grad():
+        said = [expert.member(place, x, graph)[[node]].double() for place in places]
+    leaves = [logits.requires_grad_() for logits in said]
+    with torch.enable_grad():
+        pooled = expert.pool(leaves, places)
+        found = torch.autograd.grad(pooled, leaves, direction.to(pooled).unsqueeze(0))
+    for place, gradient in zip(places, found, strict=True):
+        yield expert.names[place], expert.members[place], (gradient / expert.temperature[place]).squeeze(0).cpu()
+
+
 def last_layer(expert: nn.Module, data: Data, graph: Any, num_classes: int, l2: float = 1.0) -> LastLayer:
     """Refit the last layer of an expert on a graph."""
     return LastLayer(read_out(expert, data.x, graph), data.y, data.train_mask, num_classes, l2)
@@ -88,3 +121,11 @@ def last_layer(expert: nn.Module, data: Data, graph: Any, num_classes: int, l2: 
 def network(expert: nn.Module, data: Data, graph: Any, num_classes: int, **options: Any) -> Network:
     """Ask a whole expert on a graph."""
     return Network(expert, data.x, graph, data.y, data.train_mask, **options)
+
+
+def counts(expert: Neighbours, data: Data, graph: Any, num_classes: int) -> Counts:
+    """Count a graph again."""
+    return Counts(expert, graph, len(data.x), data.train_mask)
+
+
+WAYS: dict[str, Callable[..., LastLayer | Network]] = {"last": last_layer, "network": network}

@@ -73,9 +73,12 @@ class Neighbours(Learned):
         if len(x) == len(self.labels):
             for counts, meets in zip(self._around(edge_index), self.meets, strict=True):
                 n = counts.sum(1, keepdim=True)
-                share = n.clamp(max=HEARD).sqrt() / n.clamp_min(1e-12) if self.damped else 1.0
-                said = said + share * (counts @ meets.to(counts.dtype).t())
+                said = said + self.heard(n) * (counts @ meets.to(counts.dtype).t())
         return said
+
+    def heard(self, n: Tensor) -> Tensor | float:
+        """Return how far each of n neighbours counts, [N, 1] -> [N, 1]: together √n times, up to √10."""
+        return n.clamp(max=HEARD).sqrt() / n.clamp_min(1e-12) if self.damped else 1.0
 
     def _around(self, graph: Tensor) -> list[Tensor]:
         """Return how many nodes of each class are one and two steps away, [N, C], the node itself left out."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from mowst.evaluation import p_words, paired
 from mowst.reporting.table import ROWS
+from mowst.reporting.trust import judged_of
 
 
 class Finished(NamedTuple):
@@ -32,8 +33,7 @@ class Finished(NamedTuple):
     @property
     def judged(self) -> str:
         """The model that it is about."""
-        parameters = self.result["parameters"]
-        return "mixture" if "mixture" in parameters else list(parameters)[-1]
+        return judged_of(self.result)
 
     @property
     def routes(self) -> bool:

@@ -11,6 +11,7 @@ from mowst.reporting import charts, places
 from mowst.reporting.finished import Finished, expert_words, gain_cells, words_of
 from mowst.reporting.page import Page
 from mowst.reporting.table import ordered, percent
+from mowst.reporting.trust import add_trust, believed
 
 NO_FIGURES = (
     "This run kept no figures, so there are no charts of its predictions: it was made before there were reports, or "
@@ -103,6 +104,9 @@ def add_figures(page: Page, run: Finished) -> None:
     """Add the charts of what the run predicted."""
     if not run.figures:
         page.add("p", NO_FIGURES)
+        if believed(run.result):
+            page.add("h2", "How far to trust it")
+            add_trust(page, run.result, [])
         return
     drawn = charts.models_of(run)
     if run.result["metric"] != "accuracy":
@@ -114,6 +118,7 @@ def add_figures(page: Page, run: Finished) -> None:
     page.add("h2", "Where in the graph")
     page.add_charts([places.by_degree(run), places.by_homophily(run)])
     page.add("h2", "How far to trust it")
+    add_trust(page, run.result, run.figures[0]["classes"])
     page.add_charts([charts.reliability(drawn), charts.risk_coverage(drawn)])
     page.add("h2", "What goes wrong")
     page.add_charts([places.confusion(run)])

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mowst.data import catalogue
 from mowst.evaluation import advise
+from mowst.reporting.trust import believed
 
 ROWS = {
     "weak": "weak expert alone",
@@ -83,11 +84,13 @@ def confidence_line(result: dict[str, Any]) -> str:
 
 
 def closing(result: dict[str, Any]) -> Iterator[Table | str]:
-    """Yield what is said below the scores: confidence and time, what has no value, what to use and try."""
+    """Yield what is said below the scores: confidence and time, what has no value, what to believe, use and try."""
     yield confidence_line(result)
     yield from result.get("notes", ())
     if "diagnosis" in result:
         yield benefit_table(result)
+    if said := believed(result):
+        yield " ".join(said)
     yield advise(result).paragraph()
 
 

@@ -1,0 +1,79 @@
+"""How many labels are enough: the line, what is drawn, and that test labels are not looked at."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from mowst import Config, InputError
+from mowst.evaluation.more_labels import doubling
+from mowst.experiment import ExpertConfig, Opened
+from mowst.experiment.labels import needed, part_of
+from mowst.run import command
+
+SMALL = ExpertConfig(kind="mlp", hidden_channels=4)
+CONFIG = Config(dataset="tests.graphs:good", weak=SMALL, strong=SMALL, epochs=10, patience=10, mixture=False)
+
+
+def test_a_curve_that_is_the_line_is_drawn_on_exactly():
+    labels = [20, 40, 60, 80, 100]
+    found = doubling(labels, [5 + 30 / n**0.5 for n in labels])
+    assert found.gain == pytest.approx(30 / 100**0.5 - 30 / 200**0.5)
+    assert (found.low, found.high) == pytest.approx((found.gain, found.gain), abs=1e-6)
+    assert doubling(labels, [7.0] * 5).gain == pytest.approx(0)
+    assert doubling(labels, [5 - 30 / n**0.5 for n in labels]).gain < 0
+    with pytest.raises(InputError, match="needs three trainings"):
+        doubling([10, 10, 10], [1.0, 2.0, 3.0])
+
+
+def test_the_interval_holds_the_gain_as_often_as_it_says():
+    generator, labels = torch.Generator().manual_seed(0), [20, 40, 60, 80, 100] * 2
+    truth, held = 30 / 100**0.5 - 30 / 200**0.5, 0
+    for _ in range(400):
+        noise = torch.randn(10, generator=generator).tolist()
+        found = doubling(labels, [5 + 30 / n**0.5 + each for n, each in zip(labels, noise, strict=True)])
+        held += found.low <= truth <= found.high
+    assert 0.92 < held / 400 < 0.98  # 95 %, give or take three standard errors
+
+
+def test_parts_of_the_labels_are_drawn_class_by_class():
+    y, train = torch.arange(90) % 3, torch.arange(90) < 60
+    ready = Data(y=y, train_mask=train)
+    one, other = part_of(ready, 0.4, 0), part_of(ready, 0.4, 1)
+    assert y[one].bincount().tolist() == [8, 8, 8]
+    assert bool(train[one].all())
+    assert not one.equal(other)
+    assert part_of(ready, 1.0, 0).equal(train)
+
+
+def test_test_labels_are_not_looked_at_and_the_classes_add_up():
+    found = []
+    for wrong in (False, True):
+        opened = Opened(CONFIG)
+        ready = opened.seed(0).ready
+        if wrong:
+            ready.y = torch.where(ready.test_mask, (ready.y + 1) % 3, ready.y)
+        found.append(needed(opened, 0))
+    assert found[0] == found[1]
+    assert sum(each.gain for each in found[0].by_class.values()) == pytest.approx(found[0].overall.gain)
+    most = int(opened.seed(0).ready.train_mask.sum())
+    assert found[0].labels[0] < found[0].labels[1] < found[0].labels[4]
+    assert found[0].labels[4] == found[0].labels[9] == most
+    assert f"Twice the {most} training labels" in found[0].sentences()[0]
+
+
+def test_a_class_with_few_labels_is_said():
+    opened = Opened(dataclasses.replace(CONFIG))
+    ready = opened.seed(0).ready
+    lost = (ready.train_mask & (ready.y == 1)).nonzero().squeeze(-1)[3:]
+    ready.train_mask[lost] = False
+    with pytest.raises(InputError, match="--advise: needs 8 training labels of each class, and of class 1 there are 3"):
+        needed(opened, 0)
+
+
+def test_the_command_says_it(tmp_path, capsys):
+    line = "--dataset tests.graphs:good --epochs 3 --no-mixture --seeds 1 --quiet --no-report --advise"
+    kinds = "--weak.kind mlp --strong.kind mlp --strong.hidden_channels 4 --weak.hidden_channels 4"
+    assert command([*line.split(), *kinds.split(), "--out", str(tmp_path / "run")]) == 0
+    assert "training labels:" in " ".join(capsys.readouterr().out.split())
