@@ -1,17 +1,15 @@
-"""What a run writes down of its predictions: OUT/seed-k/predictions.npz."""
+"""What a run writes down of its predictions: OUT/seed-k/predictions.npz.
+
+It imports nothing that takes long, not even to check types: a parser evaluates the types of what it reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from mowst.errors import unknown
 from mowst.experiment.checks import Checked
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch_geometric.data import Data
 
 PARTS = {"mixture": ("weak", "strong", "confidence", "scale")}
 """What a model's output consists of beside its probabilities; of any other one `logits`."""
@@ -47,14 +45,3 @@ class PredictionsConfig(Checked):
         for name in self.arrays:
             if name not in there:
                 raise unknown("predictions.arrays", name, there)
-
-    def of(self, found: Mapping[str, np.ndarray[Any, Any]], data: Data) -> dict[str, np.ndarray[Any, Any]]:
-        """Pick what is asked for out of the arrays of all nodes."""
-        kept = {name: value for name, value in found.items() if not self.arrays or name in self.arrays}
-        if self.float16:
-            kept = {name: value.astype("float16") for name, value in kept.items()}
-        if self.nodes == "all":
-            return kept
-        mask = data.test_mask if self.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
-        ids = mask.nonzero().squeeze(-1).cpu().numpy()
-        return {**{name: value[ids] for name, value in kept.items()}, "nodes": ids}

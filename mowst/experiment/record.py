@@ -27,6 +27,7 @@ from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import COLUMNS, as_json, dump
 from mowst.experiment.identity import identity, text_hash
+from mowst.experiment.predictions import PredictionsConfig
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
@@ -57,7 +58,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             scale = Scale.of(run.data.x)
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        write_arrays(whole / "predictions.npz", **config.predictions.of(arrays(run), run.data))
+        write_arrays(whole / "predictions.npz", **wanted(config.predictions, arrays(run), run.data))
         if run.promised is not None:
             (whole / "trust.json").write_text(as_json(run.promised.kept()))
         (whole / "config.yaml").write_text(dump(config))
@@ -73,6 +74,20 @@ def figures_or_none(run: SeedRun) -> dict[str, Any] | None:
     except Exception as error:
         warnings.warn(f"report: cannot be drawn of seed {run.seed}: {type(error).__name__}: {error}", stacklevel=3)
         return None
+
+
+def wanted(
+    asked: PredictionsConfig, found: Mapping[str, np.ndarray[Any, Any]], data: Data
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Pick what is asked for out of the arrays of all nodes."""
+    kept = {name: value for name, value in found.items() if not asked.arrays or name in asked.arrays}
+    if asked.float16:
+        kept = {name: value.astype("float16") for name, value in kept.items()}
+    if asked.nodes == "all":
+        return kept
+    mask = data.test_mask if asked.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
+    ids = mask.nonzero().squeeze(-1).cpu().numpy()
+    return {**{name: value[ids] for name, value in kept.items()}, "nodes": ids}
 
 
 def arrays(run: SeedRun) -> dict[str, np.ndarray]:
