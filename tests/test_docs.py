@@ -152,6 +152,7 @@ def test_every_command_is_one(page, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that nodes have no label is what the page is about
 @pytest.mark.parametrize("page", ["README.md", "index.md"])
 def test_commands_on_data_that_is_here_do_what_the_page_says(page, tmp_path, monkeypatch):
     """Those of graphs that need a download, and the many trials of a study, are parsed only."""
