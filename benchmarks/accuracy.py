@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy"
 GRAPHS = [
     *("cora", "pubmed", "photo", "computers", "cs", "tolokers", "github", "facebook"),
-    *("blogcatalog", "twitch-de", "amherst41", "actor", "digits", "sbm"),
+    *("blogcatalog", "twitch-de", "amherst41", "actor", "digits-knn", "sbm"),
 ]
 EXPERT = {"hidden_channels": 64, "num_layers": 2, "dropout": 0.5, "norm": "batch_norm"}
 PLAIN = Config(epochs=300, patience=50, rounds=3, seeds=3, weak=ExpertConfig("mlp", **EXPERT))

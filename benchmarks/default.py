@@ -34,7 +34,7 @@ GRAPHS = [
     "cora",
     "chameleon-filtered",
     "squirrel-filtered",
-    "digits",
+    "digits-knn",
     "amherst41",
     "actor",
     "blogcatalog",

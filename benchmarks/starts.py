@@ -28,7 +28,7 @@ import numpy as np
 NODES = 400
 ARRAYS, TEXTS = (
     ("model.safetensors", "predictions.npz"),
-    ("config.yaml", "metrics.jsonl", "figures.json", "result.json"),
+    ("config.yaml", "metrics.jsonl", "figures.json", "result.json", "trust.json"),
 )
 LINE = "--dataset twitch-pt --data-root data --seeds 1 --epochs 2 --patience 2 --regime joint --no-baselines --quiet"
 
@@ -181,7 +181,7 @@ def number_of(folder: Path) -> int:
 def unsound(folder: Path) -> list[str]:
     """Return what a folder lacks, or has too much."""
     own = (f"seed-0/{name}" for name in (*ARRAYS, *TEXTS))
-    wanted = {"config.yaml", "report.html", "result.json", ".mowst.json", "seed-0", *own}
+    wanted = {"chosen.yaml", "config.yaml", "report.html", "result.json", ".mowst.json", "seed-0", *own}
     held = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     wrong = [f"lacks {name}" for name in sorted(wanted - held)] + [f"holds {name}" for name in sorted(held - wanted)]
     if not wrong:
@@ -189,7 +189,7 @@ def unsound(folder: Path) -> list[str]:
         own = json.loads((folder / "seed-0/result.json").read_text())
         with np.load(folder / "seed-0/predictions.npz") as arrays:
             shape = arrays["mixture"].shape
-        same = (folder / "config.yaml").read_text() == (folder / "seed-0/config.yaml").read_text()
+        same = (folder / "chosen.yaml").read_text() == (folder / "seed-0/config.yaml").read_text()
         whole = shape == (NODES, 2) and record["seeds"] == [0] and own["seed"] == 0
         wrong += ["is of two runs"] * (not same) + ["is not whole"] * (not whole)
     return wrong

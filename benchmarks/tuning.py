@@ -59,7 +59,7 @@ def cells(given: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     for graph in GRAPHS:
         for method in METHODS:
             found[f"{graph}/{method}"] = partial(tuned, graph, method, given)
-    for graph in ("digits", *reversed(GRAPHS)):
+    for graph in ("digits-knn", *reversed(GRAPHS)):
         found[f"pruning/{graph}"] = partial(pruning, graph, given)
         found[f"overhead/{graph}"] = partial(overhead, graph, given)
     return found | {"kills": partial(kills, given)}

@@ -43,7 +43,7 @@ def trained(model: nn.Module, data: Data, epochs: int, teacher: Signals | None =
 def main(epochs: int) -> dict[str, float]:
     """Train a teacher, a student alone, and a student that is taught; return test accuracies."""
     torch.manual_seed(0)
-    data = load("digits")  # images; each is joined to the ten most like it
+    data = load("digits")  # half of each image is its columns; the other half says who is alike
     F_, C = data.num_features, data.num_classes
     taught_by, of_teacher = trained(GCN(F_, 64, 2, C, dropout=0.5), data, epochs)
     _, alone = trained(MLP([F_, 64, C], dropout=0.5), data, epochs)

@@ -56,7 +56,8 @@ FROM_FILES = {
         ("torch_geometric.datasets", "mowst.data.loaders"),
         "torch_geometric.data:Dataset",
         (
-            *("mowst.data.built_in:digits", "mowst.data.built_in:sbm", "mowst.data.ogbn:ogbn"),
+            *(f"mowst.data.built_in:{name}" for name in ("digits", "digits_knn", "sbm")),
+            "mowst.data.ogbn:ogbn",
             "mowst.data.own:graph_of_files",
         ),
     ),

@@ -16,7 +16,7 @@ WANTED = """cora citeseer pubmed computers photo cs physics cora-ml dblp citesee
 wisconsin roman-empire amazon-ratings minesweeper tolokers questions chameleon-filtered squirrel-filtered penn94 reed98
 amherst41 cornell5 johnshopkins55 genius twitch-de twitch-en twitch-es twitch-fr twitch-pt twitch-ru github facebook
 blogcatalog flickr-small flickr deezer-europe polblogs karate pokec twitch-gamer ogbn-arxiv ogbn-products
-ogbn-papers100M digits sbm"""
+ogbn-papers100M digits digits-knn sbm"""
 
 MINIMAL = {
     "loader": "torch_geometric.datasets:KarateClub",
@@ -104,7 +104,7 @@ def test_catalogue_has_a_row_a_card_and_sees_what_is_on_disk(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     rows = {row.name: row for row in catalogue(tmp_path)}
     assert set(rows) == set(names())
-    assert {name for name, row in rows.items() if row.on_disk} == {"twitch-pt", "digits", "sbm", "karate"}
+    assert {name for name, row in rows.items() if row.on_disk} == {"twitch-pt", "digits", "digits-knn", "sbm", "karate"}
     assert rows["cora"][1:8] == (2708, 5278, 1433, 7, "accuracy", "public", ("geom-gcn", "random", "per-class"))
     assert sorted(tmp_path.rglob("*")) == before
     assert isinstance(card("cora"), Card)

@@ -1,10 +1,13 @@
 """The two graphs that need no file: what was asked of them can be measured on them."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
+from sklearn.neighbors import NearestNeighbors
 from torch_geometric.utils import contains_self_loops, is_undirected
 
-from mowst.data import check, digits, sbm
+from mowst.data import check, digits, digits_knn, sbm
 from mowst.errors import InputError
 
 
@@ -76,7 +79,7 @@ def test_impossible_settings_are_refused(settings):
         sbm(**settings)
 
 
-@pytest.mark.parametrize("build", [digits, sbm])
+@pytest.mark.parametrize("build", [digits, digits_knn, sbm])
 def test_built_in_graph_is_sound_simple_and_symmetric(build):
     data = build()
     check(data)
@@ -86,9 +89,23 @@ def test_built_in_graph_is_sound_simple_and_symmetric(build):
     assert data.count_mismatch is None
 
 
-def test_digits_are_few_labelled_and_fixed():
-    data = digits()
-    assert [int(data[mask].sum()) for mask in ("train_mask", "val_mask", "test_mask")] == [50, 100, 1647]
-    assert torch.equal(data.train_mask, digits().train_mask)
-    assert data.y[data.train_mask].bincount().tolist() == [5] * 10
+@pytest.mark.parametrize(("build", "count", "val", "width"), [(digits, 20, 300, 32), (digits_knn, 5, 100, 64)])
+def test_digits_are_few_labelled_and_fixed(build, count, val, width):
+    data = build()
+    sizes = [int(data[mask].sum()) for mask in ("train_mask", "val_mask", "test_mask")]
+    assert sizes == [10 * count, val, 1797 - 10 * count - val]
+    assert torch.equal(data.train_mask, build().train_mask)
+    assert data.y[data.train_mask].bincount().tolist() == [count] * 10
     assert 0 <= float(data.x.min()) < float(data.x.max()) == 1
+    assert data.x.size(1) == width
+
+
+def test_what_digits_show_is_not_what_joins_them():
+    """Neighbours by the right halves are scikit-learn's; the features are the left halves."""
+    images, data = load_digits().images / 16, digits(neighbours=3)
+    assert torch.allclose(data.x, torch.tensor(images[:, :, :4].reshape(1797, 32)).float())
+    right = images[:, :, 4:].reshape(1797, 32)
+    far, _ = NearestNeighbors(n_neighbors=4).fit(right).kneighbors(right)
+    source, target = data.edge_index.numpy()
+    apart = np.linalg.norm(right[source] - right[target], axis=1)
+    assert (apart <= np.maximum(far[source, 3], far[target, 3]) + 1e-9).all()

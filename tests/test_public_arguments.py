@@ -116,6 +116,7 @@ SOUND = {
     "check": {"data": DATA},
     "check_form": {"data": DATA},
     "digits": {"neighbours": 3},
+    "digits_knn": {"neighbours": 3},
     "names": {},
     "sbm": {
         "seed": 0,

@@ -55,8 +55,8 @@ def test_an_expert_alone_needs_no_name(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--how", "routed"], "is asked for one expert, which has no mode"),
-        (["--threshold", "0.5"], "is asked for one expert"),
+        (["--how", "routed"], "one expert is asked, which has no mode"),
+        (["--threshold", "0.5"], "one expert is asked"),
         (["--model", "mixture"], "'mixture'.*student"),
         (["--nodes", "99999"], "99999"),
     ],

@@ -1,4 +1,5 @@
 from .built_in import digits as digits
+from .built_in import digits_knn as digits_knn
 from .built_in import sbm as sbm
 from .cards import Card as Card
 from .cards import card as card

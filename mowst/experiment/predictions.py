@@ -1,7 +1,4 @@
-"""What a run writes down of its predictions: OUT/seed-k/predictions.npz.
-
-It imports nothing that takes long, not even to check types: a parser evaluates the types of what it reads.
-"""
+"""What a run writes down of its predictions: OUT/seed-k/predictions.npz."""
 
 from __future__ import annotations
 

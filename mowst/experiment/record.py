@@ -31,8 +31,22 @@ from mowst.experiment.predictions import PredictionsConfig
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
-from mowst.system import in_place, write_arrays
+from mowst.system import finite, in_place, write_arrays
 from mowst.training import epochs_between
+
+
+def asked(
+    wanted: PredictionsConfig, found: Mapping[str, np.ndarray[Any, Any]], data: Data
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Pick what is to be written out of the arrays of all nodes."""
+    kept = {name: value for name, value in found.items() if not wanted.arrays or name in wanted.arrays}
+    if wanted.float16:
+        kept = {name: value.astype("float16") for name, value in kept.items()}
+    if wanted.nodes == "all":
+        return kept
+    mask = data.test_mask if wanted.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
+    ids = mask.nonzero().squeeze(-1).cpu().numpy()
+    return {**{name: value[ids] for name, value in kept.items()}, "nodes": ids}
 
 
 def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = True) -> dict[str, Any]:
@@ -58,7 +72,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             scale = Scale.of(run.data.x)
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        write_arrays(whole / "predictions.npz", **wanted(config.predictions, arrays(run), run.data))
+        write_arrays(whole / "predictions.npz", **asked(config.predictions, arrays(run), run.data))
         if run.promised is not None:
             (whole / "trust.json").write_text(as_json(run.promised.kept()))
         (whole / "config.yaml").write_text(dump(config))
@@ -74,20 +88,6 @@ def figures_or_none(run: SeedRun) -> dict[str, Any] | None:
     except Exception as error:
         warnings.warn(f"report: cannot be drawn of seed {run.seed}: {type(error).__name__}: {error}", stacklevel=3)
         return None
-
-
-def wanted(
-    asked: PredictionsConfig, found: Mapping[str, np.ndarray[Any, Any]], data: Data
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Pick what is asked for out of the arrays of all nodes."""
-    kept = {name: value for name, value in found.items() if not asked.arrays or name in asked.arrays}
-    if asked.float16:
-        kept = {name: value.astype("float16") for name, value in kept.items()}
-    if asked.nodes == "all":
-        return kept
-    mask = data.test_mask if asked.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
-    ids = mask.nonzero().squeeze(-1).cpu().numpy()
-    return {**{name: value[ids] for name, value in kept.items()}, "nodes": ids}
 
 
 def arrays(run: SeedRun) -> dict[str, np.ndarray]:
@@ -120,7 +120,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
-    record["trust"] = run.trust | ({} if run.promised is None else run.promised.report)
+    record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.report))
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
@@ -194,7 +194,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
         result["diagnosis"] = together([record["diagnosis"] for record in records])
     if all("trust" in record for record in records):
-        result["trust"] = averaged([record["trust"] for record in records])
+        result["trust"] = finite(averaged([record["trust"] for record in records]))
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)

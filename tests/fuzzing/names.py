@@ -128,7 +128,9 @@ def command(name: str, *arguments: str) -> None:
         raise WrongEndError(f"exit code 1: {said}")
     if code:
         raise (FloatingPointError if code == 1 else InputError)(errors[0].removeprefix("error: "))
-    for folder in re.findall(r"^written to (.*)$", Path("said.out").read_text(errors="replace"), re.MULTILINE):
+    for folder in re.findall(
+        r"^written to (.*?)(?:; .*)?$", Path("said.out").read_text(errors="replace"), re.MULTILINE
+    ):
         if name == "run":
             json.loads((Path(folder) / "result.json").read_text(), parse_constant=refuse)
 
