@@ -1,4 +1,4 @@
-"""Accuracy of the experts alone, their average, Mowst and Mowst* on real graphs; writes the table of the README.
+"""Accuracy of the experts alone, their average, Mowst and Mowst* on real graphs; writes the table of docs/results.md.
 
     python benchmarks/accuracy.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
 
@@ -52,7 +52,7 @@ def cells(root: str) -> dict[str, Config]:
 
 
 def main() -> None:
-    """Run the cells that are missing, then print the table and put it into the README."""
+    """Run the cells that are missing, then print the table and put it into docs/results.md."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--data_root", default="data")
     arguments.add_argument("--only", nargs="*", default=["*"])
@@ -74,7 +74,7 @@ def main() -> None:
         write_text(path, json.dumps({**result, "config": settings}, indent=1) + "\n")
         print(f"{name}: {json.dumps(result['scores'])} {result['seconds']:.0f} s", flush=True)
     print(table := "\n".join(lines()))
-    put(HERE.parent / "README.md", "accuracy", table)
+    put(HERE.parent / "docs" / "results.md", "accuracy", table)
 
 
 def lines() -> list[str]:

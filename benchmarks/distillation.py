@@ -175,7 +175,7 @@ def saved(out: Mixture, data: Any, metric: Any, least: float) -> dict[str, float
 
 
 def main() -> None:
-    """Run the cells that are missing, then print the tables and put them into the README."""
+    """Run the cells that are missing, then print the tables and put them into docs/results.md."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--data_root", default="data")
     arguments.add_argument("--teachers", type=Path, default=Path("runs/teachers"))
@@ -196,7 +196,7 @@ def main() -> None:
         if not path.exists():
             write(name, experiment)
     print(table := "\n".join(tables()))
-    put(HERE.parent / "README.md", "distillation", table)
+    put(HERE.parent / "docs" / "results.md", "distillation", table)
 
 
 def write(name: str, experiment: Callable[[], dict[str, Any]]) -> None:

@@ -311,7 +311,7 @@ def main() -> None:
     if found := read():
         print(table := "\n".join(lines(found)))
         put(HERE.parent / "docs" / "gating.md", "gating", table)
-        put(HERE.parent / "README.md", "gating", "\n".join(comes_to(found)))
+        put(HERE.parent / "docs" / "results.md", "gating", "\n".join(comes_to(found)))
 
 
 def read(kind: str = "") -> list[dict[str, Any]]:

@@ -232,7 +232,7 @@ def kills(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the cells that are missing, then print the table and put it into the README."""
+    """Run the cells that are missing, then print the table and put it into docs/results.md."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data_root", default="data")
     arguments.add_argument("--work", default="runs/tuning", help="folder for the studies")
@@ -257,7 +257,7 @@ def main() -> None:
         write_text(path, json.dumps(found, indent=1) + "\n")
         print(f"{name}: {json.dumps(found)}", flush=True)
     print(table := "\n".join(lines()))
-    put(HERE.parent / "README.md", "tuning", table)
+    put(HERE.parent / "docs" / "results.md", "tuning", table)
 
 
 def read(name: str) -> dict[str, Any] | None:

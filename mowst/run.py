@@ -1,4 +1,4 @@
-"""`python -m mowst.run`: train a mixture of a weak and a strong expert, and each alone, on a graph by name."""
+"""`mowst run`, `python -m mowst.run`: train a weak and a strong expert, their mixture, and each alone."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the README shows, run."""
-
-import re
-from pathlib import Path
+"""The library in loops of one's own, and the classifier."""
 
 import networkx as nx
 import pytest
@@ -124,15 +121,3 @@ def test_a_classifier_says_what_is_wrong_with_its_input():
     data.x = data.x[:, 1:]
     with pytest.raises(InputError, match=f"fitted on {data.num_features + 1}"):
         classifier.predict(data)
-
-
-def test_the_snippets_of_the_readme_run_one_after_the_other(capsys):
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    library = readme.partition("## The library")[2].partition("\n## ")[0]
-    snippets = re.findall(r"```python\n(.*?)```", library, re.DOTALL)
-    assert len(snippets) == 5
-    names = {"teacher_logits": torch.randn(load("sbm").num_nodes, 4)}
-    for snippet in snippets:
-        exec(snippet, names)
-    assert "Mr. Hi" in capsys.readouterr().out
-    assert names["Cautious"](["variance"])(torch.zeros(3, 2), torch.zeros(3, 1)).confidence.tolist() == [0.0] * 3

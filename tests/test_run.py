@@ -399,7 +399,7 @@ def test_list_names_every_graph(capsys):
 
 def test_help_explains_every_field():
     shown = subprocess.run(
-        [sys.executable, "-m", "mowst.run", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "mowst.run", "--help", "all"], capture_output=True, text=True, check=True
     ).stdout
     for flag in ("--strong.hidden_channels", "--gate.detach", "--signal", "--overwrite"):
         words = shown.split(f"  {flag}")[1].split("\n  --")[0].split()

@@ -16,14 +16,15 @@ from mowst.data.columns import Columns
 from mowst.errors import InputError, meant
 from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config
+from mowst.experiment.helping import help_asked, help_text
 from mowst.system.documents import read_yaml
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 def parser(command: str, purpose: str, *, config: bool = True) -> ArgumentParser:
-    """Return a parser for `python -m mowst.<command>`, with every field of `Config` as a flag if asked for."""
-    made = ArgumentParser(prog=f"python -m mowst.{command}", description=purpose, exit_on_error=False)
+    """Return a parser for `mowst <command>`, with every field of `Config` as a flag if asked for."""
+    made = ArgumentParser(prog=f"mowst {command}", description=purpose, exit_on_error=False)
     if config:
         made.add_argument("--config", action="config", help="YAML file with any of the fields below.")
         made.add_class_arguments(Config)
@@ -36,8 +37,11 @@ def add_switch(made: ArgumentParser, flag: str, default: bool, about: str) -> No
 
 
 def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
-    """Parse a command line; raise `InputError` with one line where it is wrong."""
+    """Parse a command line, or print its help; raise `InputError` with one line where it is wrong."""
     words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    if asked := help_asked(words):
+        print(help_text(made, asked), end="")
+        raise SystemExit(0)
     for flag, value in zip(words, [*words, ""][1:], strict=True):
         name, _, joined = flag.partition("=")
         if name == "--trust":
@@ -122,12 +126,11 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
-        return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help lists all"
+        return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help all lists all"
     if found := re.match(r"Option '([\w.-]+)' is not accepted", message):
         files = " or ".join(word for word in words if word.endswith((".yaml", ".yml", ".json")))
-        return (
-            f"{files}: unknown field {found[1]}; {meant_flag(found[1], [flag[2:] for flag in flags])}--help lists all"
-        )
+        near = meant_flag(found[1], [flag[2:] for flag in flags])
+        return f"{files}: unknown field {found[1]}; {near}--help all lists all"
     return message
 
 

@@ -1,0 +1,89 @@
+"""The command `mowst`, and what `--help` and `--help all` show."""
+
+import re
+import tomllib
+from dataclasses import fields
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from mowst import Config
+from mowst.__main__ import COMMANDS, command
+from mowst.errors import InputError
+from mowst.experiment import helping, reading
+
+
+def shown(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        command(list(words))
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def options(text: str) -> list[str]:
+    return re.findall(r"^  (?:-h, )?--([\w.]+)", text, re.MULTILINE)
+
+
+def test_every_command_can_be_called_by_its_name(capsys):
+    assert command([]) == 0
+    listed = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in listed
+        assert shown(capsys, name, "--help").startswith(f"usage: mowst {name} [options]")
+        assert callable(import_module(f"mowst.{name}").command)
+
+
+def test_the_entry_point_is_there():
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    place, _, name = project["scripts"]["mowst"].partition(":")
+    assert callable(getattr(import_module(place), name))
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert command(["--version"]) == 0
+    assert capsys.readouterr().out == f"mowst {version('mowst')}\n"
+
+
+def test_another_word_is_refused_with_what_was_meant():
+    with pytest.raises(InputError, match="did you mean report"):
+        command(["reprot"])
+
+
+def test_the_rest_of_the_words_go_to_the_command():
+    with pytest.raises(InputError, match="--datasett; did you mean --dataset"):
+        command(["run", "--datasett", "cora"])
+
+
+@pytest.mark.parametrize("name", helping.FIRST)
+def test_help_shows_a_dozen_options_in_their_order_and_says_how_many_more_there_are(name, capsys):
+    first, every = shown(capsys, name, "--help"), shown(capsys, name, "--help", "all")
+    few, all_of_them = options(first), options(every)
+    wanted = [each.removeprefix("columns.").removesuffix(".kind") for each in helping.FIRST[name].split()]
+    assert few == [*wanted, "help"]
+    assert 10 <= len(few) <= 14
+    assert int(re.search(r"--help all shows (\d+) more", first)[1]) == len(all_of_them) - len(few)
+    assert len(all_of_them) == len(set(all_of_them)) == len(import_module(f"mowst.{name}").flags()._actions)
+
+
+def test_what_help_shows_is_what_can_be_given(capsys):
+    known = import_module("mowst.run").flags()._option_string_actions
+    for option in options(shown(capsys, "run", "--help", "all")):
+        assert reading.short_kinds([f"--{option}"])[0] in known
+
+
+def test_every_field_of_a_configuration_has_a_group():
+    grouped = " ".join(helping.ABOUT.values()).split()
+    parts = {"columns", "weak", "strong", "gate", "predictions"}
+    assert sorted([*grouped, *parts]) == sorted(entry.name for entry in fields(Config))
+
+
+@pytest.mark.parametrize("words", [["--help=all"], ["--dataset", "x", "-h", "all"], ["--help", "all", "--out", "x"]])
+def test_all_is_asked_for_in_any_way(words):
+    assert helping.help_asked(words) == "all"
+
+
+@pytest.mark.parametrize("words", [["-h"], ["all", "--help"], ["--help", "--all"]])
+def test_a_help_without_all_is_short(words):
+    assert helping.help_asked(words) == "first"
