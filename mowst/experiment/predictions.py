@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch_geometric.data import Data
 
-PARTS = {"mixture": ("weak", "strong", "confidence", "scale")}
+PARTS = {"mixture": ("weak", "strong", "confidence", "scale", "tempered")}
 """What a model's output consists of beside its probabilities; of any other one `logits`."""
 NODES = ("all", "split", "test")
 
@@ -23,9 +23,9 @@ class PredictionsConfig(Checked):
     """What is written of the predictions."""
 
     arrays: list[str] = field(default_factory=list)
-    """Arrays to write, such as [mixture, strong_logits]: probabilities by model, and mixture_weak, mixture_strong,
-    mixture_confidence, mixture_scale, weak_logits, strong_logits, student_logits; by default all there are. A teacher
-    of another run needs the logits, or of a mixture its parts."""
+    """Arrays to write, such as [mixture, mixture_strong]: probabilities by model, and mixture_tempered, mixture_weak,
+    mixture_strong, mixture_confidence, mixture_scale, weak_logits, strong_logits (of a panel: gcn_logits and so on),
+    student_logits; by default all there are. A teacher of another run needs the logits, or of a mixture its parts."""
     float16: bool = False
     """Whether they are rounded to 16 bits."""
     nodes: str = "all"
