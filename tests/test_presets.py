@@ -176,3 +176,17 @@ def test_classes_of_two_nodes_are_divided_without_a_word_of_a_library():
         warnings.simplefilter("error")
         parts = divide(torch.arange(20), y, 5)
     assert sorted(torch.cat([held for _, held in parts]).tolist()) == list(range(20))
+
+
+def test_an_ensemble_without_a_mixture_is_of_one_kind_of_expert(tmp_path):
+    line = f"--dataset {GRAPH} --seeds 2 --epochs 8 --strong gcn+neighbours --no-mixture --quiet --out {tmp_path / 'o'}"
+    command(line.split())
+    arrays = [np.load(tmp_path / "o" / f"seed-{seed}" / "predictions.npz") for seed in range(2)]
+    records = [json.loads((tmp_path / "o" / f"seed-{seed}" / "result.json").read_text()) for seed in range(2)]
+    first = max(records[0]["scores"], key=lambda name: records[0]["scores"][name]["val"])
+    other = next(name for name in records[1]["scores"] if name != first)
+    records[1]["scores"][other]["val"] = 101.0  # better there than the one of the first seed
+    (tmp_path / "o" / "seed-1" / "result.json").write_text(json.dumps(records[1]))
+    mean = sum(torch.from_numpy(each[first]).double() for each in arrays) / 2
+    said = read(f"ensemble({tmp_path / 'o'})", 0, load(GRAPH)).signals.logits.softmax(-1)
+    torch.testing.assert_close(said.double(), mean, atol=1e-6, rtol=1e-5)

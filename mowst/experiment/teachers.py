@@ -208,10 +208,11 @@ def read_ensemble(run: str, seed: int, data: Data, options: Mapping[str, float])
     seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
     if not seeds:
         raise InputError(f"teacher ensemble({run}): holds no run of a seed; give the folder of a whole run, OUT")
-    teachers = [read_run(f"{path}:{name}" if name else str(path), seed, data) for path in seeds]
+    first = read_run(f"{seeds[0]}:{name}" if name else str(seeds[0]), seed, data)
+    teachers = [first, *(read_run(f"{path}:{first.model}", seed, data) for path in seeds[1:])]
     log_probs = torch.stack([teacher.signals.logits.log_softmax(-1) for teacher in teachers])
     logits = log_probs.logsumexp(0) - math.log(len(teachers))
-    return Teacher(Signals(logits), f"{len(seeds)} seeds of {folder}:{teachers[0].model}", True)
+    return Teacher(Signals(logits), f"{len(seeds)} seeds of {folder}:{first.model}", True)
 
 
 def read_extrapolated(run: str, seed: int, data: Data, options: Mapping[str, float]) -> Teacher:
