@@ -288,7 +288,7 @@ def test_resume_goes_on_with_the_configuration_of_the_run(tmp_path, monkeypatch)
     (folder,) = Path("runs").iterdir()
     assert command(["--resume", str(folder), "--quiet"]) == 0
     assert left(folder) == left(Path("whole"))
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="that run has ended, nothing is left to do"):
         command(["--resume", str(folder)])
     for more in (["--lr", "0.1"], ["--weak", "gcn"], ["--out", "x"]):
         with pytest.raises(InputError, match=f"leave out {more[0]}"):

@@ -223,7 +223,9 @@ def test_what_a_graph_or_its_experts_cannot_have_is_a_line(ready):
     small = {"dataset": "tests.graphs:good", "device": "cpu"}
     with pytest.raises(InputError, match=r"parts\(500\): there are 30 training nodes"):
         Opened(Config(batch="parts(500)", **small))
-    with pytest.raises(InputError, match="3 fan-outs, and the strong expert 2 layers; give 2 numbers"):
+    with pytest.raises(InputError, match="1 fan-outs, and the strong expert 2 layers; give 2 numbers"):
+        Opened(Config(batch="neighbors(5)", **small))
+    with pytest.warns(UserWarning, match="3 fan-outs, and the strong expert 2 layers, which need the first 2 numbers"):
         Opened(Config(batch="neighbors(5,5,5)", **small))
     with pytest.raises(InputError, match="the model reaches 3 hops; give 3"):
         Neighbours((2, 2)).training(Batch.of(ready), EDGES._replace(hops=3))

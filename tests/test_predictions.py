@@ -48,6 +48,19 @@ def test_what_was_not_written_is_not_compared(tmp_path, capsys):
         assert "bit for bit as the run wrote them" in " ".join(capsys.readouterr().out.split())
 
 
+def test_of_a_run_asked_for_other_arrays_there_is_nothing_to_compare(tmp_path, capsys):
+    written(tmp_path, arrays=["mixture_weak"])
+    assert predict([str(tmp_path)]) == 0
+    assert "nothing to compare them with: predictions.npz has no mixture" in " ".join(capsys.readouterr().out.split())
+
+
+def test_every_array_that_a_run_writes_may_be_asked_for(tmp_path):
+    whole = written(tmp_path / "all")
+    for name in whole:
+        PredictionsConfig(arrays=[name]).check(["weak", "strong", "mixture"])
+    assert written(tmp_path / "one", arrays=["mixture_tempered"]).keys() == {"mixture_tempered"}
+
+
 def test_a_teacher_speaks_of_all_nodes(tmp_path):
     written(tmp_path, nodes="test")
     config = replace(BASE, regime="joint", kd="kd", teacher=str(tmp_path))

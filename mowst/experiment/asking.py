@@ -68,14 +68,12 @@ def validated(record: dict[str, Any]) -> float:
 def trained_on(folder: Path, config: Config, name: str | None = None) -> Query:
     """Load a model of a seed's folder, by default as `read_record` chooses, on the graph that it was trained on."""
     model, data, ready = reload(folder, config, name)
-    own = own_of(data)
-    names = pd.RangeIndex(len(data.x)) if own is None else own.names
     return Query(
         read_record(folder, name).model,
         model,
         data,
         ready,
-        names,
+        names_of(data),
         data.get("class_names") or list(range(data.num_classes)),
     )
 
@@ -113,10 +111,14 @@ def on_another(folder: Path, config: Config, graph: str, name: str | None = None
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
     model = build_model(record.model, config, width["features"], width["classes"])
     read_weights(folder, record.model, model)
-    own = own_of(data)
-    names = pd.RangeIndex(len(data.x)) if own is None else own.names
     classes = record.class_names or list(range(width["classes"]))
-    return Query(record.model, model.to(device).eval(), data, ready, names, classes)
+    return Query(record.model, model.to(device).eval(), data, ready, names_of(data), classes)
+
+
+def names_of(data: Data) -> pd.Index:
+    """Return what the nodes of a graph are called, by default their numbers."""
+    own = own_of(data)
+    return pd.RangeIndex(len(data.x)) if own is None else own.names
 
 
 def columns_of(config: Config) -> dict[str, Any]:

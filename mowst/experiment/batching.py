@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -61,21 +62,21 @@ def batched(config: Config, data: Data, device: torch.device) -> Config:
 
 
 def check_batch(config: Config, data: Data) -> None:
-    """Refuse batches that this graph and these experts cannot have.
+    """Refuse batches that this graph and these experts cannot have; say where there are more fan-outs than layers.
 
     Raises:
-        InputError: there are more parts than training nodes, or fan-outs for another number of layers.
+        InputError: there are more parts than training nodes, or fewer fan-outs than layers.
     """
     feed, train = feed_of(config.batch), int(data.train_mask.sum())
     if isinstance(feed, Parts) and feed.count > train:
         raise InputError(f"batch: {config.batch}: there are {train} training nodes; take fewer parts")
     if isinstance(feed, Neighbours):
         layers = max((part.num_layers for part in config.strong.members.values()), default=0)
-        if len(feed.fanouts) != layers:
-            raise InputError(
-                f"batch: {config.batch}: has {len(feed.fanouts)} fan-outs, and the strong expert {layers} layers; "
-                f"give {layers} numbers"
-            )
+        differ = f"batch: {config.batch}: has {len(feed.fanouts)} fan-outs, and the strong expert {layers} layers"
+        if len(feed.fanouts) < layers:
+            raise InputError(f"{differ}; give {layers} numbers")
+        if len(feed.fanouts) > layers:  # of several experts that were tried, those with most layers need not be kept
+            warnings.warn(f"{differ}, which need the first {layers} numbers", stacklevel=2)
 
 
 def chosen_batch(need: Need, there: int, train: int) -> str:

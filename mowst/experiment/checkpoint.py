@@ -225,7 +225,7 @@ def resumed(parsed: Namespace, arguments: Sequence[str] | None) -> Config:
     """Return the configuration of the run that a command line goes on with.
 
     Raises:
-        InputError: there is none in that folder, or the command line says what the run has said before.
+        InputError: there is none in that folder, it has ended, or the command line says what the run has said before.
     """
     folder = Path(parsed.resume)
     given = given_fields(sys.argv[1:] if arguments is None else arguments)
@@ -234,6 +234,8 @@ def resumed(parsed: Namespace, arguments: Sequence[str] | None) -> Config:
         raise InputError(f"--resume {folder}: goes on with the run's own configuration; leave out --{given[0]}")
     if (held := marked(folder)["config"]) is None:
         raise InputError(f"--resume {folder}: holds no run; give the folder that --out named")
+    if (folder / "result.json").exists():
+        raise InputError(f"--resume {folder}: that run has ended, nothing is left to do; its results are there")
     with tempfile.TemporaryDirectory() as beside:
         path = Path(beside) / "config.yaml"
         path.write_text(held, encoding="utf-8")

@@ -15,9 +15,8 @@ from typing import Any
 from torch_geometric.data import Data
 
 from mowst.experiment.building import classes_of
-from mowst.experiment.config import Config
+from mowst.experiment.config import Config, has_candidates
 from mowst.experiment.expert import AUTO
-from mowst.experiment.plan import regime_of
 from mowst.models import REDUCED, WIDEST
 
 LARGEST = 3e7
@@ -58,13 +57,11 @@ PRESETS: dict[str, Candidates] = {"fast": PAIR, "good": PANEL, "best": LONG}
 def chosen(config: Config, data: Data) -> Config:
     """Return a configuration in which `auto` has become the experts that suit a graph; any other one as it is.
 
-    A regime that trains both experts together, a student, and an expert that is taught have one GCN.
+    Where there are no candidates to choose among (`has_candidates`), that is one GCN.
     """
     if config.strong.kind != AUTO:
         return config
-    candidates = PRESETS[config.preset]
-    if not regime_of(config).apart or regime_of(config).alone or config.kd is not None:
-        candidates = PAIR
+    candidates = PRESETS[config.preset] if has_candidates(config) else PAIR
     columns = 3 * (REDUCED if data.num_features > WIDEST else data.num_features)
     trained, classes = int(data.train_mask.sum()), classes_of(data)
     norm = config.strong.norm

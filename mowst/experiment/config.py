@@ -72,6 +72,17 @@ def sees_features(config: Config) -> bool:
     return GATES.lookup(config.gate_kind) is LearnedGate
 
 
+def has_candidates(config: Config) -> bool:
+    """Tell whether a preset says who the strong expert is, with several to choose among.
+
+    A regime that trains both experts together, a student, and an expert that is taught have one GCN.
+    """
+    from mowst.training import REGIMES
+
+    regime = REGIMES.lookup(config.regime)
+    return config.strong.kind == AUTO and regime.apart and regime.alone is None and config.kd is None
+
+
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
@@ -123,12 +134,10 @@ class Config(Checked):
     """The weak expert."""
     strong: ExpertConfig = field(default_factory=lambda: ExpertConfig(kind=AUTO), metadata={"when": has_strong})
     """The strong expert: by default, auto, the preset says who that is."""
-    preset: Literal["fast", "good", "best"] = setting(
-        "good", when=lambda config: config.strong.kind == AUTO and has_strong(config)
-    )
+    preset: Literal["fast", "good", "best"] = setting("good", when=has_candidates)
     """Who the strong expert is where none is named: fast, a GCN; good, a panel of one expert of each kind; best, a
     longer list of candidates, for as long as the budget lasts. More time, better predictions."""
-    budget: str = setting("20m", when=lambda config: config.preset == "best" and config.strong.kind == AUTO)
+    budget: str = setting("20m", when=lambda config: config.preset == "best" and has_candidates(config))
     """Time for the candidates of best, such as 90s, 20m or 2h; with the same candidates results repeat exactly."""
     gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
     """The gate between them."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mowst.errors import unknown
 from mowst.experiment.checks import Checked
 
-PARTS = {"mixture": ("weak", "strong", "confidence", "scale")}
+PARTS = {"mixture": ("weak", "strong", "confidence", "scale", "tempered")}
 """What a model's output consists of beside its probabilities; of any other one `logits`."""
 NODES = ("all", "split", "test")
 
@@ -18,9 +18,9 @@ class PredictionsConfig(Checked):
     """What is written of the predictions."""
 
     arrays: list[str] = field(default_factory=list)
-    """Arrays to write, such as [mixture, strong_logits]: probabilities by model, and mixture_weak, mixture_strong,
-    mixture_confidence, mixture_scale, weak_logits, strong_logits, student_logits; by default all there are. A teacher
-    of another run needs the logits, or of a mixture its parts."""
+    """Arrays to write, such as [mixture, mixture_strong]: probabilities by model, and mixture_tempered, mixture_weak,
+    mixture_strong, mixture_confidence, mixture_scale, weak_logits, strong_logits (of a panel: gcn_logits and so on),
+    student_logits; by default all there are. A teacher of another run needs the logits, or of a mixture its parts."""
     float16: bool = False
     """Whether they are rounded to 16 bits."""
     nodes: str = "all"

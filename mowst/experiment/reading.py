@@ -16,6 +16,7 @@ from mowst.data.columns import Columns
 from mowst.errors import InputError, meant
 from mowst.experiment.checks import metadata, used
 from mowst.experiment.config import Config
+from mowst.experiment.expert import AUTO
 from mowst.experiment.helping import help_asked, help_text
 from mowst.system.documents import read_yaml
 
@@ -201,5 +202,17 @@ def say_idle(config: Config, arguments: Sequence[str]) -> None:
         idle = not used(config, config, head) or (is_dataclass(holder) and rest and not used(config, holder, rest[0]))
         beside = metadata(config, head).get("beside")
         if idle and head != "regime" and not (beside and beside(config)):
-            why = "a graph that is no file" if head == "columns" else f"regime {config.regime}"
-            print(f"note: --{path} changes nothing with {why}", file=sys.stderr)
+            print(f"note: --{path} changes nothing with {why_idle(config, head)}", file=sys.stderr)
+
+
+def why_idle(config: Config, head: str) -> str:
+    """Say with what else a field means nothing."""
+    regime = f"regime {config.regime}" + " and kd" * (config.kd is not None) + " and no mixture" * (not config.mixture)
+    given = f"strong {config.strong.kind}"
+    if head == "budget" and config.preset != "best":
+        given = f"preset {config.preset}"
+    elif config.strong.kind == AUTO:
+        given = regime
+    sets = regime if config.coverage is not None else "no coverage"
+    words = {"columns": "a graph that is no file", "preset": given, "budget": given}
+    return (words | dict.fromkeys(("conformal", "diffusion", "mondrian"), sets)).get(head, regime)

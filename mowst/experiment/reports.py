@@ -128,7 +128,8 @@ def read_finished(folder: Path) -> Finished:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON record a line."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with said_of(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @contextmanager

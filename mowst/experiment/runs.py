@@ -19,6 +19,7 @@ from mowst.experiment.identity import identity, signals_hash, text_hash
 from mowst.experiment.opening import Opened
 from mowst.experiment.record import own_version, seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
+from mowst.experiment.searching import settled
 from mowst.experiment.seed import run_seed
 from mowst.system import Settings, in_processes, write_text
 from mowst.training import Hook
@@ -38,6 +39,8 @@ def run(
 ) -> dict[str, Any]:
     """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
 
+    Where the configuration asks for `best`, its candidates are tried first (`mowst.experiment.settled`).
+
     Args:
         config: the experiment.
         out: folder to write; none: nothing is written.
@@ -55,6 +58,7 @@ def run(
         FloatingPointError: training diverged.
     """
     records = dict(done or {})
+    config = settled(config, None if out is None else Path(out))
     left = [seed for seed in config.all_seeds if seed not in records]
     if min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
@@ -70,7 +74,7 @@ def run(
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
         write_text(Path(out) / "config.yaml", dump(config))
-        if opened is not None and opened.config != config:
+        if opened is not None and opened.config not in (config, replace(config, batch="full")):
             write_text(Path(out) / CHOSEN, dump(opened.config))
         if config.own:
             write_text(Path(out) / card_name(config), card_text(card_of(config.dataset, config.columns)))

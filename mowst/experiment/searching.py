@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from mowst.experiment.choosing import composed
-from mowst.experiment.config import Config, seconds
-from mowst.experiment.expert import AUTO
+from mowst.errors import InputError
+from mowst.experiment.choosing import HELD_BACK, PRESETS, composed
+from mowst.experiment.config import Config, has_candidates, seconds
+from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.folder import CHOSEN, dump
 from mowst.experiment.opening import Opened
 from mowst.experiment.plan import seats_of
-from mowst.experiment.reading import config_of, parse, parser
-from mowst.system import write_text
+from mowst.system import read_yaml, write_text
 from mowst.training import select
 
 Told = Callable[[str], None]
@@ -29,7 +30,7 @@ Told = Callable[[str], None]
 
 def searches(config: Config) -> bool:
     """Tell whether a configuration asks for candidates to be tried first."""
-    return config.strong.kind == AUTO and config.preset == "best"
+    return config.preset == "best" and has_candidates(config)
 
 
 def search(config: Config, told: Told = lambda line: None) -> Config:
@@ -50,6 +51,7 @@ def search(config: Config, told: Told = lambda line: None) -> Config:
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
+    config.predictions.check(name for name in opened.plan.models if name not in seats)  # which need not be kept
     bench, one = opened.bench(config.first_seed), opened.seed(config.first_seed)
     budget, start = seconds(config.budget), time.perf_counter()
     y = one.ready.y[one.ready.val_mask]
@@ -72,17 +74,42 @@ def search(config: Config, told: Told = lambda line: None) -> Config:
     return composed(opened.config, tuple(listed[name] for name in heard))
 
 
-def settled(config: Config, place: Path, told: Told) -> Config:
+def settled(config: Config, place: Path | None, told: Told = lambda line: None) -> Config:
     """Return what a run trains: where candidates are to be tried first, what came of it, also if that was before.
 
     Args:
         config: of the run.
-        place: the run's folder, which keeps the choice.
+        place: the run's folder, which keeps the choice; none: nothing is kept.
         told: called with a line about each candidate.
+
+    Raises:
+        InputError: as of `search`; or what the folder keeps is not what it wrote.
     """
     if not searches(config):
         return config
-    path = place / CHOSEN
-    if not path.exists():
-        write_text(path, dump(search(config, told)))
-    return replace(config_of(parse(parser("run", ""), ["--config", str(path)])), batch=config.batch)
+    if place is not None and (place / CHOSEN).exists():
+        return recalled(config, place / CHOSEN)
+    found = replace(search(config, told), batch=config.batch)
+    if place is not None:
+        write_text(place / CHOSEN, dump(found))
+    return found
+
+
+def recalled(config: Config, path: Path) -> Config:
+    """Return what was chosen before for a configuration, by the file that was written then.
+
+    Of the file only the choice is taken, and everything else must be as in the configuration: so a file that was edited
+    changes no run, and names no code.
+
+    Raises:
+        InputError: it is damaged, or of another configuration.
+    """
+    held = read_yaml("configuration", path)
+    with suppress(InputError, TypeError, KeyError):
+        strong = ExpertConfig(**held["strong"])
+        if {kind for kind, _ in PRESETS[config.preset]}.issuperset(strong.kind.split("+")):
+            for pace in ({}, HELD_BACK):
+                found = replace(config, strong=strong, **pace)
+                if dump(replace(found, batch=held["batch"])) == path.read_text(encoding="utf-8"):
+                    return found
+    raise InputError(f"{path}: is not what the search for this run wrote; take it away to search again")

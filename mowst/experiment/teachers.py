@@ -3,7 +3,7 @@
 `--teacher` is one of
 
     OUT, OUT/seed-0       a run; of OUT, seed k teaches the student of seed k
-    OUT:strong            one model of it by name; by default the first it has of `NAMES`
+    OUT:strong            one model of it by name; by default the first it has of `SPEAKERS`, else its best
     ensemble(OUT)         all seeds of a run, or of one of its models (OUT:strong): the mean of their probabilities
     extrapolate(OUT)      its strong expert, taken further from its weak one; or extrapolate(OUT, beta=2, max_step=3)
     FILE.npz, FILE.safetensors   `logits` [N, C], optionally `reliability` [N], `hidden_0` [N, H], `hidden_1`, ... and
@@ -41,8 +41,9 @@ from mowst.experiment.identity import labels_hash, split_hash
 from mowst.models import ROLES, Mixture, log_pool
 from mowst.training import observe, parse, wanted
 
-NAMES = ("mixture", "strong", "student", "weak")
-"""The models of a run, the best teacher first."""
+SPEAKERS = ("mixture", "strong", "student")
+"""The models that teach where none is named, the first that a run has; of a run without any, the expert that validates
+best does."""
 
 CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
 OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=]+)$")
@@ -140,14 +141,14 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
             raise InputError(f"teacher {folder.parent}: has no {folder.name}, holds {held}")
     record = read_json(folder / "result.json")
     try:
-        models = [model for model in NAMES if model in record["scores"]]
+        validated = {model: record["scores"][model]["val"] or 0.0 for model in record["parameters"]}
         dataset, split, trained = record["dataset"], record["split"]["name"], record["seed"]
         same = record["split"]["sha256"] == split_hash(data)
         numbered = record.get("labels_sha256")  # which older runs do not have
     except (KeyError, TypeError):
         raise InputError(f"teacher {folder}: result.json is not the record of a run of one seed") from None
-    if name and name not in models:
-        raise unknown(f"teacher {folder}: model", name, models)
+    if name and name not in validated:
+        raise unknown(f"teacher {folder}: model", name, validated)
     if dataset != data.name:
         raise InputError(f"teacher {folder}: was trained on {dataset}, not on {data.name}")
     if not same:
@@ -159,7 +160,8 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
         raise InputError(
             f"teacher {folder}: numbers the classes of {data.name} otherwise; train it anew on the labels of now"
         )
-    name = name or models[0]
+    spoken = [speaker for speaker in SPEAKERS if speaker in validated]
+    name = name or (spoken[0] if spoken else max(validated, key=lambda model: validated[model]))
     try:
         logits = run_logits(read_arrays(folder / "predictions.npz")[0], name)
         if len(logits) != data.num_nodes:
@@ -206,10 +208,11 @@ def read_ensemble(run: str, seed: int, data: Data, options: Mapping[str, float])
     seeds = sorted(folder.glob("seed-*"), key=lambda path: (len(path.name), path.name))
     if not seeds:
         raise InputError(f"teacher ensemble({run}): holds no run of a seed; give the folder of a whole run, OUT")
-    teachers = [read_run(f"{path}:{name}" if name else str(path), seed, data) for path in seeds]
+    first = read_run(f"{seeds[0]}:{name}" if name else str(seeds[0]), seed, data)
+    teachers = [first, *(read_run(f"{path}:{first.model}", seed, data) for path in seeds[1:])]
     log_probs = torch.stack([teacher.signals.logits.log_softmax(-1) for teacher in teachers])
     logits = log_probs.logsumexp(0) - math.log(len(teachers))
-    return Teacher(Signals(logits), f"{len(seeds)} seeds of {folder}:{teachers[0].model}", True)
+    return Teacher(Signals(logits), f"{len(seeds)} seeds of {folder}:{first.model}", True)
 
 
 def read_extrapolated(run: str, seed: int, data: Data, options: Mapping[str, float]) -> Teacher:

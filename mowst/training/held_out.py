@@ -82,7 +82,8 @@ def divide(nodes: Tensor, y: Tensor, folds: int, seed: int = 0) -> Folds:
     enough = min(folds, int(labels.bincount().max()))
     splitter = StratifiedKFold(enough, shuffle=True, random_state=seed) if enough > 1 else KFold(2)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for known in ("The least populated class", "The number of unique classes"):  # what few labels are like
+            warnings.filterwarnings("ignore", message=known, category=UserWarning)
         parts = list(splitter.split(labels, labels))
     ids, only = nodes.cpu(), (labels.bincount()[labels] == 1).numpy()
     if enough > 1:
