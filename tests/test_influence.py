@@ -186,7 +186,7 @@ def test_a_label_less_is_counted_as_if_it_had_never_been_told(tiny, hops, damped
     told = torch.where(tiny.train_mask, tiny.y, -1)
     model, said = learned(tiny, told, hops, damped)
     adjacency = Adjacency.from_edge_index(tiny.edge_index, 60, tiny.get("edge_weight"))
-    counts, direction = Counts(model, adjacency, 60, tiny.train_mask), torch.tensor([1.0, -0.3, 0.2]).double()
+    counts, direction = Counts(model, adjacency, tiny.x, tiny.train_mask), torch.tensor([1.0, -0.3, 0.2]).double()
     for node in (5, 7, int(counts.train[0])):
         found = counts.influence(node, direction)
         for place in range(0, len(counts.train), 3):

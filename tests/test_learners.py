@@ -147,6 +147,17 @@ def test_on_another_graph_it_says_how_frequent_each_class_is():
     assert torch.equal(said, model.frequent.expand(5, 3))
 
 
+@pytest.mark.parametrize("prepared", [torch.Tensor.clone, prepare_features])
+def test_another_graph_of_the_same_size_is_known_by_its_features(prepared):
+    edges, y = ring()
+    words = (torch.rand(N, 70, generator=torch.Generator().manual_seed(1)) < 0.03).float()
+    model = Neighbours(70, 3)
+    model.learn(prepared(words), edges, some_seen(y), None, 1)
+    assert not torch.equal(model(prepared(words), edges), model.frequent.expand(N, 3))
+    for other in (words.flip(0), words[:, [1, 0, *range(2, 70)]]):
+        assert torch.equal(model(prepared(other), edges), model.frequent.expand(N, 3))
+
+
 @pytest.mark.parametrize("kind", ["trees", "hop-trees", "neighbours"])
 def test_what_was_learned_is_saved_without_pickle_and_put_back_whatever_its_size(kind, tmp_path):
     data = load("sbm")

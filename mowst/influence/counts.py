@@ -25,13 +25,14 @@ class Counts:
 
     Args:
         expert: it knows the labels.
-        graph: an `Adjacency`, or an `edge_index`; where it has other nodes than the labels, the classes' frequencies
-            are all that the expert says there.
-        num_nodes: of the graph.
+        graph: an `Adjacency`, or an `edge_index`; where it is another one than that of the labels, the classes'
+            frequencies are all that the expert says there.
+        x: features [N, F] of the graph.
         train: mask [N] of the nodes that are asked about.
     """
 
-    def __init__(self, expert: Neighbours, graph: Any, num_nodes: int, train: Tensor):
+    def __init__(self, expert: Neighbours, graph: Any, x: Tensor, train: Tensor):
+        num_nodes = len(x)
         self.train = train.cpu().nonzero().squeeze(-1)
         """Ids of the training nodes, [n]."""
         self.heard, C = expert.heard, expert.out_channels
@@ -39,7 +40,7 @@ class Counts:
         labels[: len(expert.labels)] = expert.labels.cpu()
         self.y = labels[self.train]
         self.known = (F.one_hot(labels.clamp_min(0), C) * (labels >= 0).unsqueeze(-1)).double()
-        self.hops = expert.hops if len(expert.labels) == num_nodes else 0
+        self.hops = expert.hops if expert.knows(x) else 0
         self.sizes = self.known.sum(0)
         adjacency = graph if isinstance(graph, Adjacency) else Adjacency.from_edge_index(graph, num_nodes)
         row, column = (part.cpu().numpy() for part in adjacency.rows.entries())

@@ -125,7 +125,7 @@ def network(expert: nn.Module, data: Data, graph: Any, num_classes: int, **optio
 
 def counts(expert: Neighbours, data: Data, graph: Any, num_classes: int) -> Counts:
     """Count a graph again."""
-    return Counts(expert, graph, len(data.x), data.train_mask)
+    return Counts(expert, graph, data.x, data.train_mask)
 
 
 WAYS: dict[str, Callable[..., LastLayer | Network]] = {"last": last_layer, "network": network}
