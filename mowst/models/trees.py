@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, SparseFeatures
+from mowst.kernels import SparseFeatures, dense
+from mowst.models.averages import averages
 from mowst.models.learners import ABSENT, Judged, Learned
 from mowst.models.options import number, whole
 from mowst.models.reads import Reads
@@ -107,11 +108,8 @@ class Trees(Learned):
     def table(self, x: Tensor, graph: Tensor) -> Tensor:
         """Return what the trees see of each node, [N, D] float64, on the CPU."""
         own = reduced(x, self.projection)
-        columns = [own]
-        for _ in range(self.hops):
-            adjacency = graph if isinstance(graph, Adjacency) else Adjacency.from_edge_index(graph, len(x))
-            columns.append(adjacency.averaging().times(columns[-1].to(graph.device)).cpu())
-        return torch.cat(columns, 1).double()
+        around = averages(own.to(graph.device), graph, self.hops)
+        return torch.cat([own.cpu(), *(each.cpu() for each in around)], 1).double()
 
     @torch.no_grad()
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
@@ -162,9 +160,9 @@ class Trees(Learned):
 
 
 def reduced(x: Tensor, projection: Tensor) -> Tensor:
-    """Return features [N, F], or what is left of them in a few directions [D, F], dense on the CPU."""
+    """Return features [N, F], or what is left of them in a few directions [D, F], dense."""
     if not len(projection):
-        return x.dense() if isinstance(x, SparseFeatures) else x.to_dense().detach().cpu()
+        return dense(x)
     return torch.from_numpy(np.asarray(as_scipy(x) @ projection.cpu().numpy().T))
 
 
