@@ -79,11 +79,7 @@ def chosen(config: Config, data: Data) -> Config:
         config = replace(config, **HELD_BACK) if usual else config
     return composed(
         config,
-        tuple(
-            (kind, {"norm": norm, **differs})
-            for kind, differs in candidates
-            if not too_large.get(kind, False)
-        ),
+        tuple((kind, {"norm": norm, **differs}) for kind, differs in candidates if not too_large.get(kind, False)),
     )
 
 
