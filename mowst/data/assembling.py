@@ -64,9 +64,11 @@ def place_own(data: Data, own: Own | None) -> None:
 
 
 def raw_of(data: Data) -> Raw | None:
-    """Return the columns that a graph's features were made of, as they came; none where it came without."""
+    """Return the columns that a graph's features were made of, as they came; none where it has other features."""
     own = own_of(data)
     if own is None or own.table is None or own.fitted is None or own.fitted.steps is not None:
+        return None
+    if (len(own.table), len(own.fitted.names)) != tuple(data.x.shape):
         return None
     return own.fitted.raw(Table(own.table, data.get("name", "nodes"), "node {}".format))
 

@@ -52,6 +52,10 @@ class Tabled(Factor):
         """Return rows [n], with their table."""
         return Tabled(rows_of(self.features, index), self.raw.rows(index))
 
+    def beside(self, features: Tensor) -> Tabled:
+        """Return other features [N, F] of the same nodes, with the same table."""
+        return Tabled(features, self.raw)
+
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Return it with the features on another device; the table stays on the CPU."""
         return Tabled(self.features.to(*args, **kwargs), self.raw)
