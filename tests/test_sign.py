@@ -63,6 +63,13 @@ def test_it_is_an_mlp_on_powers_of_the_mean_over_neighbours(form):
     assert torch.allclose(said.double(), h, atol=1e-5)
 
 
+def test_with_one_layer_it_is_linear_in_each_average():
+    x, edges, _ = graph()
+    model, P = made(num_layers=1).double(), mean_matrix(edges)
+    wanted = sum(linear(torch.linalg.matrix_power(P, hop) @ x.double()) for hop, linear in enumerate(model.maps))
+    assert torch.allclose(model.float()(x, edges).double(), wanted, atol=1e-5)
+
+
 def test_with_the_averages_known_its_rows_need_no_edges():
     x, edges, _ = graph()
     adjacency, nodes, model = Adjacency.from_edge_index(edges, N), torch.tensor([7, 3, 59, 0]), made()
@@ -151,7 +158,7 @@ def test_on_a_new_graph_it_averages_that_ones_features():
     assert torch.allclose(said, model(other, links).softmax(1)[nodes], atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"hops": 0}, {"num_layers": 1}, {"dropout": 2.0}, {"heads": 3}])
+@pytest.mark.parametrize("options", [{"hops": 0}, {"num_layers": 0}, {"dropout": 2.0}, {"heads": 3}])
 def test_wrong_options_are_refused(options):
     with pytest.raises(InputError):
         made(**options)

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import normalization_resolver
 
-from mowst.errors import InputError
 from mowst.kernels import relu_dropout
 from mowst.models.averages import averages
 from mowst.models.known import Known
-from mowst.models.options import layers, probability, shown, whole
+from mowst.models.options import layers, probability, whole
 from mowst.models.reads import Reads, is_node_wise
 
 
@@ -26,7 +25,7 @@ class Sign(nn.Module):
 
     Args:
         in_channels, hidden_channels, out_channels, dropout, norm, norm_kwargs: as in PyG's models.
-        num_layers: linear maps that a node's features go through, at least two: Θ is one, the rest are Ω's.
+        num_layers: linear maps that a node's features go through: Θ is one, the rest are Ω's; with one, Σ_k P^k X Θ_k.
         hops: K, averages over neighbours that are taken one after the other.
     """
 
@@ -46,11 +45,10 @@ class Sign(nn.Module):
         self.in_channels, self.out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
         self.hidden_channels, self.hops = whole("hidden_channels", hidden_channels), whole("hops", hops, most=64)
         self.num_layers = layers("num_layers", num_layers)
-        if num_layers < 2:
-            raise InputError(f"num_layers must be at least 2, of the averages and behind them, got {shown(num_layers)}")
         self.dropout = nn.Dropout(probability("dropout", dropout))
-        self.maps = nn.ModuleList(nn.Linear(in_channels, hidden_channels) for _ in range(hops + 1))
-        widths = [(hops + 1) * hidden_channels, *[hidden_channels] * (num_layers - 2)]
+        first = hidden_channels if num_layers > 1 else out_channels
+        self.maps = nn.ModuleList(nn.Linear(in_channels, first) for _ in range(hops + 1))
+        widths = [(hops + 1) * hidden_channels, *[hidden_channels] * (num_layers - 2)][: num_layers - 1]
         norms = (normalization_resolver(norm, width, **(norm_kwargs or {})) for width in widths)
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
         self.lins = nn.ModuleList(map(nn.Linear, widths, [*widths[1:], out_channels]))
@@ -60,7 +58,8 @@ class Sign(nn.Module):
     def forward(self, x: Tensor, edge_index: Tensor, *, averaged: Sequence[Tensor] | None = None) -> Tensor:
         """[N, F], [2, E] -> [N, C]; the edges are not looked at where `averaged`, [N, F] by hop, is known."""
         seen = [x, *(averages(x, edge_index, self.hops) if averaged is None else averaged)]
-        x = torch.cat([linear(each) for linear, each in zip(self.maps, seen, strict=True)], dim=-1)
+        mapped = [linear(each) for linear, each in zip(self.maps, seen, strict=True)]
+        x = torch.cat(mapped, dim=-1) if len(self.lins) else torch.stack(mapped).sum(0)
         for norm, linear in zip(self.norms, self.lins, strict=True):
             x = linear(relu_dropout(norm(x), self.dropout.p, self.dropout.training))
         return x
