@@ -15,7 +15,7 @@ from mowst.models.reads import Reads, reads_of, run_module
 from tests.graphs import TRAINED
 from tests.test_propagation import N, edges
 
-WEIGHTED = {"gcn", "sage", "gin", "gin-skip", "gcn-res", "sage-res"}
+WEIGHTED = {"gcn", "sage", "gin", "gin-skip", "gcn-res", "sage-res", "sign"}
 NODES = torch.tensor([9, 3, 39, 20])
 
 
