@@ -49,7 +49,10 @@ GRAPHS = [
     "cs",
 ]
 PRESETS = "good", "fast"
-OTHERS = {"mixture", "average", "stacked-on-val", "calibrated", "evidence", "routed", "sampled"}
+OTHERS = {"mixture", "average", "stacked-on-val", "calibrated", "evidence", "routed", "sampled"} | {
+    "label-propagation",
+    "correct-and-smooth",
+}
 
 
 def main() -> None:

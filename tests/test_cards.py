@@ -16,7 +16,8 @@ WANTED = """cora citeseer pubmed computers photo cs physics cora-ml dblp citesee
 wisconsin roman-empire amazon-ratings minesweeper tolokers questions chameleon-filtered squirrel-filtered penn94 reed98
 amherst41 cornell5 johnshopkins55 genius twitch-de twitch-en twitch-es twitch-fr twitch-pt twitch-ru github facebook
 blogcatalog flickr-small flickr deezer-europe polblogs karate pokec twitch-gamer ogbn-arxiv ogbn-products
-ogbn-papers100M digits digits-knn sbm"""
+ogbn-papers100M digits digits-knn sbm hm-categories pokec-regions web-topics tolokers-2 city-reviews artnet-exp
+web-fraud"""
 
 MINIMAL = {
     "loader": "torch_geometric.datasets:KarateClub",

@@ -20,6 +20,7 @@ from mowst.data.summary import Made, in_arrays, odd, summary
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import Kinds, kinds_of
 from mowst.errors import InputError, some
+from mowst.kernels import Raw
 
 PARTS = {
     **dict.fromkeys(("train", "training"), "train_mask"),
@@ -60,6 +61,16 @@ def own_of(data: Data) -> Own | None:
 def place_own(data: Data, own: Own | None) -> None:
     """Write on a graph what is known of it beside its tensors; not as an attribute, which PyG would look into."""
     vars(data)["own"] = own
+
+
+def raw_of(data: Data) -> Raw | None:
+    """Return the columns that a graph's features were made of, as they came; none where it has other features."""
+    own = own_of(data)
+    if own is None or own.table is None or own.fitted is None or own.fitted.steps is not None:
+        return None
+    if (len(own.table), len(own.fitted.names)) != tuple(data.x.shape):
+        return None
+    return own.fitted.raw(Table(own.table, data.get("name", "nodes"), "node {}".format))
 
 
 def graph_of(tables: Tables, like: Like | None = None) -> Data:

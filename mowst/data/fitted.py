@@ -21,6 +21,7 @@ from torch import Tensor
 from mowst.data.tables import Table
 from mowst.data.understanding import CATEGORY, NUMBER, RANKED, Kinds, as_columns, transformer
 from mowst.errors import InputError, unknown
+from mowst.kernels import Raw
 from mowst.system.typed import check_type_of
 
 CLOSEST = 1e-7
@@ -71,6 +72,14 @@ class Column:
         if self.kind == NUMBER:
             return ((numbers - self.mean) / self.scale).astype(np.float32)[:, None]
         return self._ranked(numbers).astype(np.float32)[:, None]
+
+    def codes(self, values: pd.Series) -> np.ndarray[Any, Any]:
+        """Return the number of each value of a category, [N] float64; not a number where there is none, or no such."""
+        text = values.astype(object)
+        place = pd.Index(self.values, dtype=object).get_indexer(text).astype(np.float64)
+        place[place < 0] = len(self.values) if self.rare else np.nan
+        place[(text == "").to_numpy()] = np.nan
+        return place
 
     def _ranked(self, numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the normal quantile of each number's rank, the middle one where several are equal."""
@@ -136,6 +145,21 @@ class Fitted:
             *(f"{each.name} is missing" for each in self.columns if each.missing),
             *(f"{each.name} = {value}" for each in hot for value in [*each.values, *["(other)"] * each.rare]),
         ]
+
+    def raw(self, table: Table) -> Raw | None:
+        """Return the columns of a table as they are, categories first; none where features say all of it already.
+
+        Raises:
+            InputError: a column is missing, or of another kind.
+        """
+        if not any(column.missing or column.kind == CATEGORY for column in self.columns):
+            return None
+        kinds = {column.name: column.kind for column in self.columns}
+        plain = as_columns(table, kinds, [column.name for column in self.columns if column.date])
+        hot = [column for column in self.columns if column.kind == CATEGORY]
+        numbers = [plain[column.name].to_numpy(np.float64) for column in self.columns if column.kind != CATEGORY]
+        values = np.stack([*(column.codes(plain[column.name]) for column in hot), *numbers], axis=1)
+        return Raw(torch.from_numpy(values), len(hot))
 
     def text(self) -> str:
         """Return it as JSON."""

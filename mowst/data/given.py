@@ -172,6 +172,8 @@ def asked(data: Data, what: str = "data") -> Data:
     if data.get("edge_index") is None:
         raise InputError(f"{what}: the data has no edge_index")
     graph = Data(edge_index=edges(data.edge_index))
+    if "own" in vars(data):  # what is known of somebody's own graph (`mowst.data.assembling`)
+        vars(graph)["own"] = vars(data)["own"]
     graph.x = None if data.get("x") is None else features(data.x)
     graph.num_nodes = None if graph.x is None else len(graph.x)
     if (weight := weights(data.get("edge_weight"), graph.edge_index)) is not None:

@@ -8,9 +8,11 @@ from typing import ClassVar
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.data.download import download_google_url
-from torch_geometric.datasets import HeterophilousGraphDataset
+from torch_geometric.datasets import GraphLandDataset, HeterophilousGraphDataset
 
-from mowst.errors import InputError
+from mowst.data.assembling import graph_of
+from mowst.data.graphland import graphland_tables
+from mowst.errors import InputError, unknown
 
 
 class FilteredWiki(HeterophilousGraphDataset):
@@ -94,3 +96,44 @@ class TwitchGamer(_PublishedFiles):
         x = (x - x.mean(0)) / x.std(0).clamp_min(1e-12)
         ends = [torch.tensor(ids.get_indexer(follows.iloc[:, side])) for side in (0, 1)]
         return Data(x=x.float(), edge_index=torch.stack(ends), y=torch.tensor(y.to_numpy(dtype="int64")))
+
+
+class GraphLand(GraphLandDataset):
+    """One of GraphLand's graphs with classes: `features.csv`, `targets.csv`, `edgelist.csv`, masks, and `info.yaml`.
+
+    Args:
+        root: folder of all of them.
+        name: of the graph.
+        split: RL, random, 10 % to train; RH, random, 50 %; TH, by time, 50 %.
+    """
+
+    def __init__(self, root: str, name: str, split: str = "RL"):
+        with_classes = [each for each, task in self.GRAPHLAND_DATASETS.items() if task != "regression"]
+        for what, given, there in (("name", name, with_classes), ("split", split, ["RL", "RH", "TH"])):
+            if given not in there:
+                raise unknown(f"GraphLand: {what}", given, there)
+        self.name, self.split = name, split
+        InMemoryDataset.__init__(self, root)  # what PyG's own would make of the columns is not asked for
+        folder = Path(self.raw_dir) / name
+        try:
+            self.graph = graph_of(graphland_tables(folder, split))
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{name}: {folder} is not in the published layout: {error}") from error
+
+    @property
+    def processed_dir(self) -> str:
+        """Where nothing is put."""
+        return str(Path(self.root) / self.name / "processed")
+
+    @property
+    def processed_file_names(self) -> list[str]:
+        """No file: tables are read when they are asked for."""
+        return []
+
+    def len(self) -> int:
+        """Return that there is one graph."""
+        return 1
+
+    def get(self, idx: int) -> Data:
+        """Return the graph."""
+        return self.graph

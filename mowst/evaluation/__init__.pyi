@@ -25,6 +25,7 @@ from .metrics import rocauc as rocauc
 from .metrics import signal as signal
 from .pairing import Paired as Paired
 from .pairing import paired as paired
+from .propagated import Spread as Spread
 from .reliability import Reliability as Reliability
 from .reliability import RiskCoverage as RiskCoverage
 from .reliability import risk_coverage as risk_coverage

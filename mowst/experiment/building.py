@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
+from mowst.data.assembling import raw_of
 from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.plan import regime_of, seats_of
-from mowst.kernels import Adjacency, dense, prepare_features
+from mowst.kernels import Adjacency, Tabled, dense, prepare_features
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
 from mowst.system import guard_scatter
 
@@ -55,7 +56,7 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
         device: where to.
         scale: of the features that a model was trained on, where these are standardised; by default the graph's own.
     """
-    data = copy.copy(data)
+    data, raw = copy.copy(data), raw_of(data)
     if config.standardize:
         data.x = (scale or Scale.of(data.x)).standardized(data.x)
     data.x = data.x.to(torch.get_default_dtype())
@@ -68,6 +69,7 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
     x = prepare_features(data.x)
     data = data.to(device)
     data.x, data.adj_t = x.to(device), adjacency.to(device)
+    data.x = data.x if raw is None else Tabled(data.x, raw)
     return data
 
 

@@ -21,6 +21,8 @@ from mowst.models import REDUCED, WIDEST
 
 LARGEST = 3e7
 """Training nodes x columns x classes above which boosted trees take too long."""
+MOST_AVERAGED = 3e8
+"""Nodes x columns x hops above which an MLP on averages, which are dense, takes too much memory."""
 FEW = 50
 """Training nodes a class below which batch norm does more harm than good to a GNN, and weights must be held back."""
 HELD_BACK: dict[str, Any] = {"optimizer": "adam", "weight_decay": 5e-3}
@@ -50,6 +52,7 @@ LONG: Candidates = (
     ("sage", {"norm": "layer_norm", "num_layers": 2, "hidden_channels": 256, "dropout": 0.7}),
     ("gat-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
     ("gcn-res", {"norm": "layer_norm", "num_layers": 6, "hidden_channels": 256}),
+    ("sign", {"hidden_channels": 128}),
 )
 PRESETS: dict[str, Candidates] = {"fast": PAIR, "good": PANEL, "best": LONG}
 
@@ -64,6 +67,8 @@ def chosen(config: Config, data: Data) -> Config:
     candidates = PRESETS[config.preset] if has_candidates(config) else PAIR
     columns = 3 * (REDUCED if data.num_features > WIDEST else data.num_features)
     trained, classes = int(data.train_mask.sum()), classes_of(data)
+    averaged = 3 * data.num_nodes * data.num_features
+    too_large = {"hop-trees": trained * columns * classes > LARGEST, "sign": averaged > MOST_AVERAGED}
     norm = config.strong.norm
     if trained < FEW * classes:
         norm = "none"
@@ -71,11 +76,7 @@ def chosen(config: Config, data: Data) -> Config:
         config = replace(config, **HELD_BACK) if usual else config
     return composed(
         config,
-        tuple(
-            (kind, {"norm": norm, **differs})
-            for kind, differs in candidates
-            if kind != "hop-trees" or trained * columns * classes <= LARGEST
-        ),
+        tuple((kind, {"norm": norm, **differs}) for kind, differs in candidates if not too_large.get(kind, False)),
     )
 
 

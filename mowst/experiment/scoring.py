@@ -10,9 +10,9 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphkd import Signals
-from mowst.evaluation import Metric, diagnose, expected, fusion, pooled, routable
+from mowst.evaluation import Metric, Spread, diagnose, expected, fusion, pooled, routable
 from mowst.experiment.bench import Fitted, metric_of
-from mowst.kernels import take_rows
+from mowst.kernels import Adjacency, take_rows
 from mowst.models import ROLES, Logits, Mixture, Mowst, Output, hard
 from mowst.training import mixed
 
@@ -50,11 +50,13 @@ def mixture_in(fitted: Mapping[str, Fitted]) -> tuple[Mowst, Mixture] | None:
 
 
 def fusions(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Output]:
-    """Put the experts trained alone together in the plain ways of `mowst.evaluation.fusion`."""
+    """Put the experts trained alone together in the plain ways of `mowst.evaluation.fusion`, and spread labels."""
     if not {"weak", "strong"} <= fitted.keys():
         return {}
     weak, strong = (fitted[role].output.of("").values for role in ROLES)
     found: dict[str, Output] = {"average": fusion.average(weak, strong)}
+    spread = Spread(adjacency_of(data), data.y, data.train_mask)
+    found |= {"label-propagation": spread.labels(weak.size(1)), "correct-and-smooth": spread.corrected(weak)}
     found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
     if (mixture := mixture_in(fitted)) is not None and bool((mixture[0].temperature != 1).any()):
         model, out = mixture
@@ -63,6 +65,14 @@ def fusions(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Output]:
             weak = out.weak
         found |= {"calibrated": fusion.average(weak, strong), "evidence": fusion.evidence(weak, strong)}
     return found
+
+
+def adjacency_of(data: Data) -> Adjacency:
+    """Return the adjacency of a graph, prepared or not."""
+    prepared = data.get("adj_t")
+    if isinstance(prepared, Adjacency):
+        return prepared
+    return Adjacency.from_edge_index(data.edge_index, len(data.y), data.get("edge_weight"))
 
 
 @torch.no_grad()

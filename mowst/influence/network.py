@@ -20,7 +20,7 @@ from torch.nn.utils import vector_to_parameters
 
 from mowst.errors import InputError
 from mowst.influence.last_layer import towards
-from mowst.kernels import dense, prepare_features
+from mowst.kernels import Tabled, dense, prepare_features
 from mowst.models import reads_of, run_module
 
 STEP = 1e-5
@@ -55,7 +55,8 @@ class Network:
         steps: int = 100,
         tolerance: float = 1e-3,
     ):
-        model, x = copy.deepcopy(model).eval().double(), prepare_features(dense(x).double())
+        model, precise = copy.deepcopy(model).eval().double(), prepare_features(dense(x).double())
+        x = x.beside(precise) if isinstance(x, Tabled) else precise
         self.weights = [weight.requires_grad_() for weight in model.parameters()]
         if not self.weights:
             raise InputError(f"influence: {type(model).__name__} has no weights that were trained by gradients")

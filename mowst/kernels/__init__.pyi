@@ -23,3 +23,5 @@ from .sparse_features import dense as dense
 from .sparse_features import prepare_features as prepare_features
 from .sparse_features import rows_of as rows_of
 from .sparse_features import take_rows as take_rows
+from .tabled import Raw as Raw
+from .tabled import Tabled as Tabled

@@ -35,6 +35,10 @@ class Factor(Tensor):
         """Multiply by a dense matrix [F, H]."""
         raise NotImplementedError
 
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows [n], prepared as all of them are."""
+        return self.dense().index_select(0, index)
+
     def linear(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Apply a linear layer with weight [H, F] and bias [H], under autocast in its precision."""
         if torch.is_autocast_enabled(self.device.type):
@@ -84,6 +88,10 @@ class SparseFeatures(SparseMatrix, Factor):
             plain = torch.zeros(self.shape, dtype=self.dtype, device=self.device)
             self._dense = plain.index_put_((row, column), value, accumulate=True)
         return self._dense
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return rows [n], sparse."""
+        return SparseFeatures(self.rows.take(index), self.size(1), self.dtype)
 
     def after(self, matrix: SparseMatrix) -> Tensor:
         """Return the product of another sparse matrix with these features, not multiplied out."""
@@ -142,7 +150,7 @@ def prepare_features(x: Tensor) -> Tensor:
 
 def dense(x: Tensor) -> Tensor:
     """Return features [N, F] as a plain dense tensor, whatever they are."""
-    if isinstance(x, SparseFeatures):
+    if isinstance(x, Factor):
         return x.dense()
     return x if x.layout == torch.strided else x.to_dense()
 
@@ -171,7 +179,7 @@ def by_column(model: nn.Module, x: Tensor) -> Iterator[None]:
 
 def rows_of(x: Tensor, index: Tensor) -> Tensor:
     """Return rows [n] of features [N, F], prepared if all of them are."""
-    if isinstance(x, SparseFeatures):
-        return SparseFeatures(x.rows.take(index), x.size(1), x.dtype)
+    if isinstance(x, Factor):
+        return x.take(index)
     plain = x.layout in (torch.strided, torch.sparse_coo)
     return (x if plain else x.to_sparse(layout=torch.sparse_coo)).index_select(0, index)

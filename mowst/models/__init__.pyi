@@ -18,11 +18,11 @@ from .gates import PowerGate as PowerGate
 from .gates import Weighable as Weighable
 from .gates import asks_of as asks_of
 from .gates import weigh as weigh
+from .known import InParts as InParts
+from .known import Known as Known
 from .layers import NarrowGCNConv as NarrowGCNConv
 from .learners import Judged as Judged
 from .learners import Learner as Learner
-from .mixture import InParts as InParts
-from .mixture import Known as Known
 from .mixture import Mowst as Mowst
 from .neighbours import Neighbours as Neighbours
 from .options import shown as shown
@@ -46,6 +46,7 @@ from .reads import reads_of as reads_of
 from .reads import run_module as run_module
 from .reads import suited as suited
 from .reads import suited_features as suited_features
+from .sign import Sign as Sign
 from .trees import REDUCED as REDUCED
 from .trees import WIDEST as WIDEST
 from .trees import Trees as Trees

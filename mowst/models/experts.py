@@ -16,6 +16,7 @@ and ReLU with dropout behind it is one step.
 | gcn-res, sage-res, gat-res | skip connections and the other options of Luo et al., 2024, arXiv 2406.08993 |
 | trees    | boosted trees on a node's own features (`mowst.models.trees`)                   |
 | hop-trees | boosted trees on features averaged over 0, 1 and 2 hops                        |
+| sign     | an MLP on features averaged over 0 to 3 hops (`mowst.models.sign`)                 |
 | neighbours | the classes of labelled nodes around (`mowst.models.neighbours`)              |
 """
 
@@ -40,6 +41,7 @@ from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
 from mowst.models.neighbours import Neighbours
 from mowst.models.options import layers, one_line, probability, shown, whole
 from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
+from mowst.models.sign import Sign
 from mowst.models.trees import Trees
 from mowst.names import Names
 
@@ -178,7 +180,7 @@ class Channels(NamedTuple):
 
 def channels_of(module: nn.Module) -> Channels:
     """Return F and C of one of our experts, or of PyG's; of anything else nothing is known."""
-    if not isinstance(module, (Residual, BasicGNN, MLP)):
+    if not isinstance(module, (Residual, Sign, BasicGNN, MLP)):
         return Channels()
     found = (module.in_channels, module.out_channels)
     return Channels(*(count if isinstance(count, int) and count > 0 else None for count in found))
@@ -228,6 +230,7 @@ EXPERTS: Names[Callable[..., nn.Module]] = Names(
         "gat-res": partial(Residual, gat_conv),
         "trees": Trees,
         "hop-trees": partial(Trees, hops=2),
+        "sign": Sign,
         "neighbours": Neighbours,
     },
 )

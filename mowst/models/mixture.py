@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -11,43 +10,10 @@ from torch import Tensor, nn
 from mowst.errors import InputError, unknown
 from mowst.models.experts import Channels, channels_of
 from mowst.models.gates import asks_of, weigh
+from mowst.models.known import Known
 from mowst.models.options import module
 from mowst.models.outputs import ROLES, Gated, Mixture
 from mowst.models.reads import Reads, reads_of, run_module
-
-
-class Known(NamedTuple):
-    """What is known already of what a mixture says; the rest of it is still to be run."""
-
-    weak: Tensor | None = None
-    """[N, C] calibrated logits of the weak expert."""
-    strong: Tensor | None = None
-    """[N, C] calibrated logits of the strong expert."""
-    gated: Gated | None = None
-    layers: tuple[Tensor, ...] = ()
-    """The strong expert's hidden layers, [N, H] each, where a loss looks at them."""
-
-    def rows(self, index: Tensor) -> Known:
-        """Return the same for some nodes: ids [n] or a mask [N]."""
-        weak, strong = (None if logits is None else logits[index] for logits in (self.weak, self.strong))
-        gated = None if self.gated is None else self.gated.rows(index)
-        return Known(weak, strong, gated, tuple(layer[index] for layer in self.layers))
-
-    def given(self) -> dict[str, Tensor | Gated]:
-        """Return what is there, as keyword arguments of `Mowst.forward`."""
-        said = {"weak": self.weak, "strong": self.strong, "gated": self.gated}
-        return {name: value for name, value in said.items() if value is not None}
-
-
-@runtime_checkable
-class InParts(Protocol):
-    """A model whose parts are trained by turns, like those of a `Mowst`."""
-
-    def known(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> Known:
-        """Return what cannot change while only the parts named in `trains` do: keyword arguments for a call."""
-
-    def reach(self, known: Known) -> int | None:
-        """Return from how many edges away anything is read once this is known."""
 
 
 def agree(weak: Channels, strong: Channels) -> None:
@@ -81,7 +47,7 @@ class Mowst(nn.Module):
         agree(channels_of(weak), channels_of(strong))
         self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
         weights = any(each.weights for each in self.experts_read.values())
-        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights)
+        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights, table=True)
         self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))
@@ -133,7 +99,9 @@ class Mowst(nn.Module):
 
     @torch.no_grad()
     def known(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> Known:
-        """Return what cannot change while only the parts named in `trains` do."""
+        """Return what cannot change while only the parts named in `trains` do ("": everything does)."""
+        if "" in trains:
+            return Known()
         weak, strong = (None if role in trains else self.expert(role, x, edge_index) for role in ROLES)
         seen = {"weak", "gate", "strong"} if self.asks.strong else {"weak", "gate"}
         if weak is None or seen & set(trains):

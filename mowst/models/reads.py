@@ -32,7 +32,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, AttentionConv, dense
+from mowst.kernels import Adjacency, AttentionConv, Tabled, dense
 from mowst.models.layers import NarrowGCNConv
 from mowst.models.options import shown
 
@@ -63,6 +63,8 @@ class Reads:
     as PyG's models have them."""
     weights: bool = False
     """Weights of edges change what it says: it multiplies by the weighted graph. What takes plain edges sees none."""
+    table: bool = False
+    """It takes features with the columns they were made of (`Tabled`): missing values and categories as they are."""
 
 
 @runtime_checkable
@@ -149,6 +151,7 @@ def suited(reads: Reads, graph: Tensor) -> Tensor:
 
 def suited_features(reads: Reads, x: Tensor) -> Tensor:
     """Return the features as a module can take them: plain and dense where nothing is known of it."""
+    x = x.features if isinstance(x, Tabled) and not reads.table else x
     return x if reads.sparse else dense(x)
 
 

@@ -2,13 +2,16 @@
 
 scikit-learn's `HistGradientBoostingClassifier` grows them (gradient boosting: Friedman, 2001; by histograms: Ke et al.,
 2017). On tables of numbers trees are hard to beat, and with the features averaged over one and two hops beside
-a node's own they rival graph neural networks (GraphLand, arXiv 2409.14500). A missing value is a value to them.
+a node's own they rival graph neural networks (GraphLand, arXiv 2409.14500). A missing value is a value to them, and a
+category is divided into two groups of values; where a graph came from a table they see its columns as they were there,
+and beside them the averages of the features that were made of these: shares of each category among the neighbours.
 
 What is kept are the trees as arrays, which the module walks through by itself: no pickle, and the same anywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +20,8 @@ import torch
 from torch import Tensor
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, SparseFeatures
+from mowst.kernels import SparseFeatures, Tabled, dense
+from mowst.models.averages import averages
 from mowst.models.learners import ABSENT, Judged, Learned
 from mowst.models.options import number, whole
 from mowst.models.reads import Reads
@@ -26,6 +30,8 @@ WIDEST, REDUCED = 300, 64
 """More columns than this become so many by a truncated singular value decomposition."""
 AT_ONCE = 4_000_000
 """Places in trees that are walked through at a time."""
+VALUES = 256
+"""Numbers that a category may have."""
 
 
 class Trees(Learned):
@@ -46,6 +52,9 @@ class Trees(Learned):
     right: Tensor
     missing_left: Tensor
     value: Tensor
+    divides: Tensor
+    goes_left: Tensor
+    columns: Tensor
     tells_of: Tensor
     seen: Tensor
     base: Tensor
@@ -57,6 +66,9 @@ class Trees(Learned):
         "right": torch.int64,
         "missing_left": torch.bool,  # [T, M] whether a missing value goes to the left
         "value": torch.float64,  # [T, M] what a leaf says
+        "divides": torch.int64,  # [T, M] row of `goes_left` where a category is asked, else -1
+        "goes_left": torch.bool,  # [D, VALUES] whether a value goes to the left
+        "columns": torch.int64,  # [2] columns of the table that it learned from, and how many of them are categories
         "tells_of": torch.int64,  # [T] place among the classes seen
         "seen": torch.int64,  # [K] classes that there were nodes of
         "base": torch.float64,  # [K or 1] what is said before any tree
@@ -79,7 +91,7 @@ class Trees(Learned):
         self.hops, self.leaves = whole("hops", hops, least=0, most=8), whole("leaves", leaves, least=2, most=10_000)
         self.smallest, self.rounds = whole("smallest", smallest), whole("rounds", rounds, most=100_000)
         self.learning_rate = number("learning_rate", learning_rate, lambda rate: 0 < rate <= 1, "a number above 0 to 1")
-        self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0)
+        self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0, table=True)
 
     def learn(self, x: Tensor, graph: Tensor, y: Tensor, judged: Judged | None, rounds: int) -> int:
         """Grow the trees on the nodes with a label, and keep those up to the round that `judged` nodes like best."""
@@ -90,6 +102,8 @@ class Trees(Learned):
         if len(np.unique(labels[nodes])) < 2:
             raise InputError("trees: labelled nodes are of one class only; at least two are needed")
         self.hold(**{name: torch.empty(0) for name in self.sizes})
+        if isinstance(x, Tabled):
+            self.hold(columns=torch.tensor([x.raw.values.size(1), x.raw.categories]))
         self._project(x)
         table, rounds = self.table(x, graph).numpy(), min(rounds, self.rounds)
         grown = HistGradientBoostingClassifier(
@@ -99,6 +113,7 @@ class Trees(Learned):
             min_samples_leaf=self.smallest,
             early_stopping=False,
             random_state=0,
+            categorical_features=list(range(x.raw.categories)) if isinstance(x, Tabled) else [],
         ).fit(table[nodes], labels[nodes])
         best = rounds if judged is None else best_round(grown, table, judged)
         self.hold(**arrays_of(grown, best))
@@ -106,12 +121,17 @@ class Trees(Learned):
 
     def table(self, x: Tensor, graph: Tensor) -> Tensor:
         """Return what the trees see of each node, [N, D] float64, on the CPU."""
-        own = reduced(x, self.projection)
-        columns = [own]
-        for _ in range(self.hops):
-            adjacency = graph if isinstance(graph, Adjacency) else Adjacency.from_edge_index(graph, len(x))
-            columns.append(adjacency.averaging().times(columns[-1].to(graph.device)).cpu())
-        return torch.cat(columns, 1).double()
+        own = reduced(x.features if isinstance(x, Tabled) else x, self.projection)
+        around = averages(own.to(graph.device), graph, self.hops)
+        return torch.cat([self._own(x, own).double(), *(each.cpu().double() for each in around)], 1)
+
+    def _own(self, x: Tensor, made: Tensor) -> Tensor:
+        """Return what it sees of a node itself: the table's columns where it learned from a table, else features."""
+        if not len(self.columns):
+            return made.cpu()
+        if not isinstance(x, Tabled) or [x.raw.values.size(1), x.raw.categories] != self.columns.tolist():
+            raise InputError("trees: learned from the columns of a table, and this graph has other ones, or none")
+        return x.raw.values
 
     @torch.no_grad()
     def forward(self, x: Tensor, edge_index: Tensor | None = None) -> Tensor:
@@ -138,9 +158,12 @@ class Trees(Learned):
             place = torch.zeros(len(tree), columns.size(1), dtype=torch.long, device=device)
             while True:
                 asked = columns[self.feature[tree, place], row]
-                goes_left = torch.where(
-                    asked.isnan(), self.missing_left[tree, place], asked <= self.threshold[tree, place]
-                )
+                below = asked <= self.threshold[tree, place]
+                if len(self.goes_left):
+                    division = self.divides[tree, place]
+                    value = asked.nan_to_num(0.0).clamp(0, VALUES - 1).long()
+                    below = torch.where(division >= 0, self.goes_left[division.clamp_min(0), value], below)
+                goes_left = torch.where(asked.isnan(), self.missing_left[tree, place], below)
                 after = torch.where(goes_left, self.left[tree, place], self.right[tree, place])
                 if torch.equal(after, place):
                     break
@@ -157,14 +180,16 @@ class Trees(Learned):
             return
         from sklearn.decomposition import TruncatedSVD
 
-        found = TruncatedSVD(min(REDUCED, len(x) - 1), random_state=0).fit(as_scipy(x))
+        found = TruncatedSVD(min(REDUCED, len(x) - 1), random_state=0).fit(
+            as_scipy(x.features if isinstance(x, Tabled) else x)
+        )
         self.hold(projection=torch.from_numpy(found.components_))
 
 
 def reduced(x: Tensor, projection: Tensor) -> Tensor:
-    """Return features [N, F], or what is left of them in a few directions [D, F], dense on the CPU."""
+    """Return features [N, F], or what is left of them in a few directions [D, F], dense."""
     if not len(projection):
-        return x.dense() if isinstance(x, SparseFeatures) else x.to_dense().detach().cpu()
+        return dense(x)
     return torch.from_numpy(np.asarray(as_scipy(x) @ projection.cpu().numpy().T))
 
 
@@ -191,7 +216,8 @@ def best_round(grown: Any, table: np.ndarray[Any, Any], judged: Judged) -> int:
 
 def arrays_of(grown: Any, rounds: int) -> dict[str, Tensor]:
     """Return the trees of the first rounds as arrays, each padded to the largest."""
-    trees = [tree.nodes for by_class in grown._predictors[:rounds] for tree in by_class]
+    predictors = [tree for by_class in grown._predictors[:rounds] for tree in by_class]
+    trees = [tree.nodes for tree in predictors]
     classes = len(grown._predictors[0])
     most = max(len(tree) for tree in trees)
     fields: dict[str, list[np.ndarray[Any, Any]]] = {
@@ -207,7 +233,31 @@ def arrays_of(grown: Any, rounds: int) -> dict[str, Tensor]:
         fields["missing_left"].append(np.append(leaf | tree["missing_go_to_left"].astype(bool), rest >= 0))
         fields["value"].append(np.append(np.where(leaf, tree["value"], 0.0), 0.0 * rest))
     found = {name: torch.from_numpy(np.stack(held).astype(np.float64)) for name, held in fields.items()}
+    found |= divisions_of(grown, predictors, most)
     found["tells_of"] = torch.arange(len(trees)) % classes
     found["seen"] = torch.from_numpy(grown.classes_.astype(np.int64))
     found["base"] = torch.from_numpy(np.asarray(grown._baseline_prediction, dtype=np.float64).reshape(-1))
     return found
+
+
+def divisions_of(grown: Any, predictors: Sequence[Any], most: int) -> dict[str, Tensor]:
+    """Return where trees ask for a category, and for each such place which of its numbers go to the left.
+
+    scikit-learn counts only the numbers that it has seen; the others go where a missing value goes.
+    """
+    if grown.is_categorical_ is None:
+        return {}
+    seen = grown._preprocessor.named_transformers_["encoder"].categories_
+    divides = np.full((len(predictors), most), -1)
+    rows = list[np.ndarray[Any, Any]]()
+    for own, tree in zip(divides, predictors, strict=True):
+        for place in (tree.nodes["is_categorical"] & ~tree.nodes["is_leaf"]).nonzero()[0].tolist():
+            node = tree.nodes[place]
+            numbers = seen[node["feature_idx"]]
+            numbers = numbers[~np.isnan(numbers)].astype(int)
+            bits = np.unpackbits(tree.raw_left_cat_bitsets[node["bitset_idx"]].view(np.uint8), bitorder="little")
+            row = np.full(VALUES, bool(node["missing_go_to_left"]))
+            row[numbers] = bits[: len(numbers)].astype(bool)
+            own[place] = len(rows)
+            rows.append(row)
+    return {"divides": torch.from_numpy(divides), "goes_left": torch.from_numpy(np.array(rows, dtype=bool))}

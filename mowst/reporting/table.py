@@ -19,6 +19,8 @@ ROWS = {
     "average": "plain average of both",
     "calibrated": "average, calibrated",
     "evidence": "sum of log-probabilities, calibrated",
+    "label-propagation": "labels spread over the edges",
+    "correct-and-smooth": "weak expert, corrected and smoothed",
     "stacked-on-val": "stacking fitted on validation nodes",
     "mixture": "mixture",
     "routed": "one expert per node (routed)",

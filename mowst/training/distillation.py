@@ -19,7 +19,7 @@ import graphkd
 from graphkd import DistillationLoss, Scope, Signals, Weighted, on_rows
 from graphkd.hidden import Hidden
 from mowst.errors import InputError
-from mowst.kernels import dense
+from mowst.kernels import Tabled, dense
 from mowst.models import Mowst, Output, as_output, reads_of, run_module
 from mowst.training.batches import Batch
 from mowst.training.objectives import Objective
@@ -144,6 +144,7 @@ def observe(model: nn.Module, data: Data, wants: frozenset[str] = frozenset()) -
         seen.close()
     if "reliability" in wants:
         noisy = dense(data.x) + torch.randn(data.x.shape).to(data.x.device)
+        noisy = data.x.beside(noisy) if isinstance(data.x, Tabled) else noisy
         reliability = graphkd.reliability(logits, said(noisy))
     return Signals(logits, hidden, reliability)
 

@@ -221,7 +221,7 @@ class Trainer:
 
     def _known(self, phase: Phase) -> Known:
         """Return what the phase cannot change, for all nodes."""
-        if self.parts is None or "" in phase.trains:
+        if self.parts is None:
             return Known()
         losses: list[Any] = [term.loss for term in phase.terms]
         watching: list[Watching] = [loss for loss in losses if isinstance(loss, Watching)]
