@@ -181,7 +181,7 @@ def number_of(folder: Path) -> int:
 def unsound(folder: Path) -> list[str]:
     """Return what a folder lacks, or has too much."""
     own = (f"seed-0/{name}" for name in (*ARRAYS, *TEXTS))
-    wanted = {"chosen.yaml", "config.yaml", "report.html", "result.json", ".mowst.json", "seed-0", *own}
+    wanted = {"README.md", "chosen.yaml", "config.yaml", "report.html", "result.json", ".mowst.json", "seed-0", *own}
     held = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     wrong = [f"lacks {name}" for name in sorted(wanted - held)] + [f"holds {name}" for name in sorted(held - wanted)]
     if not wrong:

@@ -136,7 +136,7 @@ def test_the_study_of_a_page_runs(tmp_path, monkeypatch):
 
 
 def test_no_block_is_left_out():
-    run = {"README.md", "library.md", "distillation.md", "trust.md", "own-data.md", "tuning.md"}
+    run = {"README.md", "library.md", "distillation.md", "trust.md", "own-data.md", "sharing.md", "tuning.md"}
     assert {page.name for page in PAGES if blocks(page, "python")} == run
     kinds = {kind for page in PAGES for kind, _ in BLOCK.findall(page.read_text())}
     assert kinds <= {"", "python", "text"}  # text is no code

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch_geometric.data import Data
 from torch_geometric.utils import coalesce, homophily, to_undirected
 
 from mowst.data import from_networkx, from_tables, load, read, summary_of
@@ -293,3 +294,13 @@ def test_endings_may_be_in_capitals(tmp_path):
     )
     with pytest.raises(InputError, match="document type"):
         read(tmp_path / "bad.GRAPHML", label="group")
+
+
+def test_reading_a_file_of_tensors_leaves_what_torch_may_read_as_it_was(tmp_path):
+    """What PyG allows stays allowed: a graph of its own is read afterwards as before."""
+    before = set(torch.serialization.get_safe_globals())
+    data = Data(x=torch.rand(4, 2), y=torch.tensor([0, 1, 0, 1]), edge_index=torch.tensor([[0, 1], [1, 2]]))
+    torch.save(data, tmp_path / "g.pt")
+    read(tmp_path / "g.pt")
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert torch.load(tmp_path / "g.pt", weights_only=True).num_nodes == 4

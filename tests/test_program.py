@@ -267,7 +267,6 @@ def test_a_seed_that_no_generator_takes_is_said(finished, seed):
 
 ARRAYS = {
     "nothing": None,
-    "another name": {"x": np.ones(1)},
     "another shape": {"mixture": np.ones((3, 10))},
     "one axis": {"mixture": np.ones(3)},
     "words": {"mixture": np.array([["a"]])},

@@ -23,6 +23,7 @@ from torch_geometric.data.storage import EdgeStorage, GlobalStorage, NodeStorage
 
 from mowst.data.given import MASKS
 from mowst.data.tables import refuse_large
+from mowst.data.unpickling import allowing
 from mowst.errors import InputError
 
 ARRAYS, TENSORS = (".npz",), (".pt", ".pth")
@@ -153,9 +154,8 @@ def read_tensors(path: Path) -> Data:
         InputError: it is damaged, holds something else, or tensors of more than there is.
     """
     check_archive(path)
-    safe = [Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, NodeStorage, GlobalStorage]
     try:
-        with torch.serialization.safe_globals(safe):
+        with allowing(Data, DataEdgeAttr, DataTensorAttr, EdgeStorage, NodeStorage, GlobalStorage):
             held = torch.load(path, map_location="cpu", weights_only=True)
         mapping = held.to_dict() if isinstance(held, Data) else held
     except pickle.UnpicklingError:  # torch's own words say how to read it nevertheless, which may run code

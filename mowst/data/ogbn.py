@@ -23,6 +23,7 @@ from torch_geometric.utils import index_to_mask
 
 from mowst.data.fetch import INSTEAD, unreachable
 from mowst.data.preparing import prepared, scratch, turn
+from mowst.data.unpickling import allowing
 from mowst.errors import InputError, unknown
 from mowst.kernels import private
 
@@ -88,7 +89,7 @@ def _read(package: Any, name: str, home: Path) -> Data:
     allowed: list[Any] = [DataEdgeAttr, DataTensorAttr, GlobalStorage]
     if any(home.glob("split/*/split_dict.pt")):
         allowed += _numpy_globals()
-    with torch.serialization.safe_globals(allowed), warnings.catch_warnings(), redirect_stdout(sys.stderr):
+    with allowing(*allowed), warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         dataset = prepared(package.PygNodePropPredDataset)(name, root=str(home.parent))
         data = dataset[0]

@@ -41,6 +41,19 @@ def arrays(file: Any, **options: Any) -> Any:
 
 
 @contextmanager
+def allowing(*kinds: Any) -> Iterator[None]:
+    """Let torch read these kinds from files of tensors, and leave what was allowed before as it was.
+
+    What `torch.serialization.safe_globals` is given is forgotten at its end, PyG's own kinds too.
+    """
+    import torch
+
+    new = [kind for kind in kinds if kind not in torch.serialization.get_safe_globals()]
+    with torch.serialization.safe_globals(new):
+        yield
+
+
+@contextmanager
 def plain_files() -> Iterator[None]:
     """Let nothing that loads a graph unpickle more than arrays and tensors: PyG would, and run code with it."""
     with mock.patch.dict(os.environ, TORCH_FORCE_WEIGHTS_ONLY_LOAD="1"), mock.patch.object(pickle, "load", arrays):

@@ -38,11 +38,11 @@ from .folder import read_weights as read_weights
 from .hub import fetched as fetched
 from .hub import pushed as pushed
 from .identity import split_hash as split_hash
+from .keywords import FIELDS as FIELDS
+from .keywords import configuration as configuration
+from .keywords import refuse_unknown as refuse_unknown
+from .keywords import with_fields as with_fields
 from .opening import Opened as Opened
-from .parameters import FIELDS as FIELDS
-from .parameters import configuration as configuration
-from .parameters import refuse_unknown as refuse_unknown
-from .parameters import with_fields as with_fields
 from .plan import Plan as Plan
 from .plan import judged_alone as judged_alone
 from .plan import planned as planned

@@ -7,10 +7,10 @@ from .grids import terminal as terminal
 from .model_cards import is_card as is_card
 from .model_cards import model_card as model_card
 from .model_cards import run_card as run_card
+from .one_page import run_page as run_page
 from .page import GENERATED as GENERATED
 from .progress import Display as Display
 from .progress import Trainings as Trainings
-from .run_page import run_page as run_page
 from .study_page import finalists_table as finalists_table
 from .study_page import front_table as front_table
 from .study_page import params_table as params_table
