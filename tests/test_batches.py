@@ -10,7 +10,7 @@ import graphkd
 from graphkd import Scope, Signals
 from mowst.evaluation import accuracy, signal
 from mowst.kernels import Adjacency, prepare_features
-from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert, reads_of
 from mowst.training import REGIMES, Batch, Needs, Phase, Schedule, Term, Trainer, Whole, attached, cross_entropy
 from mowst.training.batches import hide
 from tests.graphs import TRAINED
@@ -36,7 +36,8 @@ def mixture(strong: str = "gcn", gate=LearnedGate, **options) -> Mowst:
 @pytest.mark.parametrize("name", TRAINED)
 def test_in_two_halves_every_expert_says_what_it_says_on_the_whole_graph(ready, name):
     torch.manual_seed(0)
-    model, feed = expert(name, 8, 3, **LAYERS), Halves()
+    model = expert(name, 8, 3, **LAYERS)
+    feed = Halves(max(2, reads_of(model).hops))
     trainer = Trainer(model, ready, SCORE, feed=feed)
     trainer.fit(Phase("a while", ("",), (Term(cross_entropy),), epochs=3))  # so that running statistics are not fresh
     said = trainer.output().values
@@ -47,7 +48,8 @@ def test_in_two_halves_every_expert_says_what_it_says_on_the_whole_graph(ready, 
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_expert_trains_in_halves(ready, name):
     torch.manual_seed(0)
-    trainer = Trainer(expert(name, 8, 3, **LAYERS), ready, SCORE, feed=Halves())
+    model = expert(name, 8, 3, **LAYERS)
+    trainer = Trainer(model, ready, SCORE, feed=Halves(max(2, reads_of(model).hops)))
     trainer.fit(Phase("halves", ("",), (Term(cross_entropy),), epochs=40, lr=0.02))
     assert trainer.best.score > 0.6
 

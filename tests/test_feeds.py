@@ -14,7 +14,7 @@ from mowst.experiment import Config, ExpertConfig, Opened
 from mowst.experiment.batching import Need, chosen_batch
 from mowst.kernels import Adjacency, induced, neighbourhood
 from mowst.kernels.sampling import ALL
-from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert, reads_of
 from mowst.training import (
     REGIMES,
     Batch,
@@ -134,7 +134,7 @@ def test_with_every_neighbour_a_batch_says_what_the_whole_graph_says(ready, name
     torch.manual_seed(0)
     model = expert(name, 8, 3, **LAYERS)
     Trainer(model, ready, SCORE).fit(Phase("a while", ("",), (Term(cross_entropy),), epochs=3))
-    feed = Neighbours((ALL, ALL), 12) if kind == "neighbors" else Parts(1)
+    feed = Neighbours((ALL,) * max(2, reads_of(model).hops), 12) if kind == "neighbors" else Parts(1)
     trainer = Trainer(model.eval(), ready, SCORE, feed=feed)
     whole = trainer.output().values
     needs = Needs(trainer.reads.hops, graphkd.Scope.NODE, frozenset({"train"}))

@@ -27,6 +27,8 @@ class Sign(nn.Module):
         in_channels, hidden_channels, out_channels, dropout, norm, norm_kwargs: as in PyG's models.
         num_layers: linear maps that a node's features go through: Θ is one, the rest are Ω's; with one, Σ_k P^k X Θ_k.
         hops: K, averages over neighbours that are taken one after the other.
+
+    Its edges have no gradient, since they are looked at once: PyG's explainers can explain its features alone.
     """
 
     def __init__(
