@@ -195,7 +195,7 @@ def test_every_expert_trains(ready, feed, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
-@pytest.mark.parametrize("spec", ["nkd", "krd", "gld(k=2)", "ofa", "lsp"])
+@pytest.mark.parametrize("spec", ["nkd", "krd", "gld(k=2)", "ofa", "lsp(width=2)"])
 def test_the_strong_expert_teaches(ready, feed, spec):
     model = Mowst(expert("mlp", 8, 3, **LAYERS), expert("sage", 8, 3, **LAYERS), LearnedGate())
     trainer = Trainer(model, ready, SCORE, feed=feed)
