@@ -376,7 +376,8 @@ def test_a_terminated_run_keeps_finished_seeds_and_nothing_else(tmp_path, worker
         time.sleep(0.05)
     assert not [path for path in out.iterdir() if path.name.startswith(".seed")]
     for path in out.glob("seed-*"):
-        assert (path / "config.yaml").exists(), "which is written last"
+        held = {each.name for each in path.iterdir()}
+        assert "config.yaml" in held or held == {"checkpoint.safetensors"}, "whole, or where it stood"
     assert not (out / "result.json").exists()
 
 
@@ -386,7 +387,9 @@ def test_a_run_on_a_full_disk_is_a_line(tmp_path):
     limited = [sys.executable, "-c", LIMITED, *flags]
     done = subprocess.run(limited, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"error: {tmp_path / 'out' / 'seed-0'}: cannot be written: File too large\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'out' / 'seed-0'}: cannot be written: ")
+    assert "File too large" in line
     assert not list(tmp_path.iterdir())
 
 
