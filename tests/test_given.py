@@ -373,6 +373,7 @@ def test_features_that_are_learned_are_taken_without_their_gradient():
 
 
 @pytest.mark.parametrize("weight", [scipy.sparse.coo_array(np.eye(3)), torch.eye(3).to_sparse()])
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # which torch says once
 def test_sparse_weights_are_refused(weight):
     with pytest.raises(InputError, match="edge_weight"):
         weights(weight, torch.zeros(2, 3, dtype=torch.long))
