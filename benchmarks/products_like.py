@@ -1,7 +1,7 @@
 """A graph of the shape of ogbn-products, or a part of it, in the files that OGB keeps of a graph it has processed.
 
-    python benchmarks/products_like.py --size 0.25 --root /tmp/products     # then: --data_root /tmp/products
-    python benchmarks/products_like.py --measure --root /tmp/products       # loads it in a process of its own
+    python benchmarks/products_like.py --size 0.25 --root data/products-like     # then: --data_root data/products-like
+    python benchmarks/products_like.py --measure --root data/products-like       # loads it in a process of its own
 
 2,449,029 nodes, 61.9 million edges in both directions, 100 features, 47 classes, 8 % of the nodes to train, 2 % to
 validate. Degrees are log-normal; two thirds of a node's edges stay in its class. Numbers are random: speed and memory

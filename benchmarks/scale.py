@@ -1,7 +1,7 @@
 """Batches against the whole graph: scores, CPU seconds, memory. One cell is one JSON; what is there is not run again.
 
     python benchmarks/scale.py accuracy --data_root data                  # Photo and GitHub, or --graphs
-    python benchmarks/scale.py step --root /tmp/products --size 0.125     # a graph of benchmarks/products_like.py
+    python benchmarks/scale.py step --root data/products-like --size 0.125     # a graph of benchmarks/products_like.py
     python benchmarks/scale.py table
 
 Accuracy: Mowst in its default regime, an MLP and SAGE of 2 x 64, at most 100 epochs, patience 30. A step: SAGE of
