@@ -7,6 +7,7 @@ from .calibration import sharpness as sharpness
 from .calibration import temperature as temperature
 from .chance import better_than as better_than
 from .chance import surely as surely
+from .descent import descend as descend
 from .diagnosis import diagnose as diagnose
 from .diagnosis import together as together
 from .fusion import average as average

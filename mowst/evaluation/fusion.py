@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mowst.evaluation.descent import descend
 from mowst.models import Logits, Mixture, log_probs
 
 
@@ -74,20 +75,9 @@ def regression(x: Tensor, y: Tensor, asked: Tensor, iterations: int = 1000) -> T
         found = torch.addmm(offsets, of, weights.T)
         return torch.cat([torch.zeros_like(found), found], dim=1) if rows == 1 else found
 
-    optimizer = torch.optim.LBFGS(
-        [weights, offsets],
-        max_iter=iterations,
-        tolerance_grad=1e-7,
-        tolerance_change=1e-10,
-        line_search_fn="strong_wolfe",
-    )
+    def loss() -> Tensor:
+        return (F.cross_entropy(scores(x), y, reduction="sum") + weights.square().sum() / 2) / len(y)
 
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = (F.cross_entropy(scores(x), y, reduction="sum") + weights.square().sum() / 2) / len(y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    descend([weights, offsets], loss, iterations, change=1e-10)
     with torch.no_grad():
         return scores(asked).log_softmax(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch_geometric.utils import index_to_mask
 
 from mowst.evaluation.calibration import finite, temperature
+from mowst.evaluation.descent import descend
 from mowst.evaluation.structure import degrees
 from mowst.models import Logits, Mixture, Output, as_output, negentropy, probabilities
 
@@ -91,16 +92,12 @@ def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temper
     mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
     inputs = standardized(seen[nodes], mean, deviation)
     weight = torch.zeros(inputs.size(-1), 3, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight], max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
+    def loss() -> Tensor:
         divided = log_p[nodes] / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
-        loss = F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+        return F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    descend([weight], loss)
     return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mowst.evaluation import descend
 from mowst.models import ROLES, SILENT, Panel, parts_of
 from mowst.training.trainer import Trainer
 
@@ -127,16 +128,12 @@ def minimise(module: nn.Module, loss: Callable[[nn.Module], Tensor], pulls: dict
     groups: dict[float, list[str]] = {}
     for name in free:
         groups.setdefault(pulls.get(name, pulls[""]), []).append(name)
-    optimizer = torch.optim.LBFGS(free.values(), max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> float:
-        optimizer.zero_grad()
+    def total() -> Tensor:
         pulled = sum(
             pull * sum(((free[name] - start[name]) ** 2).sum() for name in names) for pull, names in groups.items()
         )
-        total = (loss(fitted) + pulled) / count
-        total.backward()  # type: ignore[no-untyped-call]
-        return float(total.detach())
+        return (loss(fitted) + pulled) / count
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    descend(free.values(), total)
     module.load_state_dict(fitted.state_dict())
