@@ -29,6 +29,9 @@ FILES = (*TABLES, *NETWORKS, *ARRAYS, *TENSORS)
 """Endings of the files that are read."""
 LOADER = "mowst.data.own:graph_of_files"
 
+ANY = "a graph of your own (docs/own-data.md), the name or file of a card (--list), or package.module:function"
+"""What a dataset may be."""
+
 
 def is_own(name: str) -> bool:
     """Tell whether a dataset's name is a file or folder of a person's own, and neither a card nor code."""
@@ -42,7 +45,7 @@ def card_of(path: str, columns: Columns) -> Card:
     """Describe a person's own graph as a card, by which it can be opened again; nothing is read."""
     place = Path(path).absolute()
     if not place.exists():
-        raise InputError(f"dataset: there is no file or folder {path}")
+        raise InputError(f"dataset: there is no file or folder {path}; give {ANY}")
     given = {entry.name: getattr(columns, entry.name) for entry in fields(Columns)}
     changed = {name: value for name, value in given.items() if value != getattr(Columns(), name)}
     splits = {"masks": Split("masks"), "random": Split("random"), "per-class": Split("per-class")}
@@ -66,7 +69,7 @@ def graph_of_files(path: str, like: Like | None = None, **columns: Any) -> Data:
     """
     place, what = Path(path), of_fields(columns)
     if not place.is_file() and not place.is_dir():
-        raise InputError(f"dataset: there is no file or folder {path}")
+        raise InputError(f"dataset: there is no file or folder {path}; give {ANY}")
     if place.is_dir():
         tables = any((found_in(place, NODES), found_in(place, EDGES), what.nodes_file, what.edges_file))
         if not tables and any(place.glob("*.npz")):
