@@ -182,6 +182,9 @@ def test_a_run_shows_every_member_and_predicts_again_from_its_folder(tmp_path):
     assert shown[:5] == ["weak expert alone", *(f"{name} alone" for name in ("gcn", "sage", "hop-trees", "neighbours"))]
     validated = {name: found["val"][0] for name, found in result["scores"].items() if name in result["parameters"]}
     assert validated[advise(result).use] == max(validated.values())
+    assert not any("--teacher" in step for step in advise(result).steps), (
+        "it would train one expert in the place of all"
+    )
     best = max(result["scores"][name]["val"][0] for name in ("gcn", "sage", "hop-trees", "neighbours"))
     assert result["scores"]["mixture"]["val"][0] > best - 2
     folder = tmp_path / "seed-0"

@@ -156,10 +156,16 @@ def next_steps(result: Result, use: str) -> list[str]:
         steps.append(f"--seeds {FEW}, which tells luck from skill")
     if "mixture" not in parameters and "student" not in parameters:
         steps.append("the mixture, without --no-mixture")
-    if "held_out" in result.get("diagnosis", {"confidence": ()})["confidence"] and "weak" in parameters:
-        if not parameters.keys() - {"weak", "strong", "mixture"} and use != "weak":
+    if (
+        "held_out" in result.get("diagnosis", {"confidence": ()})["confidence"]
+        and "weak" in parameters
+        and use != "weak"
+    ):
+        if parameters.keys() - {"weak", "strong", "mixture"}:  # several experts, which teach no weak one
+            steps.append("--preset best, which tries more of them for as long as --budget says")
+        else:
             steps.append("--preset good, with which several kinds of GNN speak as one")
-        if "taught" not in result["scores"] and use != "weak":
-            steps.append('--teacher strong --kd "kd(temperature=1)", with which the weak expert serves more nodes')
+            if "taught" not in result["scores"]:
+                steps.append('--teacher strong --kd "kd(temperature=1)", with which the weak expert serves more nodes')
     steps.append(f"python -m mowst.tune --dataset {result['dataset']}, which looks for better settings")
     return steps
