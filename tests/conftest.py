@@ -1,6 +1,9 @@
 """Small graphs that many tests share."""
 
+import os
 import signal
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # programs that tests start run beside others, and need not say so
 
 import pytest
 import torch
