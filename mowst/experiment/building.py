@@ -22,7 +22,7 @@ from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
-from mowst.experiment.plan import regime_of, seats_of
+from mowst.experiment.plan import FINAL, regime_of, seats_of
 from mowst.kernels import Adjacency, Tabled, dense, prepare_features
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
 from mowst.system import guard_scatter
@@ -186,8 +186,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """Build the `mixture`, an expert by its role or, of a panel, by its name there, or the `student` of a regime."""
-    if name == "mixture":
+    """Build the `mixture` or `final`, an expert by its role or name in a panel, or the `student` of a regime."""
+    if name in ("mixture", FINAL):
         return build(config, in_channels, num_classes)
     if name in (seats := seats_of(config)):
         return build_expert(*seats[name], in_channels, num_classes)

@@ -48,13 +48,15 @@ def trained(asked_for: Config, data: Data, seed: int) -> Whole:
     config = chosen(asked_for, graph)
     fabric = fabric_of(config)
     ready = prepare(graph, config, fabric.device, scale)
-    fitted = Bench(config, judged_alone(config), ready, seed, fabric).train("mixture")
-    assert isinstance(fitted.model, Mowst)
+    bench = Bench(config, judged_alone(config), ready, seed, fabric)
+    fitted = bench.train("mixture")
+    model = (bench.final() if config.use_validation else fitted).model
+    assert isinstance(model, Mowst)
     own, names = own_of(data), graph.class_names if "class_names" in graph else list(range(classes_of(graph)))
     numbers = "class_names" not in data and all(isinstance(name, int) for name in names)
-    say_unweighted(fitted.model, graph)
+    say_unweighted(model, graph)
     return Whole(
-        model=fitted.model,
+        model=model,
         config=config,
         seed=seed,
         features=graph.num_features,

@@ -72,7 +72,7 @@ class Opened:
         check_batch(config, data)
         self.plan = plan or planned(config)
         if plan is None:
-            config.predictions.check(self.plan.models)
+            config.predictions.check(self.plan.kept)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

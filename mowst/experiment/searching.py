@@ -51,7 +51,7 @@ def search(config: Config, told: Told = lambda line: None) -> Config:
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
-    config.predictions.check(name for name in opened.plan.models if name not in seats)  # which need not be kept
+    config.predictions.check(name for name in opened.plan.kept if name not in seats)  # which need not be kept
     bench, one = opened.bench(config.first_seed), opened.seed(config.first_seed)
     budget, start = seconds(config.budget), time.perf_counter()
     y = one.ready.y[one.ready.val_mask]

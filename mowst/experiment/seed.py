@@ -43,6 +43,8 @@ class SeedRun:
     """The mixture's output with the confidence that routes nodes."""
     trust: dict[str, Any] = field(default_factory=dict)
     """How far its predictions can be trusted (`mowst.experiment.trust`)."""
+    final: Fitted | None = None
+    """The mixture for use, trained again with validation labels, where that was asked for."""
     promised: Calibrated | None = None
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
 
@@ -72,9 +74,10 @@ def run_seed(
     one, bench = opened.seed(seed), opened.bench(seed, hook)
     bench.journal = journal or bench.journal
     fitted = {name: bench.train(name) for name in opened.plan.models}
-    seconds = sum(each.own_seconds for each in bench.fitted.values())
+    final = bench.final() if opened.plan.final else None
+    seconds = sum(each.own_seconds for each in (*bench.fitted.values(), *([] if final is None else [final])))
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, promised)
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)

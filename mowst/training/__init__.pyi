@@ -14,6 +14,7 @@ from .feeds import feed_of as feed_of
 from .held_out import Twins as Twins
 from .held_out import held_batch as held_batch
 from .held_out import mixed as mixed
+from .held_out import refit as refit
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Loss as Loss
 from .objectives import Objective as Objective

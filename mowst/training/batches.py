@@ -84,11 +84,16 @@ class Batch:
         """Return the rows of the nodes that are asked for, of what was said of all."""
         return said if self.seeds is None else said.rows(self.seeds)
 
-    def trained_on(self, nodes: Tensor) -> Batch:
-        """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on."""
+    def trained_on(self, nodes: Tensor, y: Tensor | None = None) -> Batch:
+        """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on.
+
+        Args:
+            nodes: ids.
+            y: labels [N], where these nodes have others than are seen now.
+        """
         data = copy.copy(self.data)
         data.train_mask = index_to_mask(nodes, len(self.y))
-        data.y = hide(self.y, data.train_mask)
+        data.y = hide(self.y if y is None else y, data.train_mask)
         return replace(self, data=data, on={"train": nodes, "all": None})
 
     def alone(self, nodes: Tensor) -> Batch:

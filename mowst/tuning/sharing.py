@@ -8,7 +8,19 @@ from typing import Any
 from mowst.experiment import Config, Opened, Plan
 
 OWN = {
-    *("weak", "strong", "gate", "regime", "objective", "pretrain", "folds", "rehearsals", "mixture", "baselines"),
+    *(
+        "weak",
+        "strong",
+        "gate",
+        "regime",
+        "objective",
+        "pretrain",
+        "use_validation",
+        "folds",
+        "rehearsals",
+        "mixture",
+        "baselines",
+    ),
     *(
         "optimizer",
         "lr",
