@@ -209,6 +209,8 @@ class Config(Checked):
     abstain_risk: float | None = None
     """Share of answers that may be wrong, such as 0.05; the same half of the validation nodes then finds the confidence
     below which a node is said to be unsure; none: every node is answered."""
+    forget: list[str | int] = field(default_factory=list)
+    """Training nodes, by what they are called, such as [5, 9], that are taken as nodes without a label."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""
