@@ -192,7 +192,7 @@ def quick(opened: Opened, before: Query, gone: Tensor, seed: int, way: str) -> S
         trainer.model.load_state_dict(before.model.state_dict())
         trainer.restart()
         objective = joint if config.objective is None else OBJECTIVES.lookup(config.objective)
-        labels = Gone(nodes.to(device), before.data.y[nodes].to(device))
+        labels = Gone(nodes.to(device), before.data.y[nodes].to(device), trainer.val, trainer.val_y)
         forget_in(trainer, schedule_of(config, seed), labels, way, objective)
     model, out = trainer.model, trainer.output()
     if isinstance(model, Mowst) and model.router is None and len(trainer.val):

@@ -1,14 +1,17 @@
 """What a trained model does to forget labels, other than being trained anew: expert by expert, then the gates.
 
-Notation: b, r [n, C] log-probabilities of the forgotten nodes, by the expert as it is, and by a copy that was
-reinforced: trained on for some steps on their labels. The expert is led to softmax(b - α max(r - b, 0)), what is left
-of its opinion without what reinforcing raises (Eldan & Russinovich, 2023, arXiv 2310.02238, equation 1, there of
-logits), and held to its own opinion at all other nodes. Counts and trees are learned again, which is exact.
+Notation: b, r [n, C] logits of the forgotten nodes, by the expert as it is, and by a copy that was reinforced: trained
+on for some steps on their labels. The expert is led to softmax(b - α max(r - b, 0)), what is left of its opinion
+without what reinforcing raises (Eldan & Russinovich, 2023, arXiv 2310.02238, equation 1), and held to its own opinion
+at all other nodes. α is as large as makes the forgotten labels no likelier than those of validation nodes, which the
+expert has not learned. (Log-probabilities in the place of logits are 0 already where an expert is certain of what it
+learned, and cannot be raised.) Counts and trees are learned again, which is exact.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -25,9 +28,10 @@ from mowst.training.objectives import Loss
 from mowst.training.schedule import Schedule
 from mowst.training.trainer import Trainer
 
-ALPHA = 2.0
 REINFORCING, STEPS = 10, 20
 """Iterations of L-BFGS: so few that little else changes."""
+LARGEST = 64.0
+"""Of α."""
 
 
 class Gone(NamedTuple):
@@ -37,6 +41,10 @@ class Gone(NamedTuple):
     """[n] ids."""
     y: Tensor
     """[n] labels."""
+    val: Tensor
+    """[m] ids of validation nodes."""
+    val_y: Tensor
+    """[m] labels."""
 
 
 def by_steps(model: nn.Module, whole: Batch, gone: Gone) -> None:
@@ -47,21 +55,47 @@ def by_steps(model: nn.Module, whole: Batch, gone: Gone) -> None:
     weight = torch.where(whole.train_mask, 1.0, share)[others].unsqueeze(-1)  # training nodes count as much as the rest
 
     def said(asked: nn.Module) -> Tensor:
-        return run_module(asked, reads, whole.x, whole.graph).log_softmax(dim=-1)
+        return run_module(asked, reads, whole.x, whole.graph)
 
     reinforced = copy.deepcopy(model).eval()
-    descend(reinforced.parameters(), lambda: F.nll_loss(said(reinforced)[gone.nodes], gone.y), REINFORCING)
+    descend(reinforced.parameters(), lambda: F.cross_entropy(said(reinforced)[gone.nodes], gone.y), REINFORCING)
     with torch.no_grad():
-        base, raised = said(model), said(reinforced)[gone.nodes]
-        target = (base[gone.nodes] - ALPHA * (raised - base[gone.nodes]).relu()).log_softmax(dim=-1)
+        logits, raised = said(model), (said(reinforced) - said(model)).relu()[gone.nodes]
+        base = logits.log_softmax(dim=-1)
+        target = left_of(logits[gone.nodes], raised, gone.y, likely=float(likelihood(logits[gone.val], gone.val_y)))
 
     def loss() -> Tensor:
-        now = said(model)
+        now = said(model).log_softmax(dim=-1)
         moved = F.kl_div(now[gone.nodes], target, log_target=True, reduction="sum")
         held = weight * F.kl_div(now[others], base[others], log_target=True, reduction="none")
         return (moved + held.sum()) / (len(gone.nodes) + whole.train_mask.sum())
 
     descend(model.parameters(), loss, STEPS)
+
+
+def left_of(logits: Tensor, raised: Tensor, y: Tensor, likely: float) -> Tensor:
+    """Take as much of what was raised [n, C] from logits [n, C] as makes labels [n] no likelier than is said.
+
+    Args:
+        logits: of the expert.
+        raised: by reinforcing it, at least 0.
+        y: the labels.
+        likely: a mean probability; where it is not a number all that was raised is taken once.
+
+    Returns: log-probabilities [n, C].
+    """
+    if math.isnan(likely):
+        return (logits - raised).log_softmax(dim=-1)
+    low, high = 0.0, LARGEST
+    for _ in range(40):
+        alpha = (low + high) / 2
+        low, high = (alpha, high) if float(likelihood(logits - alpha * raised, y)) > likely else (low, alpha)
+    return (logits - low * raised).log_softmax(dim=-1)
+
+
+def likelihood(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the mean probability of labels [n] by logits [n, C]; not a number where there are none."""
+    return logits.softmax(dim=-1).gather(-1, y.unsqueeze(-1)).mean()
 
 
 def by_last_layer(model: nn.Module, whole: Batch, gone: Gone) -> None:
