@@ -201,6 +201,18 @@ def test_what_cannot_be_forgotten_is_said_in_a_line_and_nothing_is_left(finished
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["folder", "nodes", "out", "how", "measure"])
+def test_an_odd_argument_of_forget_is_an_input_error(finished, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for odd in (None, "abc", [1, "two", None], -1.5, torch.empty(0), object()):
+        if (name, odd) in (("out", None), ("out", "abc")):
+            continue
+        with pytest.raises(InputError) as caught:
+            forget(**{"folder": finished, "nodes": GONE, "out": "out", "how": "last", "measure": False} | {name: odd})
+        assert len(str(caught.value)) < 1000
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_a_teacher_may_have_told_is_refused(finished, tmp_path):
     config = dataclasses.replace(CONFIG, strong=SMALL, regime="joint", kd="nkd", teacher=f"{finished}:gcn")
     run(config, tmp_path / "taught", report=False)

@@ -77,9 +77,11 @@ def forget(
             left; a teacher from outside the run may know the labels.
     """
     check_type_of("folder", folder, str | Path)
-    if how not in HOWS:
+    check_type_of("out", out, str | Path | None)
+    check_type_of("measure", measure, bool)
+    if not isinstance(how, str) or how not in HOWS:
         raise unknown("forget: how", how, HOWS)
-    if isinstance(nodes, str) or not len(nodes := list(nodes)):
+    if not isinstance(nodes, list | tuple) or not nodes:
         raise InputError(f"forget: nodes must be a list of what nodes are called, got {nodes!r}")
     runs = seeds_of(Path(folder))
     seed, first = next(iter(runs.items()))
