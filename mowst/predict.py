@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mowst.errors import InputError
 from mowst.system.main import imported, main
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from mowst.inference import Answer
 
 PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
-or all of another one; predictions go to a table by name (--out), and what one rests on is told (--why)."""
+or all of another one; predictions go to a table by name (--out), what one rests on is told (--why), and labels are
+forgotten (--forget)."""
 
 
-def words_of(given: str | None) -> list[str] | None:
-    """Read what nodes are called, from a list with commas or from a text file of them.
+def words_of(given: str | None, flag: str = "--nodes") -> list[str] | None:
+    """Read what nodes are called, from a list with commas or from a text file of them, as a flag gave it.
 
     Raises:
         InputError: it names none.
@@ -41,7 +42,7 @@ def words_of(given: str | None) -> list[str] | None:
             text = Path(given).read_text(encoding="utf-8")
     words = [word.strip() for line in text.splitlines() for word in line.split(",") if word.strip()]
     if not words:
-        raise InputError(f"--nodes {given}: must be ids like 0,5,9, or a text file of ids")
+        raise InputError(f"{flag} {given}: must be ids like 0,5,9, or a text file of ids")
     return words
 
 
@@ -73,6 +74,14 @@ def flags() -> ArgumentParser:
     )
     about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
     parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
+    about = "Training nodes, ids like 0,5,9 or a text file: write a run as if their labels had not been there."
+    parser.add_argument("--forget", type=str | None, default=None, metavar="IDS", help=about)
+    about = "Folder for that run; by default runs/DATASET-TIME."
+    parser.add_argument("--into", type=str | None, default=None, metavar="FOLDER", help=about)
+    about = "auto: retrain what was trained within a minute; retrain; steps from the trained weights; last layers."
+    parser.add_argument("--forget_by", type=str, default="auto", help=about)
+    about = "Compare a model that was not retrained with one that is, which takes as long as that."
+    reading.add_switch(parser, "--measure", True, about)
     reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
     parser.add_argument(
         "--model",
@@ -107,11 +116,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     imported()
     hush_libraries()
+    if parsed.forget is not None:
+        let_forget(parsed)
+        return 0
     words = words_of(parsed.nodes)
     folder = seed_folder(Path(parsed.folder))
     check(parsed, folder)
-    given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
-    config = fitting(dataclasses.replace(read_config(folder), **given))
+    config = fitting(dataclasses.replace(read_config(folder), **place_of(parsed)))
     take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
     if parsed.why is not None:
@@ -198,6 +209,32 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
     if parsed.save is not None:
         ids = np.arange(len(probs)) if nodes is None else np.array(nodes, dtype=np.int64)
         write_arrays(Path(parsed.save), nodes=ids, probabilities=probs, prediction=probs.argmax(axis=1))
+
+
+def let_forget(parsed: Namespace) -> None:
+    """Write a run that forgot labels, and say how near it is to one that never saw them."""
+    from mowst.experiment import forget
+    from mowst.experiment.asking import seed_folder
+    from mowst.experiment.reload import read_record
+    from mowst.system import take_threads, tune_process
+
+    take_threads(read_record(seed_folder(Path(parsed.folder)), parsed.model).threads)
+    nodes, given = words_of(parsed.forget, "--forget") or [], place_of(parsed)
+    with tune_process():
+        found = forget(parsed.folder, nodes, parsed.into, how=parsed.forget_by, measure=parsed.measure, **given)
+    print(f"written to {found.folder}: {len(found.nodes):,} labels forgotten ({found.how})")
+    if (told := found.measured) is None:
+        return
+    for name, kl in told["kl"].items():
+        said = ", ".join(f"{value:.3g} on {where}" for where, value in kl.items())
+        print(f"{name}: nats from a model trained without them: {said} nodes")
+    areas = ", ".join(f"{name} {area:.3f}" for name, area in told["membership"].items() if area is not None)
+    print(f"forgotten nodes told from validation nodes by the likelihood of their label (0.5: not at all): {areas}")
+
+
+def place_of(parsed: Namespace) -> dict[str, Any]:
+    """Return where the graph is, and the device, as far as they are given."""
+    return {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
 
 
 def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:

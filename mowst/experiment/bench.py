@@ -149,13 +149,17 @@ class Bench:
         kept = nn.ModuleList(weighted.loss for weighted in losses)
         own = clock() - start - within
         model, out = trainer.model, trainer.output()
-        if isinstance(model, Mowst) and isinstance(out, Mixture) and (model.router is None or outcome.stale_threshold):
-            val, y = self.ready.val_mask, self.ready.y
-            seen = routable(model, out, self.ready.x).rows(val)
-            model.threshold.fill_(best_threshold(seen, y[val], metric_of(self.ready)))
+        if isinstance(model, Mowst) and (model.router is None or outcome.stale_threshold):
+            self.set_threshold(model, out)
         seconds = own + sum(each.seconds for each in taken)
         best = trainer.best.epoch
         return Fitted(name, model, out, trainer.history, seconds, outcome.twins, kept, best, own)
+
+    def set_threshold(self, model: Mowst, out: Output) -> None:
+        """Give a mixture the threshold of routing that validates best."""
+        assert isinstance(out, Mixture)
+        seen, y = routable(model, out, self.ready.x).rows(self.ready.val_mask), self.ready.y[self.ready.val_mask]
+        model.threshold.fill_(best_threshold(seen, y, metric_of(self.ready)))
 
     def trainer(self, name: str) -> Trainer:
         """Return a trainer of a fresh model, with weights from torch's generator, on a graph without test labels."""

@@ -221,6 +221,8 @@ class Config(Checked):
     """Whether the experts are trained once more at the end, on training and validation labels, for as many epochs as
     served them best: a model for use, which predict then asks; tables are of the one before, which no label but the
     training ones had fitted."""
+    forget: list[str | int] = field(default_factory=list)
+    """Training nodes, by what they are called, such as [5, 9], that are taken as nodes without a label."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""

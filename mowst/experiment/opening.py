@@ -29,6 +29,7 @@ from mowst.experiment.building import (
 from mowst.experiment.calibrated import calibrating
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
+from mowst.experiment.nodes import without
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
 from mowst.models import Mixture, Output
@@ -66,8 +67,10 @@ class Opened:
     def __init__(self, config: Config, plan: Plan | None = None):
         self.fabric = fabric_of(config)
         self.graph = graph_of(config)
-        self._split = cache(self.graph.of_seed)
+        self._split = cache(lambda seed: without(self.graph.of_seed(seed), config.forget, seed))
         data = self._split(config.first_seed)
+        for seed in config.all_seeds if config.forget else ():
+            self._split(seed)
         self.config = config = batched(chosen(config, data), data, self.fabric.device)
         check_batch(config, data)
         self.plan = plan or planned(config)

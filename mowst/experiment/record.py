@@ -131,6 +131,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         }
         record["diagnosis"] = run.diagnosis
     record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.report))
+    if config.forget:
+        record["forgotten"] = finite({"nodes": list(config.forget), **run.forgotten})
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
@@ -210,6 +212,9 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result["diagnosis"] = together([record["diagnosis"] for record in records])
     if all("trust" in record for record in records):
         result["trust"] = finite(averaged([record["trust"] for record in records]))
+    if "forgotten" in first:
+        told = averaged([record["forgotten"] for record in records])
+        result["forgotten"] = finite({"nodes": first["forgotten"]["nodes"], **told})
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)

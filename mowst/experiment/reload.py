@@ -21,6 +21,7 @@ from mowst.experiment.building import build_model, classes_of, fabric_of, prepar
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
+from mowst.experiment.nodes import without
 from mowst.experiment.opening import graph_of
 from mowst.experiment.plan import FINAL
 from mowst.inference import Answer, Touched, answer, answer_alone
@@ -129,7 +130,7 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
             class numbers now.
     """
     record = unedited(folder, name)
-    data = graph_of(config).of_seed(record.seed)
+    data = without(graph_of(config).of_seed(record.seed), config.forget, record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     if record.labels not in (None, labels_hash(data)):

@@ -6,12 +6,13 @@ labels are taken away before training starts and looked at once, when everything
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch_geometric.data import Data
 
-from mowst.experiment.bench import Fitted
+from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
@@ -47,6 +48,8 @@ class SeedRun:
     """The mixture for use, trained again with validation labels, where that was asked for."""
     promised: Calibrated | None = None
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
+    forgotten: Mapping[str, Any] = field(default_factory=lambda: {"how": "retrain"})
+    """How the labels that the configuration forgets were forgotten: by training without them."""
 
 
 def run_seed(
@@ -71,11 +74,17 @@ def run_seed(
         FloatingPointError: training diverged.
     """
     opened = opened or Opened(config)
-    one, bench = opened.seed(seed), opened.bench(seed, hook)
+    bench = opened.bench(seed, hook)
     bench.journal = journal or bench.journal
     fitted = {name: bench.train(name) for name in opened.plan.models}
-    final = bench.final() if opened.plan.final else None
-    seconds = sum(each.own_seconds for each in (*bench.fitted.values(), *([] if final is None else [final])))
+    return judged(opened, bench, fitted, bench.final() if opened.plan.final else None)
+
+
+def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitted | None = None) -> SeedRun:
+    """Look at the test labels, once, and say what is to be known of the trained models of a seed."""
+    seed, one = bench.seed, opened.seed(bench.seed)
+    seconds = sum(each.own_seconds for each in (bench.fitted or fitted).values())
+    seconds += 0.0 if final is None else final.own_seconds
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)

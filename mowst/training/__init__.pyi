@@ -11,6 +11,9 @@ from .distillation import wanted as wanted
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
 from .feeds import feed_of as feed_of
+from .forgetting import WAYS as WAYS
+from .forgetting import Gone as Gone
+from .forgetting import forget as forget
 from .held_out import Twins as Twins
 from .held_out import held_batch as held_batch
 from .held_out import mixed as mixed
