@@ -139,11 +139,29 @@ class Fitted:
     @property
     def names(self) -> list[str]:
         """What each feature is called."""
+        return [name for name, _ in self._made()]
+
+    @property
+    def sources(self) -> list[str]:
+        """The column of the table that each feature was made of."""
+        return [source for _, source in self._made()]
+
+    @property
+    def raw_names(self) -> list[str]:
+        """The columns of the table as `raw` returns them, the categories first."""
+        return [each.name for each in sorted(self.columns, key=lambda each: each.kind != CATEGORY)]
+
+    def _made(self) -> list[tuple[str, str]]:
+        """Return the name of each feature, and the column that it was made of."""
         hot = [each for each in self.columns if each.kind == CATEGORY]
         return [
-            *(each.name for each in self.columns if each.kind != CATEGORY),
-            *(f"{each.name} is missing" for each in self.columns if each.missing),
-            *(f"{each.name} = {value}" for each in hot for value in [*each.values, *["(other)"] * each.rare]),
+            *((each.name, each.name) for each in self.columns if each.kind != CATEGORY),
+            *((f"{each.name} is missing", each.name) for each in self.columns if each.missing),
+            *(
+                (f"{each.name} = {value}", each.name)
+                for each in hot
+                for value in [*each.values, *["(other)"] * each.rare]
+            ),
         ]
 
     def raw(self, table: Table) -> Raw | None:
