@@ -151,8 +151,7 @@ def features_of(nodes: Table, roles: Roles, edge_index: Tensor, like: Like | Non
         return fitted, fitted.features(nodes), Kinds({column.name: column.kind for column in fitted.columns}, [], {})
     kinds = kinds_of(nodes, roles.features)
     if kinds.kept:
-        fitted = Fitted.of(nodes, kinds)
-        return fitted, fitted.features(nodes), kinds
+        return *Fitted.made(nodes, kinds), kinds
     return *of_structure(nodes, edge_index, None), kinds
 
 

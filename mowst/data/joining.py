@@ -92,6 +92,8 @@ def ids_in(edges: Table, ends: Ends) -> pd.Index:
 
 def numbers_of(ids: pd.Index, column: pd.Series) -> np.ndarray[Any, Any]:
     """Return the number of the node that each id is, -1 where it is none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return numbers_of(ids, pd.Series(column.cat.categories))[column.cat.codes.to_numpy()]
     if is_float_dtype(column.dtype) and is_integer_dtype(ids.dtype) and bool((column % 1 == 0).all()):
         column = column.astype(np.int64)
     if is_numeric_dtype(ids.dtype) != is_numeric_dtype(column.dtype) and not (ids.dtype == column.dtype == object):

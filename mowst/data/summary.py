@@ -148,7 +148,7 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
 def copies(data: Data, made: Made) -> Iterator[str]:
     """Name the columns whose value determines the class of every labelled node."""
     known = (data.y >= 0).numpy()
-    labels = pd.Series(data.y.numpy()[known])
+    labels = data.y.numpy()[known]
     for name in made.kinds.kept:
         if name not in made.nodes.rows:
             continue
@@ -156,8 +156,8 @@ def copies(data: Data, made: Made) -> Iterator[str]:
         most = min(TELLING, 3 * data.num_classes)
         if values.head(20 * TELLING).nunique() > most:
             continue
-        values = values[known].reset_index(drop=True).dropna()
-        distinct = values.nunique()
-        few = 2 <= distinct <= most and len(values) > 2 * distinct
-        if few and int(labels[values.index].groupby(values.map(str)).nunique().max()) == 1:
+        codes, distinct = pd.factorize(values[known])
+        labelled, codes = labels[codes >= 0], codes[codes >= 0]
+        few = 2 <= len(distinct) <= most and len(codes) > 2 * len(distinct)
+        if few and int((pd.crosstab(codes, labelled) > 0).sum(axis=1).max()) == 1:
             yield name

@@ -140,7 +140,8 @@ def as_text(column: pd.Series) -> pd.Series:
 
 def free_text(column: pd.Series) -> str | None:
     """Say that a column of text is no category: less than half of its values come again often enough."""
-    counts = column.dropna().map(str).value_counts()
+    known = column.dropna()
+    counts = (known if isinstance(known.dtype, pd.StringDtype) else known.map(str)).value_counts()
     often = int(counts[counts >= frequent(len(column))].sum())
     return None if 2 * often >= int(counts.sum()) else f"text, {len(counts):,} different values"
 
