@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
@@ -109,7 +108,7 @@ class Fitted:
     @classmethod
     def made(cls, table: Table, kinds: Kinds, steps: int | None = None) -> tuple[Self, Tensor]:
         """Fit scikit-learn's transformers to the columns of a table; return what they learned, and the features."""
-        plain = as_columns(table, kinds.kept, kinds.dates)
+        plain = as_columns(table._replace(rows=table.rows.assign(**kinds.dates)), kinds.kept, [])
         missing = {name: kind != CATEGORY and bool(plain[name].isna().any()) for name, kind in kinds.kept.items()}
         coded, values = plain.copy(deep=False), dict[str, Any]()
         for name in (name for name, kind in kinds.kept.items() if kind == CATEGORY):
@@ -117,8 +116,8 @@ class Fitted:
         learned = dict[str, dict[str, Any]]()
         with np.errstate(all="ignore"):
             for kind, part, names in transformer(kinds.kept, coded).transformers:
-                if kind != "missing":
-                    learned |= learned_by(kind, part.fit(coded[names]), names, values)
+                for name in names if kind != "missing" else ():
+                    learned[name] = learned_by(kind, part.fit(coded[[name]].to_numpy()), values.get(name))
         columns = [
             Column(name, kind, name in kinds.dates, missing[name], **learned[name])
             for kind in (NUMBER, RANKED, CATEGORY)
@@ -207,23 +206,18 @@ class Fitted:
             raise InputError(f"{what}: not what a run keeps of its graph's columns, or damaged: {error}") from None
 
 
-def learned_by(kind: str, part: Any, names: Sequence[str], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a fitted transformer learned of each column of a kind, as the fields of `Column`.
+def learned_by(kind: str, part: Any, values: Any) -> dict[str, Any]:
+    """Return what a transformer learned of a column of a kind, as the fields of `Column`.
 
-    Categories went in as numbers; `values` says which text each of them is.
+    A category went in as numbers; `values` says which text each of them is.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for place, name in enumerate(names):
-        if kind == CATEGORY:
-            rare = part.infrequent_categories_[place]
-            rare = set() if rare is None else set(rare)
-            kept = [str(values[name][code]) for code in part.categories_[place] if code not in rare]
-            found[name] = {"values": kept, "rare": bool(rare)}
-            continue
-        imputer, last = part[0], part[1]
-        found[name] = {"fill": float(imputer.statistics_[place])}
-        if kind == NUMBER:
-            found[name] |= {"mean": float(last.mean_[place]), "scale": float(last.scale_[place])}
-        else:
-            found[name] |= {"quantiles": last.quantiles_[:, place].tolist()}
-    return found
+    if kind == CATEGORY:
+        rare = part.infrequent_categories_[0]
+        rare = set() if rare is None else set(rare)
+        kept = [str(values[code]) for code in part.categories_[0] if code not in rare]
+        return {"values": kept, "rare": bool(rare)}
+    imputer, last = part[0], part[1]
+    found = {"fill": float(imputer.statistics_[0])}
+    if kind == NUMBER:
+        return found | {"mean": float(last.mean_[0]), "scale": float(last.scale_[0])}
+    return found | {"quantiles": last.quantiles_[:, 0].tolist()}
