@@ -82,6 +82,8 @@ def flags() -> ArgumentParser:
     parser.add_argument("--forget_by", type=str, default="auto", help=about)
     about = "Compare a model that was not retrained with one that is, which takes as long as that."
     reading.add_switch(parser, "--measure", True, about)
+    about = "A node: print which neighbours and features spoke for what was answered, by PyG's GNNExplainer."
+    parser.add_argument("--explain", type=str | None, default=None, metavar="ID", help=about)
     reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
     parser.add_argument(
         "--model",
@@ -126,10 +128,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
     take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
     if parsed.why is not None:
-        explain(parsed, folder, query, config)
+        tell_labels(parsed, folder, query, config)
+    if parsed.explain is not None:
+        tell_grounds(parsed, query, config)
     if parsed.layers:
         show_layers(query)
-    if (parsed.why is not None or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
+    asked_more = parsed.why is not None or parsed.explain is not None or parsed.layers
+    if asked_more and words is None and parsed.out is None and parsed.save is None:
         return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
@@ -237,15 +242,26 @@ def place_of(parsed: Namespace) -> dict[str, Any]:
     return {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
 
 
-def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
+def one_node(query: Query, flag: str, word: str) -> int:
+    """Return the number of the node that a flag names.
+
+    Raises:
+        InputError: it names none, or several.
+    """
+    from mowst.experiment.asking import nodes_named
+
+    named = nodes_named(query, [word], flag)
+    if len(named) != 1:
+        raise InputError(f"{flag} {word!r}: must name one node")
+    return named[0]
+
+
+def tell_labels(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
     """Print which training labels spoke most for the prediction of a node."""
-    from mowst.experiment.asking import nodes_named, trained_on
+    from mowst.experiment.asking import trained_on
     from mowst.experiment.reasons import reasons_of
 
-    named = nodes_named(query, [parsed.why], "--why")
-    if len(named) != 1:
-        raise InputError(f"--why {parsed.why!r}: must name one node")
-    (node,) = named
+    node = one_node(query, "--why", parsed.why)
     home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
     found = reasons_of(query, home, node)
     print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
@@ -254,6 +270,25 @@ def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> No
         print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
     for each in found.spoke:
         print(f"{each.score:+.3g}  node {each.node}, class {each.label}")
+
+
+def tell_grounds(parsed: Namespace, query: Query, config: Config) -> None:
+    """Print which neighbours and features spoke most for what was answered for a node."""
+    from mowst.experiment.explaining import grounds_of
+
+    node = one_node(query, "--explain", parsed.explain)
+    found = grounds_of(query, config, node, seed=parsed.seed, how=parsed.how, threshold=parsed.threshold)
+    print(f"node {query.names[node]}: {found.voice} says class {found.predicted}, probability {found.probability:.3f}")
+    for what, spoke in (("neighbours", found.neighbours), ("features", found.features)):
+        if not spoke:
+            print(f"{what}: none changes what it says")
+            continue
+        masks = "" if spoke[0][1].mask is None else "; in brackets, how much of it the answer needs (GNNExplainer)"
+        print(f"{what}: the probability without each{masks}")
+        for name, each in spoke:
+            mask = "" if each.mask is None else f"  ({each.mask:.2f})"
+            word = ("node " if each.direct else "further away, node ") * (what == "neighbours")
+            print(f"{each.without:.3f}{mask}  {word}{name}")
 
 
 def show_layers(query: Query) -> None:

@@ -54,6 +54,8 @@ def flags() -> ArgumentParser:
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
     reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
+    about = "Log scores by phase and epoch in OUT: tensorboard, or wandb (WANDB_MODE=online sends them); if installed."
+    parser.add_argument("--logger", type=Literal["tensorboard", "wandb"] | None, default=None, help=about)
     about = "Train on parts of the labels, too (ten trainings more), and say what twice as many labels would bring."
     reading.add_switch(parser, "--advise", False, about)
     reading.add_trust(parser)
@@ -86,7 +88,18 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, Saving, before, card_name, claim, fabric_of, run, settled
+    from mowst.experiment import (
+        Followed,
+        Opened,
+        Saving,
+        before,
+        card_name,
+        check_logger,
+        claim,
+        fabric_of,
+        run,
+        settled,
+    )
     from mowst.experiment.labels import check, needed
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
@@ -99,9 +112,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if parsed.list:
         console.print(catalogue_table(config.data_root))
         return 0
+    check_logger(parsed.logger)
     products = float32_products(parsed.matmul, fabric_of(config).device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
-    with claim(out, config, overwrite=parsed.overwrite) as claimed:
+    with claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger) as claimed:
         there = before(config, claimed.place, claimed.done)
         threads = take_threads(there.threads, parsed.workers)
         shown = display_of(parsed, config, len(claimed.done))
@@ -120,10 +134,11 @@ def command(arguments: Sequence[str] | None = None) -> int:
         if there.said:
             console.print(f"goes on: {there.said}")
         try:
-            with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
+            followed = Followed(shown, parsed.logger, claimed.place, plain)
+            with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown, followed:
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
                 options |= {"saving": saving, "report": parsed.report}
-                result = run(plain, claimed.place, hook=display, **options)
+                result = run(plain, claimed.place, hook=followed, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")):
                 hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"

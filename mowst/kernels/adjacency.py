@@ -247,8 +247,18 @@ def normalized_edges(edge_index: Tensor, num_nodes: int, dtype: torch.dtype) -> 
     """
     graph, weight = edge_index, None
     if isinstance(edge_index, Adjacency):
+        if edge_index._part_of is not None:
+            return _part_in_edges(edge_index.gcn())
         graph, weight = edge_index.edge_index, edge_index.edge_weight
     return gcn_norm(graph, weight, num_nodes, dtype=dtype)
+
+
+def _part_in_edges(gcn: Adjacency) -> tuple[Tensor, Tensor]:
+    """Return a normalised part of a graph as edges and weights, self-loops last; degrees are those of the whole."""
+    (target, source), value = gcn.rows.entries(), gcn.values()
+    loops = target == source
+    order = torch.cat([(~loops).nonzero(), loops.nonzero()]).squeeze(-1)
+    return torch.stack([source, target])[:, order].long(), value[order]
 
 
 def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:
