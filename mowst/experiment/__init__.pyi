@@ -35,10 +35,10 @@ from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
 from .folder import read_weights as read_weights
-from .forgetting import Forgotten as Forgotten
-from .forgetting import forget as forget
 from .followed import Followed as Followed
 from .followed import check_logger as check_logger
+from .forgetting import Forgotten as Forgotten
+from .forgetting import forget as forget
 from .hub import fetched as fetched
 from .hub import pushed as pushed
 from .identity import split_hash as split_hash
