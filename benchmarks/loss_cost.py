@@ -3,9 +3,9 @@
     python benchmarks/loss_cost.py [--only "gld*"] [--repeats 5] [--budget 3600] [--table]
 
 170,000 nodes, 40 classes, 1.2 million edges at random; an epoch is an MLP student's (2 x 128) pass, the loss, the
-gradient and a step of Adam. Epochs of the loss and of KD take turns, so that what else the machine does hits both; the ratio is that
-of their medians. A cell is a loss and one JSON file in benchmarks/results/loss_cost/DEVICE: what is there is not run
-again.
+gradient and a step of Adam. Epochs of the loss and of KD take turns, so that what else the machine does hits both; the
+ratio is that of their medians. A cell is a loss and one JSON file in benchmarks/results/loss_cost/DEVICE: what is there
+is not run again.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ Similarities, and hidden layers (`graphkd.similarity`)
 
 Codes for what surrounds a node (`graphkd.codes`)
     VQGraph       KL of softmax(cos(h, e) / τ) over codes e of the teacher's hidden layer, more than
-                  there are classes; `codebook` finds them.                                       Yang 2024, 2308.02117
+                  there are classes; `codebook` finds them, or a
+                  `Tokenizer` learns them with the teacher.                                      Yang 2024, 2308.02117
 
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
@@ -75,7 +76,7 @@ GLD of all classes is nothing but their marginals, and of standardized rows it i
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
 from graphkd.certificate import Certificate
-from graphkd.codes import VQGraph
+from graphkd.codes import Tokenizer, Tokens, VQGraph
 from graphkd.contract import DistillationLoss, Scope, on_rows, scope_of
 from graphkd.feature import OFA, USKD, DualHead
 from graphkd.functions import (
@@ -113,8 +114,8 @@ from graphkd.teacher import Extrapolated, Extrapolation
 __all__ = [
     "DIST", "DKD", "FFG2M", "GLD", "GLNN", "HGMD", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "SP", "USKD",
     "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
-    "Standardized", "VQGraph", "Weighted", "binary_kl", "build", "certificate", "codebook", "dist", "dkd",
-    "extrapolate", "fill_target", "find", "gromov_wasserstein", "hgmd", "hidden_of", "high_frequency", "kd", "krd",
-    "lsp", "make", "nkd", "ofa", "on_rows", "parse", "positions", "reliability", "rkd_angle", "rkd_distance",
-    "scope_of", "sp", "standardize", "take", "uskd", "worst_noise",
+    "Standardized", "Tokenizer", "Tokens", "VQGraph", "Weighted", "binary_kl", "build", "certificate", "codebook",
+    "dist", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "hgmd", "hidden_of",
+    "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows", "parse", "positions", "reliability",
+    "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd", "worst_noise",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import graphkd
-from graphkd import Signals, VQGraph
+from graphkd import Signals, Tokenizer, VQGraph
 from graphkd.codes import cosines, soft_codes
 from tests.graphkd_contract import call, example
 
@@ -107,3 +107,84 @@ def test_what_does_not_fit_is_said():
         VQGraph(1)
     with pytest.raises(ValueError, match="must be finite"):
         VQGraph().prepare(given.student, Signals(given.teacher.logits, (given.teacher.hidden[-1] / 0,)))
+
+
+# --- codes that are learned along with a teacher
+
+EDGES = torch.tensor([[0, 1, 2, 3, 3], [1, 0, 3, 2, 3]])
+
+
+def tokenizer(size: int = 4) -> Tokenizer:
+    torch.manual_seed(0)
+    return Tokenizer(5, 3, size).double()
+
+
+def test_a_row_becomes_its_nearest_code_at_its_own_length_and_its_gradient_passes():
+    tokens, h = tokenizer(), layer(6).requires_grad_()
+    said = tokens(h, layer(6, 3), EDGES)
+    for row, got, nearest in zip(h, said.hidden, said.nearest, strict=True):
+        likeness = [row @ e / row.norm() / e.norm() for e in tokens.codes]
+        assert int(nearest) == max(range(4), key=likeness.__getitem__)
+        close(got, tokens.codes[nearest] / tokens.codes[nearest].norm() * row.norm())
+    weights = layer(6)
+    close(torch.autograd.grad((weights * said.hidden).sum(), h)[0], weights)
+
+
+def test_the_loss_is_that_of_codes_features_and_edges_by_a_loop():
+    tokens, h, x = tokenizer(), layer(6), layer(6, 3, 1)
+    torch.manual_seed(1)
+    said = tokens(h, x, EDGES)
+    torch.manual_seed(1)
+    pairs = [(i, j, 1.0) for i, j in EDGES.t()] + [(i, j, 0.0) for i, j in torch.randint(6, (2, 5)).t()]
+    codes = tokens.codes[said.nearest] / tokens.codes[said.nearest].norm(dim=1, keepdim=True)
+    kept = again = linked = torch.zeros((), dtype=torch.float64)
+    for i in range(6):
+        kept = kept + 1.25 * (h[i] / h[i].norm() - codes[i]).square().sum() / 6
+        decoded = tokens.features(codes[i])
+        again = again + (1 - decoded @ x[i] / decoded.norm() / x[i].norm()) / 6
+    for i, j, wanted in pairs:
+        linked = linked + ((tokens.edges(codes[i]) @ tokens.edges(codes[j])).sigmoid() - wanted).square() / 5
+    close(said.loss, kept + again + linked)
+    nothing = tokens(h, x, EDGES[:, :0]).loss
+    close(nothing, kept + again)
+
+
+def test_codes_follow_rows_and_rows_are_held_to_codes():
+    tokens = Tokenizer(5, 3, 2, commitment=0.5).double()
+    tokens.codes.data = torch.eye(2, 5).double()
+    h = torch.tensor([[3.0, 0, 1, 0, 0]]).double().requires_grad_()
+    for linear in (tokens.features, tokens.edges):
+        torch.nn.init.zeros_(linear.weight)
+    tokens(h, torch.ones(1, 3).double(), EDGES[:, :0]).loss.backward()
+    assert tokens.codes.grad[0, 2] < 0  # towards the row
+    assert (tokens.codes.grad[1] == 0).all()
+    assert h.grad[0, 2] > 0  # towards the code
+
+
+def test_what_is_learned_tells_who_is_linked():
+    place = torch.arange(12) // 6
+    pairs = torch.cartesian_prod(torch.arange(12), torch.arange(12)).t()
+    edges = pairs[:, place[pairs[0]] == place[pairs[1]]]
+    rows = torch.eye(2, 5).double()[place] + 0.1 * layer(12)
+    tokens = tokenizer(2)
+    tokens.prepare(rows)
+    close(tokens.codes.data, graphkd.codebook(rows, 2))
+    optimizer = torch.optim.Adam(tokens.parameters(), lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        tokens(rows, rows[:, :3], edges).loss.backward()
+        optimizer.step()
+    decoded = tokens.edges(
+        torch.nn.functional.normalize(tokens.codes, dim=-1)[tokens(rows, rows[:, :3], edges).nearest]
+    )
+    said = (decoded @ decoded.t()).sigmoid()
+    assert said[0, 1] > said[0, 7] + 0.3
+
+
+def test_a_tokenizer_says_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"h must be \[N, 5\] with a node or more, got \[6, 4\]"):
+        tokenizer()(layer(6, 4), layer(6, 3), EDGES)
+    with pytest.raises(ValueError, match=r"Tokenizer: x must be a float tensor \[6, H\]"):
+        tokenizer()(layer(6), layer(5, 3), EDGES)
+    with pytest.raises(ValueError, match="commitment must be a number from 0"):
+        Tokenizer(5, 3, commitment=-1.0)
