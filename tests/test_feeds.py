@@ -146,6 +146,19 @@ def test_with_every_neighbour_a_batch_says_what_the_whole_graph_says(ready, name
 
 
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
+@pytest.mark.parametrize("name", ["sage", "gin", "gcn"])
+def test_a_first_layer_that_multiplies_features_misses_no_neighbour(ready, feed, name):
+    torch.manual_seed(0)
+    model = expert(name, 8, 16, **LAYERS | {"num_layers": 1}).eval()  # 8 features are fewer than 16 classes
+    trainer = Trainer(model, ready, SCORE, feed=feed)
+    whole, missed = trainer.output().values, 0
+    for batch in feed.training(trainer.whole, EDGES)(1):
+        torch.testing.assert_close(trainer._call(batch).values, whole[batch.nodes], atol=1e-5, rtol=0)
+        missed += int((batch.graph.rows.start.diff() < trainer.whole.graph.rows.start.diff()[batch.nodes]).sum())
+    assert missed
+
+
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
 @pytest.mark.parametrize("on", [{"train"}, {"all"}, {"train", "all"}])
 @pytest.mark.parametrize("hops", [0, 2])
 def test_every_node_of_a_term_is_in_one_batch_of_an_epoch(ready, feed, on, hops):

@@ -17,6 +17,7 @@ from .sampling import neighbourhood as neighbourhood
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
 from .sparse import private as private
+from .sparse import written_by_torch_alone as written_by_torch_alone
 from .sparse_features import SparseFeatures as SparseFeatures
 from .sparse_features import by_column as by_column
 from .sparse_features import dense as dense
