@@ -10,7 +10,7 @@ the whole graph, with plain edges and dense features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, AttentionConv, Tabled, dense
+from mowst.kernels import Adjacency, AttentionConv, Averaged, Tabled, dense
 from mowst.models.blocks import by_block, in_blocks
 from mowst.models.layers import NarrowGCNConv
 from mowst.models.options import shown
@@ -68,6 +68,8 @@ class Reads:
     """Weights of edges change what it says: it multiplies by the weighted graph. What takes plain edges sees none."""
     table: bool = False
     """It takes features with the columns they were made of (`Tabled`): missing values and categories as they are."""
+    averages: bool = False
+    """It takes features that bring their averages along (`Averaged`); of edges an expert then reads nothing else."""
 
 
 @runtime_checkable
@@ -154,6 +156,13 @@ def weighs(conv: nn.Module) -> bool:
     return conv.reads.weights if isinstance(conv, Reading) else not isinstance(conv, AttentionConv)
 
 
+def by_rows(module: nn.Module) -> nn.Module:
+    """Let a module that looks at averages alone (`Reads.averages`) find them with the features, and look at no edge."""
+    if isinstance(module, Reading) and module.reads.averages and module.reads.hops is not None:
+        module.reads = replace(module.reads, hops=0)
+    return module
+
+
 def suited(reads: Reads, graph: Tensor) -> Tensor:
     """Return the graph in the form that a module can take: an `Adjacency` where it multiplies, else plain edges."""
     return graph.edge_index if isinstance(graph, Adjacency) and not reads.adjacency else graph
@@ -161,6 +170,7 @@ def suited(reads: Reads, graph: Tensor) -> Tensor:
 
 def suited_features(reads: Reads, x: Tensor) -> Tensor:
     """Return the features as a module can take them: plain and dense where nothing is known of it."""
+    x = x.features if isinstance(x, Averaged) and not reads.averages else x
     x = x.features if isinstance(x, Tabled) and not reads.table else x
     return x if reads.sparse else dense(x)
 
