@@ -7,7 +7,8 @@
     hops                    1,024 nodes a step (hops(size=512): 512), for experts that look at single nodes, and at
                             averages of the features over hops, which are made once and lie on disk
 
-Which nodes come together follows from the seed and the number of the epoch alone, so that training can go on anywhere.
+Which nodes come together follows from the seed and the number of the epoch alone, so that training can go on anywhere,
+and which neighbours are drawn from these and the number of the batch.
 An edge stands for those into its node that were left out, too (`Adjacency.thinned`). What looks at no edge is run on
 rows. Validation, and what frozen experts say, come from the whole graph, without gradients: one layer after the other.
 """
@@ -15,7 +16,9 @@ rows. Validation, and what frozen experts say, come from the whole graph, withou
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -94,14 +97,14 @@ class Neighbours:
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
-            for seeds in groups(whole, needs, count, generator, only_train=needs.on == {"train"}):
+            for number, seeds in enumerate(groups(whole, needs, count, generator, only_train=needs.on == {"train"})):
                 if not needs.edges:
                     yield rows(whole, seeds)
                 else:
-                    drawn = neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], generator)
-                    yield whole.drawn(drawn, len(seeds))
+                    own = numbered(self.seed, epoch, number + 1)
+                    yield whole.drawn(neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], own), len(seeds))
 
-        return batches
+        return (lambda epoch: ahead(batches(epoch))) if needs.edges else batches
 
     def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
         """Return the whole graph, or the nodes alone where no edge is looked at."""
@@ -175,9 +178,19 @@ def rows(whole: Batch, nodes: Tensor) -> Batch:
     return replace(part, on={"train": part.train_mask.nonzero().squeeze(-1), "all": None})
 
 
-def numbered(seed: int, epoch: int) -> torch.Generator:
-    """Return the generator of an epoch."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+def numbered(seed: int, epoch: int, batch: int = 0) -> torch.Generator:
+    """Return the generator of an epoch, or of one of its batches, counted from 1."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + batch * 1_000_000_007) % 2**63)
+
+
+def ahead(batches: Iterable[Batch], count: int = 1) -> Iterator[Batch]:
+    """Go through batches that a thread of their own makes, so many ahead of the one that is trained on."""
+    made = iter(batches)
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = deque(thread.submit(next, made, None) for _ in range(count))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, made, None))
+            yield batch
 
 
 def groups(
