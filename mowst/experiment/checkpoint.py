@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jsonargparse import Namespace
@@ -64,6 +64,16 @@ class Saving:
             raise InputError(f"checkpoint_epochs: must be at least 1, got {self.epochs}")
 
 
+class Beside(Protocol):
+    """What watches a seed being trained, and goes on from where it was, too."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands, in plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand there."""
+
+
 class Checkpoint:
     """The file that says where one seed stands.
 
@@ -71,10 +81,11 @@ class Checkpoint:
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often it is written.
+        beside: what else is saved and put back.
     """
 
-    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving):
-        self.path, self.saving, self._about = folder / FILE, saving, about
+    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, beside: Beside | None = None):
+        self.path, self.saving, self._about, self.beside = folder / FILE, saving, about, beside
         self.about: dict[str, Any] | None = None
         self.asked = Asked()
         self.journal = Journal(told=self.look, passed=self.passed)
@@ -104,6 +115,8 @@ class Checkpoint:
         except InputError as error:
             raise InputError(f"{error}; {hint}") from None
         self.journal.load_state_dict(state)
+        if self.beside is not None:
+            self.beside.load_state_dict(held["beside"])
         self.written = stands(state)
 
     def passed(self, journal: Journal) -> None:
@@ -129,6 +142,7 @@ class Checkpoint:
         if stands(state) <= self.written:
             return
         here = {"stands": list(stands(state)), "threads": torch.get_num_threads()}
+        here |= {} if self.beside is None else {"beside": self.beside.state_dict()}
         try:
             write_state(self.path, self.said() | here, state)
         except TypeError as error:
@@ -143,7 +157,9 @@ def stands(state: Mapping[str, Any]) -> tuple[int, int]:
 
 
 @contextmanager
-def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving) -> Iterator[Journal]:
+def kept(
+    folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, beside: Beside | None = None
+) -> Iterator[Journal]:
     """Give a seed's journal, which stands where its checkpoint says, and is saved as training goes on.
 
     A signal that asks the program to end waits for the epoch, and what was done is saved.
@@ -152,12 +168,13 @@ def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving) -> I
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often.
+        beside: what else is saved and put back.
 
     Raises:
         InputError: the checkpoint is damaged or of something else, or cannot be written.
         Stopped: a signal has ended it.
     """
-    checkpoint = Checkpoint(folder, about, saving)
+    checkpoint = Checkpoint(folder, about, saving, beside)
     checkpoint.read()
     with postponed(lambda: checkpoint.journal.running is not None) as asked:
         checkpoint.asked = asked

@@ -193,7 +193,9 @@ class Config(Checked):
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
     batch: str = "auto"
     """What a step is taken on: full (the whole graph), parts(10) (its nodes in ten random parts), neighbors(15,10,5)
-    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)); auto: full where memory allows."""
+    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)), hops (1,024 nodes, with averages of
+    the features over hops that are made once and lie in DATA_ROOT/averages; for experts such as sign, mlp, trees);
+    auto: full where memory allows."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False

@@ -58,7 +58,7 @@ class Panel(nn.Module):
         hops = [each.hops for each in self.members_read]
         reach = None if None in hops else max(hop for hop in hops if hop is not None)
         weights = any(each.weights for each in self.members_read)
-        self.reads = Reads(reach, adjacency=True, sparse=True, weights=weights, table=True)
+        self.reads = Reads(reach, adjacency=True, sparse=True, weights=weights, table=True, averages=True)
         self.lean(*[1 / len(self.names)] * len(self.names))
 
     @torch.no_grad()

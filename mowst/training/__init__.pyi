@@ -8,6 +8,7 @@ from .distillation import attached as attached
 from .distillation import observe as observe
 from .distillation import parse as parse
 from .distillation import wanted as wanted
+from .feeds import Hops as Hops
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
 from .feeds import feed_of as feed_of
