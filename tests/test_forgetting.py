@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import mowst
 from mowst import Config, InputError
@@ -87,6 +88,20 @@ def test_counts_forget_as_if_they_were_counted_without_the_labels(finished, tmp_
     assert found["mixture.strong.members.1.labels"][GONE].tolist() == [-1, -1]
     assert record(tmp_path / "out")["forgotten"]["how"] == how
     assert not any(name.split(".")[0] in ("weak", "gcn", "neighbours") for name in found)  # which know the labels
+
+
+def test_a_member_that_nobody_listens_to_gets_its_first_weights(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    held = weights(tmp_path / "run") | {"mixture.strong.active": torch.tensor([False, True])}
+    save_file(held, tmp_path / "run/seed-0/model.safetensors", metadata={"format": "pt"})
+    forget(tmp_path / "run", GONE, tmp_path / "out", how="last", measure=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = Opened(read_config(tmp_path / "out")).bench(0).trainer("mixture").fresh
+    found = weights(tmp_path / "out")
+    names = [name for name in fresh if name.startswith("strong.members.0.")]
+    assert all(found[f"mixture.{name}"].equal(fresh[name]) for name in names)
+    assert not all(found[f"mixture.{name}"].equal(held[f"mixture.{name}"]) for name in names)
 
 
 def test_a_forgotten_label_is_never_read(finished, tmp_path, monkeypatch):
