@@ -178,6 +178,16 @@ def test_steps_leave_a_label_no_likelier_than_one_that_was_not_learned_and_the_r
     assert apart(one[others], other[others]) < 0.5 * apart(one[gone], other[gone])
 
 
+def test_steps_from_logits_of_ten_thousand_are_finite(tiny):
+    model, gone = model_for(tiny, "mlp", dropout=0.0, norm="none"), tiny.train_mask.nonzero().flatten()[:4]
+    left, val = without(tiny, gone.tolist(), 0), tiny.val_mask.nonzero().flatten()
+    left.x = 1e4 * left.x
+    assert float(model(left.x, left.edge_index).abs().max()) > 1e3
+    by_steps(model, Batch.of(left), Gone(gone, tiny.y[gone], val, tiny.y[val]))
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    assert bool(model(left.x, left.edge_index).log_softmax(-1).isfinite().all())
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_left_of_an_opinion_is_as_likely_as_it_may_be(seed):
     generator = torch.Generator().manual_seed(seed)
