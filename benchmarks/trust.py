@@ -279,7 +279,8 @@ def answered(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
         row = [graph, *(f"{100 * value:.1f}" for value in (whole, some, best))]
         row.append(f"{(some - whole) / (best - whole):.2f}" if best > whole else "-")
         row += [f"{mean(each, 'answers', 'sure', name):.3f}" for name in ("area", "excess", "correctness")]
-        row += [f"{mean(each, 'influence', name):.2f}" for name in ("last", "network", "found", "flipped")]
+        values = [mean(each, "influence", name) for name in ("last", "network", "found", "flipped")]
+        row += ["-" if value != value else f"{value:.2f}" for value in values]
         table.append("| " + " | ".join(row) + " |")
     return table
 

@@ -74,14 +74,7 @@ def flags() -> ArgumentParser:
     )
     about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
     parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
-    about = "Training nodes, ids like 0,5,9 or a text file: write a run as if their labels had not been there."
-    parser.add_argument("--forget", type=str | None, default=None, metavar="IDS", help=about)
-    about = "Folder for that run; by default runs/DATASET-TIME."
-    parser.add_argument("--into", type=str | None, default=None, metavar="FOLDER", help=about)
-    about = "auto: retrain what was trained within a minute; retrain; steps from the trained weights; last layers."
-    parser.add_argument("--forget_by", type=str, default="auto", help=about)
-    about = "Compare a model that was not retrained with one that is, which takes as long as that."
-    reading.add_switch(parser, "--measure", True, about)
+    add_forgetting(parser)
     about = "A node: print which neighbours and features spoke for what was answered, by PyG's GNNExplainer."
     parser.add_argument("--explain", type=str | None, default=None, metavar="ID", help=about)
     reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
@@ -101,6 +94,20 @@ def flags() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
     parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")
     return parser
+
+
+def add_forgetting(parser: ArgumentParser) -> None:
+    """Add the options that let a run forget labels."""
+    from mowst.experiment import reading
+
+    about = "Training nodes, ids like 0,5,9 or a text file: write a run as if their labels had not been there."
+    parser.add_argument("--forget", type=str | None, default=None, metavar="IDS", help=about)
+    about = "Folder for that run; by default runs/DATASET-TIME."
+    parser.add_argument("--into", type=str | None, default=None, metavar="FOLDER", help=about)
+    about = "auto: retrain what was trained within a minute; retrain; steps from the trained weights; last layers."
+    parser.add_argument("--forget_by", type=str, default="auto", help=about)
+    about = "Compare a model that was not retrained with one that is, which takes as long as that."
+    reading.add_switch(parser, "--measure", True, about)
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
@@ -227,14 +234,7 @@ def let_forget(parsed: Namespace) -> None:
     nodes, given = words_of(parsed.forget, "--forget") or [], place_of(parsed)
     with tune_process():
         found = forget(parsed.folder, nodes, parsed.into, how=parsed.forget_by, measure=parsed.measure, **given)
-    print(f"written to {found.folder}: {len(found.nodes):,} labels forgotten ({found.how})")
-    if (told := found.measured) is None:
-        return
-    for name, kl in told["kl"].items():
-        said = ", ".join(f"{value:.3g} on {where}" for where, value in kl.items())
-        print(f"{name}: nats from a model trained without them: {said} nodes")
-    areas = ", ".join(f"{name} {area:.3f}" for name, area in told["membership"].items() if area is not None)
-    print(f"forgotten nodes told from validation nodes by the likelihood of their label (0.5: not at all): {areas}")
+    print("\n".join(found.sentences()))
 
 
 def place_of(parsed: Namespace) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import mowst
 from mowst import Config, InputError
@@ -89,6 +90,20 @@ def test_counts_forget_as_if_they_were_counted_without_the_labels(finished, tmp_
     assert not any(name.split(".")[0] in ("weak", "gcn", "neighbours") for name in found)  # which know the labels
 
 
+def test_a_member_that_nobody_listens_to_gets_its_first_weights(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    held = weights(tmp_path / "run") | {"mixture.strong.active": torch.tensor([False, True])}
+    save_file(held, tmp_path / "run/seed-0/model.safetensors", metadata={"format": "pt"})
+    forget(tmp_path / "run", GONE, tmp_path / "out", how="last", measure=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        fresh = Opened(read_config(tmp_path / "out")).bench(0).trainer("mixture").fresh
+    found = weights(tmp_path / "out")
+    names = [name for name in fresh if name.startswith("strong.members.0.")]
+    assert all(found[f"mixture.{name}"].equal(fresh[name]) for name in names)
+    assert not all(found[f"mixture.{name}"].equal(held[f"mixture.{name}"]) for name in names)
+
+
 def test_a_forgotten_label_is_never_read(finished, tmp_path, monkeypatch):
     forget(finished, GONE, tmp_path / "clean", how="retrain")
     poisoned = good()
@@ -161,6 +176,16 @@ def test_steps_leave_a_label_no_likelier_than_one_that_was_not_learned_and_the_r
     one, other = before.log_softmax(-1), after.log_softmax(-1)
     others = ~torch.isin(torch.arange(60), gone)
     assert apart(one[others], other[others]) < 0.5 * apart(one[gone], other[gone])
+
+
+def test_steps_from_logits_of_ten_thousand_are_finite(tiny):
+    model, gone = model_for(tiny, "mlp", dropout=0.0, norm="none"), tiny.train_mask.nonzero().flatten()[:4]
+    left, val = without(tiny, gone.tolist(), 0), tiny.val_mask.nonzero().flatten()
+    left.x = 1e4 * left.x
+    assert float(model(left.x, left.edge_index).abs().max()) > 1e3
+    by_steps(model, Batch.of(left), Gone(gone, tiny.y[gone], val, tiny.y[val]))
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+    assert bool(model(left.x, left.edge_index).log_softmax(-1).isfinite().all())
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -51,6 +51,18 @@ class Forgotten(NamedTuple):
     labels: `kl` in nats on `forgotten`, `kept` (training) and `other` nodes; and `membership`, the area under the ROC
     curve by which the likelihood of its label tells a forgotten node from a validation node. None: nothing was."""
 
+    def sentences(self) -> list[str]:
+        """Say it."""
+        said = [f"written to {self.folder}: {len(self.nodes):,} labels forgotten ({self.how})"]
+        if self.measured is None:
+            return said
+        for name, kl in self.measured["kl"].items():
+            far = ", ".join(f"{value:.3g} on {where}" for where, value in kl.items() if value is not None)
+            said.append(f"{name}: nats from a model trained without them: {far} nodes")
+        told = ", ".join(f"{name} {area:.3f}" for name, area in self.measured["membership"].items() if area is not None)
+        what = "forgotten nodes told from validation nodes by the likelihood of their label (0.5: not at all)"
+        return [*said, f"{what}: {told}"]
+
 
 def forget(
     folder: str | Path,
@@ -76,19 +88,12 @@ def forget(
         InputError: there is no such run, node or way; a node is no training node of a seed; a class would have no label
             left; a teacher from outside the run may know the labels.
     """
-    check_type_of("folder", folder, str | Path)
-    check_type_of("out", out, str | Path | None)
-    check_type_of("measure", measure, bool)
-    if not isinstance(how, str) or how not in HOWS:
-        raise unknown("forget: how", how, HOWS)
-    if not isinstance(nodes, list | tuple) or not nodes:
-        raise InputError(f"forget: nodes must be a list of what nodes are called, got {nodes!r}")
+    check(folder, nodes, out, how, measure)
     runs = seeds_of(Path(folder))
     seed, first = next(iter(runs.items()))
     config = fitting(replace(read_config(first), first_seed=seed, seeds=len(runs), **changed))
     home = trained_on(first, config, trained_in(first).judged)
-    named = home.names[numbers_of(home.names, nodes, "forget")].tolist()
-    called = [name if isinstance(name, int) else str(name) for name in named]
+    called = named(home, nodes)
     for each, place in runs.items():
         without((home if place == first else trained_on(place, config)).data, called, each)
     how = chosen_way(config, how, runs)
@@ -104,11 +109,28 @@ def forget(
     return Forgotten(claimed.folder, after.forget, how, result["forgotten"].get("measured"))
 
 
+def check(folder: Any, nodes: Any, out: Any, how: Any, measure: Any) -> None:
+    """Raise an `InputError` for what is no folder, no list of nodes, or no way."""
+    check_type_of("folder", folder, str | Path)
+    check_type_of("out", out, str | Path | None)
+    check_type_of("measure", measure, bool)
+    if not isinstance(how, str) or how not in HOWS:
+        raise unknown("forget: how", how, HOWS)
+    if not isinstance(nodes, list | tuple) or not nodes:
+        raise InputError(f"forget: nodes must be a list of what nodes are called, got {nodes!r}")
+
+
+def named(home: Query, nodes: Sequence[Hashable]) -> list[str | int]:
+    """Return what nodes are called as a configuration can say it."""
+    names = home.names[numbers_of(home.names, nodes, "forget")].tolist()
+    return [name if isinstance(name, int) else str(name) for name in names]
+
+
 def seeds_of(folder: Path) -> dict[int, Path]:
     """Return the folders of a run's seeds, or the one that is given, by seed.
 
     Raises:
-        InputError: there is none, or seeds are not in a row.
+        InputError: there is none.
     """
     one = seed_folder(folder)
     if one == folder:
