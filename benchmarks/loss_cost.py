@@ -4,8 +4,8 @@
 
 170,000 nodes, 40 classes, 1.2 million edges at random; an epoch is an MLP student's (2 x 128) pass, the loss, the
 gradient and a step of Adam. On a CPU it is one thread's own time that counts, whatever else the machine does. Epochs of
-the loss and of KD take turns; the ratio is that of their medians. A cell is a loss and one JSON file in benchmarks/results/loss_cost/DEVICE: what is there
-is not run again.
+the loss and of KD take turns; the ratio is that of their medians. A cell is a loss and one JSON file in
+benchmarks/results/loss_cost/DEVICE: what is there is not run again.
 """
 
 from __future__ import annotations
