@@ -51,6 +51,8 @@ STUDENTS = {
     "ffg2m": (MLP, "ffg2m"),
     "glnn + vqgraph": (MLP, "glnn+vqgraph"),
     "ffg2m + vqgraph": (MLP, "ffg2m+vqgraph"),
+    "glnn + gld, class": (MLP, "glnn+gld(form=class)"),
+    "glnn + gld, neighbourhood": (MLP, "glnn+gld(form=neighbourhood)"),
     "averages, glnn": (AVERAGES, "glnn"),
     "averages, ffg2m": (AVERAGES, "ffg2m"),
 }

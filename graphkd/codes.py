@@ -54,7 +54,8 @@ def codebook(h: Tensor, size: int = 128, steps: int = 20) -> Tensor:
 
 def _farthest(rows: Tensor, size: int) -> Tensor:
     """Return the numbers of rows that are unlike each other, the first the one farthest from the mean."""
-    chosen, nearest = [(rows @ rows.mean(0)).argmin()], rows.new_full((len(rows),), -torch.inf)
+    nearest = torch.where((rows == 0).all(-1), torch.inf, -torch.inf).to(rows.dtype)  # nothing points nowhere
+    chosen = [(rows @ rows.mean(0) + nearest.clamp(min=0)).argmin()]
     while True:
         nearest = torch.maximum(nearest, rows @ rows[chosen[-1]])
         farthest = nearest.argmin()
