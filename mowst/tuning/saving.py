@@ -72,7 +72,7 @@ class Trials:
         try:
             held.read()
         except InputError:  # of another version, or damaged: the trial is worth less than a person's look at it
-            held.path.unlink()
+            held.path.unlink(missing_ok=True)
         with kept(folder, about, self.saving, beside) as journal:
             yield journal
 
