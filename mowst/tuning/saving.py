@@ -36,7 +36,7 @@ class Trials:
     @classmethod
     def of(cls, plan: Plan) -> Trials:
         """Return the folder beside a study's file; of an address, one in the working directory."""
-        stem = Path(plan.name).name if plan.file is None else plan.file.with_suffix("")
+        stem = Path(plan.name).name if plan.file is None else plan.file.with_suffix("") if plan.file.name else ""
         return cls(Path(f"{stem}-trials"), Saving(conditions={"fast": plan.fast}))
 
     def place(self, trial: BaseTrial, config: Config) -> Path | None:
