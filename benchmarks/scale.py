@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py accuracy --data_root data                  # Photo and GitHub, or --graphs
     python benchmarks/scale.py step --root data/products-like --size 0.125     # a graph of benchmarks/products_like.py
+    python benchmarks/scale.py draw --root data/products-like --size 0.125     # neighbours alone, in torch and compiled
     python benchmarks/scale.py table
 
 Accuracy: Mowst in its default regime, an MLP and SAGE of 2 x 64, at most 100 epochs, patience 30. A step: SAGE of
@@ -106,6 +107,32 @@ def stepped(root: str, batch: str) -> dict:
     }
 
 
+def drawing(root: str, fanouts: tuple[int, ...], rounds: int = 8) -> dict:
+    """Draw the neighbourhoods of batches of 1,024 training nodes, and say how many nodes a CPU second is enough for."""
+    import torch
+
+    from mowst.data import open_graph
+    from mowst.kernels import Adjacency
+    from mowst.kernels.sampling import compiled, in_torch
+
+    data = open_graph("ogbn-products", root).of_seed(0)
+    rows = Adjacency.from_edge_index(data.edge_index, data.num_nodes).rows
+    train, found = data.train_mask.nonzero().squeeze(-1), {"nodes": data.num_nodes, "fanouts": list(fanouts)}
+    for name, draw in {"torch": in_torch, "numba": compiled()}.items():
+        if draw is None:
+            continue
+        seconds, sizes = [], []
+        for number in range(rounds + 1):
+            generator = torch.Generator().manual_seed(number)
+            seeds = train[torch.randperm(len(train), generator=generator)[:1024]]
+            start = time.process_time()
+            sizes.append(len(draw(rows, seeds, fanouts, generator)[0]))
+            seconds.append(time.process_time() - start)
+        found[f"{name}_seeds_per_cpu_second"] = round(1024 / statistics.median(seconds[1:]))  # the first one compiles
+        found["nodes_of_a_batch"] = round(statistics.fmean(sizes))
+    return found
+
+
 def table() -> str:
     """Put the cells that are there into a table."""
     lines = ["| graph | batch | seeds | mixture | strong expert | CPU s |", "|---|---|---|---|---|---|"]
@@ -125,13 +152,14 @@ def table() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["accuracy", "step", "table"])
+    parser.add_argument("what", choices=["accuracy", "step", "draw", "table"])
     parser.add_argument("--graphs", nargs="+", default=["photo", "github"])
     parser.add_argument("--batches", nargs="+", default=BATCHES)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--data_root", default="data")
     parser.add_argument("--root", help="Where benchmarks/products_like.py has put a graph.")
     parser.add_argument("--size", default="0.125", help="How large that is, for the cell's name.")
+    parser.add_argument("--fanouts", type=int, nargs="+", default=[15, 10, 5])
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -147,6 +175,9 @@ def main() -> None:
                     known = {"graph": graph, "batch": batch, "seed": seed}
                     path = path_of("accuracy", graph, batch, seed)
                     cell(path, lambda k=known: k | trained(k["graph"], k["batch"], k["seed"], options.data_root))
+    if options.what == "draw":
+        fanouts = tuple(options.fanouts)
+        cell(path_of("draw", options.size, *fanouts), lambda: drawing(options.root, fanouts))
     if options.what == "step":
         for batch in options.batches:
             command = [sys.executable, __file__, "step", "--root", options.root, "--here", batch]

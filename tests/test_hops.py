@@ -9,12 +9,13 @@ import torch
 
 from graphkd import Scope
 from mowst.errors import InputError
-from mowst.experiment import Config, ExpertConfig, Opened, read_config, run
+from mowst.experiment import Config, ExpertConfig, Opened, planned, read_config, run
 from mowst.experiment.reload import ask
-from mowst.kernels import Adjacency, Rows, SparseFeatures, prepare_features
+from mowst.kernels import Adjacency, Averaged, Rows, SparseFeatures, prepare_features
 from mowst.models import OnDisk
 from mowst.models.averages import averages
 from mowst.training import Batch, Hops, Needs, feed_of
+from mowst.tuning.sharing import Shared
 from tests.graphs import good
 
 SIGN = ExpertConfig(kind="sign", hidden_channels=8, dropout=0.0, norm="layer_norm")
@@ -149,3 +150,9 @@ def test_the_folder_of_graphs_that_cannot_be_written_is_a_line(tmp_path):
     with pytest.raises(InputError, match=r"hop-1\.npy: cannot be written"):
         run(replace(CONFIG, data_root=str(tmp_path)))
     assert Path(tmp_path / "averages").read_text() == "a file"
+
+
+def test_a_study_shares_no_graph_between_batches_with_edges_and_without(tmp_path):
+    shared, plain = Shared(), replace(CONFIG, batch="full", data_root=str(tmp_path))
+    for config, averaged in ((plain, False), (replace(plain, batch="hops"), True), (plain, False)):
+        assert isinstance(shared.open(config, planned(config)).seed(0).ready.x, Averaged) == averaged

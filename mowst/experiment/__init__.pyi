@@ -1,3 +1,4 @@
+from .batching import batched as batched
 from .bench import Bench as Bench
 from .bench import Fitted as Fitted
 from .bench import metric_of as metric_of
@@ -73,3 +74,4 @@ from .teachers import read_teacher as read_teacher
 from .whole import Whole as Whole
 from .whole import read_whole as read_whole
 from .whole import write_whole as write_whole
+from .without_edges import has_no_edges as has_no_edges

@@ -36,7 +36,7 @@ class Trials:
     @classmethod
     def of(cls, plan: Plan) -> Trials:
         """Return the folder beside a study's file; of an address, one in the working directory."""
-        stem = Path(plan.name).name if plan.file is None else plan.file.with_suffix("")
+        stem = Path(plan.name).name if plan.file is None else plan.file.with_suffix("") if plan.file.name else ""
         return cls(Path(f"{stem}-trials"), Saving(conditions={"fast": plan.fast}))
 
     def place(self, trial: BaseTrial, config: Config) -> Path | None:
@@ -72,7 +72,7 @@ class Trials:
         try:
             held.read()
         except InputError:  # of another version, or damaged: the trial is worth less than a person's look at it
-            held.path.unlink()
+            held.path.unlink(missing_ok=True)
         with kept(folder, about, self.saving, beside) as journal:
             yield journal
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from mowst.experiment import Config, Opened, Plan
+from mowst.experiment import Config, Opened, Plan, batched, has_no_edges
 from mowst.tuning.saving import Trials
 
 OWN = {
@@ -51,7 +51,8 @@ class Another(Opened):
 
     def __init__(self, first: Opened, config: Config, plan: Plan, *, tried: bool = False):
         vars(self).update(vars(first))
-        self.config, self.plan = config, plan
+        self.plan = plan
+        self.config = batched(config, self.seed(config.first_seed).data, self.fabric.device)
         if not tried:
             self._try(self.seed(config.first_seed))
 
@@ -86,4 +87,5 @@ class Shared:
 def alike(one: Config, other: Config) -> bool:
     """Tell whether two configurations read a graph, and a teacher from outside, alike."""
     names = [entry.name for entry in fields(one) if entry.name not in OWN]
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    same = all(getattr(one, name) == getattr(other, name) for name in names)
+    return same and has_no_edges(one) == has_no_edges(other)  # without edges features bring their averages along
