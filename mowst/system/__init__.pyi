@@ -13,6 +13,13 @@ from .process import Settings as Settings
 from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
+from .ranks import Group as Group
+from .ranks import LostError as LostError
+from .ranks import follow as follow
+from .ranks import heard as heard
+from .ranks import in_ranks as in_ranks
+from .ranks import joined as joined
+from .ranks import lead as lead
 from .resources import folder as folder
 from .stopping import Asked as Asked
 from .stopping import postponed as postponed

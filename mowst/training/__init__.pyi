@@ -38,6 +38,5 @@ from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
-from .world import LostError as LostError
 from .world import Share as Share
 from .world import World as World

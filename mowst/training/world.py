@@ -22,15 +22,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mowst.errors import InputError
+from mowst.system import heard
 from mowst.training.progress import random_states, set_random_states
 
 Anything = TypeVar("Anything")
 Named = TypeVar("Named", bound=tuple[Any, ...])
-
-
-class LostError(InputError):
-    """Another process of those that train together has ended, or cannot be reached any more."""
 
 
 class Share(NamedTuple):
@@ -182,17 +178,3 @@ class World:
             yield
         finally:
             set_random_states(before)
-
-
-@contextmanager
-def heard() -> Iterator[None]:
-    """Say in a line that another process does not answer; torch has no error of its own for that.
-
-    Raises:
-        LostError: so it is.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:200]
-        raise LostError(f"devices: another of the processes has ended, or cannot be reached any more ({said})") from None
