@@ -25,9 +25,9 @@ from mowst.experiment.folder import marked
 from mowst.experiment.reading import config_of, given_fields, parse, parser
 from mowst.experiment.states import read_about, read_state, write_state
 from mowst.system import Asked, postponed
-from mowst.training import Journal
+from mowst.training import Journal, World
 
-FILE, FORMAT = "checkpoint.safetensors", 1
+FILE, FORMAT = "checkpoint.safetensors", 2
 
 ANOTHER = {
     "format": "another format of checkpoints",
@@ -40,6 +40,7 @@ ANOTHER = {
     "class_names": "other names of classes",
     "teacher_sha256": "another teacher",
     "device": "another kind of device",
+    "devices": "another number of devices",
     "fast": "another --fast",
     "matmul": "another --matmul",
 }
@@ -71,10 +72,11 @@ class Checkpoint:
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often it is written.
+        world: the processes that train the seed together. The first writes and reads; all stop, and go on, together.
     """
 
-    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving):
-        self.path, self.saving, self._about = folder / FILE, saving, about
+    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, world: World):
+        self.path, self.saving, self._about, self.world = folder / FILE, saving, about, world
         self.about: dict[str, Any] | None = None
         self.asked = Asked()
         self.journal = Journal(told=self.look, passed=self.passed)
@@ -92,19 +94,24 @@ class Checkpoint:
         Raises:
             InputError: it is damaged, or of something else.
         """
+        state = self.world.told(self._held() if self.world.first else None)
+        if state is not None:
+            self.journal.load_state_dict(state)
+            self.written = stands(state)
+
+    def _held(self) -> Any:
+        """Return what the file holds; none if there is none."""
         if not self.path.exists():
-            return
+            return None
         hint = f"take {self.path} away to train the seed anew, or give another folder"
         try:
             held = read_about(self.path)
             for key, what in ANOTHER.items():
                 if held.get(key) != self.said().get(key):
                     raise InputError(f"{self.path}: of {what}: {held.get(key)!r}, here it is {self.said().get(key)!r}")
-            state = read_state(self.path)
+            return read_state(self.path)
         except InputError as error:
             raise InputError(f"{error}; {hint}") from None
-        self.journal.load_state_dict(state)
-        self.written = stands(state)
 
     def passed(self, journal: Journal) -> None:
         """Save after an epoch, if it is time."""
@@ -115,16 +122,19 @@ class Checkpoint:
 
     def look(self, journal: Journal) -> None:
         """Save if it is time, or if somebody wants the run to end; then end it."""
+        self.asked.number = int(self.world.largest(self.asked.number or 0)) or None
         if self.asked.number is not None or time.monotonic() - self.when >= 60 * self.saving.minutes:
             self.write()
         self.asked.heed()
 
     def write(self) -> None:
-        """Write down where the seed stands, unless that is what was written before, or less.
+        """Write down where the seed stands, unless that is what was written before, or less, or another one does so.
 
         Raises:
             InputError: the disk is full or the folder cannot be written; the file of before is there still.
         """
+        if not self.world.first:
+            return
         self.when, state = time.monotonic(), self.journal.state_dict()
         if stands(state) <= self.written:
             return
@@ -143,7 +153,7 @@ def stands(state: Mapping[str, Any]) -> tuple[int, int]:
 
 
 @contextmanager
-def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving) -> Iterator[Journal]:
+def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, world: World) -> Iterator[Journal]:
     """Give a seed's journal, which stands where its checkpoint says, and is saved as training goes on.
 
     A signal that asks the program to end waits for the epoch, and what was done is saved.
@@ -152,12 +162,13 @@ def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving) -> I
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often.
+        world: the processes that train the seed together.
 
     Raises:
         InputError: the checkpoint is damaged or of something else, or cannot be written.
         Stopped: a signal has ended it.
     """
-    checkpoint = Checkpoint(folder, about, saving)
+    checkpoint = Checkpoint(folder, about, saving, world)
     checkpoint.read()
     with postponed(lambda: checkpoint.journal.running is not None) as asked:
         checkpoint.asked = asked

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from mowst.experiment.bench import Fitted
+from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
@@ -45,6 +45,17 @@ class SeedRun:
     """How far its predictions can be trusted (`mowst.experiment.trust`)."""
     promised: Calibrated | None = None
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
+    devices: int = 1
+    """That took its steps together."""
+
+
+def train_seed(opened: Opened, seed: int, hook: Hook | None = None, journal: Journal | None = None) -> Bench:
+    """Train what one seed trains, and return it on its bench."""
+    bench = opened.bench(seed, hook)
+    bench.journal = journal or bench.journal
+    for name in opened.plan.models:
+        bench.train(name)
+    return bench
 
 
 def run_seed(
@@ -69,12 +80,12 @@ def run_seed(
         FloatingPointError: training diverged.
     """
     opened = opened or Opened(config)
-    one, bench = opened.seed(seed), opened.bench(seed, hook)
-    bench.journal = journal or bench.journal
+    one, bench = opened.seed(seed), train_seed(opened, seed, hook, journal)
     fitted = {name: bench.train(name) for name in opened.plan.models}
     seconds = sum(each.own_seconds for each in bench.fitted.values())
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, promised)
+    devices = opened.fabric.world_size
+    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, promised, devices)

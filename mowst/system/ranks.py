@@ -17,18 +17,19 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from mowst.errors import InputError
+from mowst.system.group import Group
 from mowst.system.main import Stopped
 from mowst.system.process import Settings
 from mowst.system.workers import EndedError, in_processes
 
 Tell = Callable[[Any], None]
-Work = Callable[["Group", Tell | None], Any]
+Work = Callable[[Group, Tell | None], Any]
 
 WAITS = timedelta(days=1)
 """The first process may work alone for so long; of one that has ended, the others learn from their connections."""
@@ -39,27 +40,6 @@ LOOPBACK = ("lo", "lo0")
 
 class LostError(InputError):
     """Another process of those that train together has ended, or cannot be reached any more."""
-
-
-class Group(NamedTuple):
-    """The place of a process among those that train together."""
-
-    rank: int
-    size: int
-    local_size: int
-    """Processes on this machine."""
-
-    @classmethod
-    def here(cls) -> Group | None:
-        """Return the place that torchrun has given this process; none if it has not, or to one alone."""
-        if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE") in (None, "1"):
-            return None
-        return cls(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")))
-
-    @property
-    def hosts(self) -> int:
-        """Return the number of machines, which have as many processes each."""
-        return self.size // self.local_size
 
 
 @contextmanager

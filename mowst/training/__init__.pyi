@@ -10,6 +10,7 @@ from .distillation import parse as parse
 from .distillation import wanted as wanted
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
+from .feeds import check_share as check_share
 from .feeds import feed_of as feed_of
 from .held_out import Twins as Twins
 from .held_out import held_batch as held_batch

@@ -22,7 +22,6 @@ from torch import Tensor
 from mowst.errors import InputError
 from mowst.kernels import Adjacency, Rows, induced, neighbourhood
 from mowst.training.batches import Batch, Feed, Needs, Whole
-from mowst.training.world import Share
 
 SIZE = 1024
 """Nodes that a batch of neighbourhoods is for."""
@@ -46,7 +45,7 @@ class Parts:
             InputError: there are more parts than training nodes, or they cannot be shared out.
         """
         train, share = labelled(whole), needs.share
-        check_share(share, self.count, len(train))
+        check_share(share.size, self.count, len(train))
         if self.count > len(train):
             raise InputError(f"batch: parts({self.count}): there are {len(train)} training nodes; take fewer parts")
 
@@ -81,7 +80,7 @@ class Neighbours:
                 more shares than training nodes.
         """
         share, train = needs.share, len(labelled(whole))
-        check_share(share, share.size, train)
+        check_share(share.size, share.size, train)
         hops = needs.hops if needs.hops != 0 else 1  # a loss may look at edges where the model does not
         if needs.edges and hops is None:
             raise InputError(
@@ -131,13 +130,12 @@ def rows(whole: Batch, nodes: Tensor) -> Batch:
     return replace(part, on={"train": part.train_mask.nonzero().squeeze(-1), "all": None})
 
 
-def check_share(share: Share, count: int, train: int) -> None:
-    """Refuse to share out so many parts where that leaves a process without a part, or without training nodes.
+def check_share(size: int, count: int, train: int) -> None:
+    """Refuse to share out so many parts among devices where that leaves one without a part, or without training nodes.
 
     Raises:
         InputError: so it would.
     """
-    size = share.size
     if count % size:
         fit = size * max(1, round(count / size))
         raise InputError(f"batch: parts({count}): {size} devices take {size} parts a step; take parts({fit})")

@@ -151,6 +151,8 @@ class Trainer:
         self.best.load_state_dict(entry["best"], losses)
         self.history += entry["history"]
         self._settle()
+        if entry["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(entry["scaler"])
         set_random_states(entry["random"])
         return bool(entry["improved"])
 
@@ -171,7 +173,8 @@ class Trainer:
         batches = self.feed.training(replace(self.whole, known=known), needs)
         validation = self._asked(known)
         average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
-        here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average)
+        precision = self.fabric.strategy.precision
+        here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average, precision)
         if self.journal is not None and self.journal.begin(here):
             self.history += here.history
         else:
