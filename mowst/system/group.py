@@ -1,4 +1,4 @@
-"""Where a process stands among those that torchrun, or a program of ours, has started together; imports nothing long."""
+"""Where a process stands among those that torchrun, or a program of ours, has started; imports nothing long."""
 
 from __future__ import annotations
 
