@@ -216,9 +216,7 @@ def wrong(group, tell, what):
 
 
 def test_one_that_is_killed_ends_the_others():
-    with pytest.raises(
-        InputError, match=r"^devices: one of 2 processes was killed, perhaps for want of memory; the oth"
-    ):
+    with pytest.raises(InputError, match=r"^devices: one of 2 processes was killed, perhaps for want of memory; "):
         in_ranks(2, killed)
 
 

@@ -86,18 +86,23 @@ def run(
     records |= dict(zip(left, found, strict=True))
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
-        write_text(Path(out) / "config.yaml", dump(config))
-        if opened is not None and opened.config not in (config, replace(config, batch="full")):
-            write_text(Path(out) / CHOSEN, dump(opened.config))
-        if config.own:
-            write_text(Path(out) / card_name(config), card_text(card_of(config.dataset, config.columns)))
-        write_text(Path(out) / "result.json", as_json(result))
+        write_run(Path(out), config, None if opened is None else opened.config, result)
         if report:
             try:
                 write_report(Path(out))
             except InputError as error:  # the results are there, and worth more than their picture
                 warnings.warn(f"report.html and README.md are not written: {error}", stacklevel=2)
     return result
+
+
+def write_run(out: Path, config: Config, chosen: Config | None, result: dict[str, Any]) -> None:
+    """Write what is of all seeds: the configuration, what was chosen for it, the card of an own graph, the result."""
+    write_text(out / "config.yaml", dump(config))
+    if chosen is not None and chosen not in (config, replace(config, batch="full")):
+        write_text(out / CHOSEN, dump(chosen))
+    if config.own:
+        write_text(out / card_name(config), card_text(card_of(config.dataset, config.columns)))
+    write_text(out / "result.json", as_json(result))
 
 
 def run_and_record(
