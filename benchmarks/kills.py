@@ -51,6 +51,9 @@ CASES = {
     "held-out, parts": replace(BASE, batch="parts(3)"),
     "alternate, parts": replace(BASE, regime="alternate", kd="ofa+nkd", teacher="strong", batch="parts(3)"),
     "joint, neighbors": replace(BASE, regime="joint", batch="neighbors(5,3,size=400)"),
+    "alternate, hops": replace(
+        BASE, regime="alternate", batch="hops(size=256)", strong=ExpertConfig(kind="sign", **SMALL)
+    ),
     "fine-tuned, neighbors": replace(BASE, regime="fine-tuned", batch="neighbors(5,3,size=400)"),
 }
 

@@ -196,7 +196,7 @@ def kills(given: argparse.Namespace) -> dict[str, Any]:
 
     def finished() -> dict[int, Any]:
         states = (TrialState.COMPLETE, TrialState.PRUNED)
-        found = load_study(storage=open_storage(str(place), 5), study_name="mowst").get_trials(states=states)
+        found = load_study(storage=open_storage(str(place)), study_name="mowst").get_trials(states=states)
         return {trial.number: (trial.params, trial.values) for trial in found}
 
     workers, seen, killed = [begin(), begin()], dict[int, Any](), 0
@@ -215,7 +215,7 @@ def kills(given: argparse.Namespace) -> dict[str, Any]:
         killed += 1
     for each in workers:
         each.join()
-    study = load_study(storage=open_storage(str(place), 5), study_name="mowst")
+    study = load_study(storage=open_storage(str(place)), study_name="mowst")
     done = finished()
     again = [trial.system_attrs["failed_trial"] for trial in study.trials if "failed_trial" in trial.system_attrs]
     return {

@@ -49,7 +49,8 @@ Relations between nodes (`graphkd.relation`)
 What a teacher says of neighbours (`graphkd.neighbours`): each node the same say, draws replaced by expectations
     KRD           KL to the teacher's rows of reliable neighbours; `refit` fits their
                   power to the student as it learns.                                              Wu 2023, 2306.05628
-    HGMD          the same, weighted by how hard a node is for teacher and student.               Wu 2024, 2407.14768
+    HGMD          the same, weighted by how hard a node is for teacher and student;
+                  `mixup` mixes the rows of a node and its neighbour.                             Wu 2024, 2407.14768
     FFG2M         KL to the rows of all neighbours, and of the softmaxes of |z_i - z_j| on edges.   Wu 2023, 2305.10758
 
 Similarities, and hidden layers (`graphkd.similarity`)
@@ -57,6 +58,11 @@ Similarities, and hidden layers (`graphkd.similarity`)
                   NOSMOG's (Tian 2023, 2208.10010). O(N H H'), no Gram matrix is formed.          Tung 2019, 1907.09682
     DIST          T² (β (1 - ρ) over each node's classes + γ (1 - ρ) over each class's nodes).    Huang 2022, 2205.10536
     Hint          ½ ‖W h + b - h_t‖² / H' of the last hidden layers.                              Romero 2015, 1412.6550
+
+Codes for what surrounds a node (`graphkd.codes`)
+    VQGraph       KL of softmax(cos(h, e) / τ) over codes e of the teacher's hidden layer, more than
+                  there are classes; `codebook` finds them, or a
+                  `Tokenizer` learns them with the teacher.                                      Yang 2024, 2308.02117
 
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
@@ -70,11 +76,13 @@ GLD of all classes is nothing but their marginals, and of standardized rows it i
 
 from graphkd.catalogue import LOSSES, Weighted, build, find, make, parse
 from graphkd.certificate import Certificate
+from graphkd.codes import Tokenizer, Tokens, VQGraph
 from graphkd.contract import DistillationLoss, Scope, on_rows, scope_of
 from graphkd.feature import OFA, USKD, DualHead
 from graphkd.functions import (
     binary_kl,
     certificate,
+    codebook,
     dist,
     dkd,
     extrapolate,
@@ -106,8 +114,8 @@ from graphkd.teacher import Extrapolated, Extrapolation
 __all__ = [
     "DIST", "DKD", "FFG2M", "GLD", "GLNN", "HGMD", "KD", "KRD", "LOSSES", "LSP", "NKD", "OFA", "RKD", "SP", "USKD",
     "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
-    "Standardized", "Weighted", "binary_kl", "build", "certificate", "dist", "dkd", "extrapolate", "fill_target",
-    "find", "gromov_wasserstein", "hgmd", "hidden_of", "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa",
-    "on_rows", "parse", "positions", "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize",
-    "take", "uskd", "worst_noise",
+    "Standardized", "Tokenizer", "Tokens", "VQGraph", "Weighted", "binary_kl", "build", "certificate", "codebook",
+    "dist", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "hgmd", "hidden_of",
+    "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows", "parse", "positions", "reliability",
+    "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd", "worst_noise",
 ]  # fmt: skip

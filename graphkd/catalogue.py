@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from torch import nn
 
-from graphkd import feature, graph, logit, neighbours, relation, similarity
+from graphkd import codes, feature, graph, logit, neighbours, relation, similarity
 from graphkd.checks import choose, not_negative, shown, whole
 from graphkd.contract import DistillationLoss
 from graphkd.names import Names
@@ -39,7 +39,8 @@ def loss_class(found: Any) -> type[DistillationLoss]:
     return found
 
 
-_CLASSES = (*logit.LOSSES, *feature.LOSSES, *graph.LOSSES, *relation.LOSSES, *neighbours.LOSSES, *similarity.LOSSES)
+_FAMILIES = (logit, feature, graph, relation, neighbours, similarity, codes)
+_CLASSES = tuple(cls for family in _FAMILIES for cls in family.LOSSES)
 LOSSES: Names[type[DistillationLoss]] = Names(
     "loss",
     {name: cls for cls in _CLASSES for name in (cls.__name__.lower(), *sorted(cls.synonyms))},

@@ -96,7 +96,7 @@ def choose(name: str, value: Any, choices: tuple[str, ...]) -> None:
 RULES: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("temperature", "width", "min_std", "max_step", "power", "epsilon"), positive),
     **dict.fromkeys(("alpha", "beta", "gamma", "mu", "distance", "angle", "low", "high"), not_negative),
-    **dict.fromkeys(("center", "author_code", "normalize", "refit"), flag),
+    **dict.fromkeys(("center", "author_code", "normalize", "refit", "mixup"), flag),
     "momentum": share,
     "direction": partial(choose, choices=("forward", "reverse")),
     "gamma_on": partial(choose, choices=("all", "target")),

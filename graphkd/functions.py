@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from graphkd import certificate as bounds
-from graphkd import checks, feature, logit, neighbours, relation, similarity, teacher
+from graphkd import checks, codes, feature, logit, neighbours, relation, similarity, teacher
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,6 +106,13 @@ def graphs(where: str, given: dict[str, Any]) -> None:
         raise ValueError(f"{where}: first and second must be graphs of equally many classes, got {sizes}")
 
 
+def layer(where: str, given: dict[str, Any]) -> None:
+    """Check a teacher's hidden layer [N, H] with a node or more, which must be finite."""
+    given["h"] = checks.finite(f"{where}: h", checks.matrix(f"{where}: h", given["h"]).detach())
+    if not given["h"].numel():
+        raise ValueError(f"{where}: h has no numbers, got {list(given['h'].shape)}")
+
+
 models = logits("student", "teacher", "teacher")
 kd = checked(logit.kd, models)
 dkd = checked(logit.dkd, models, target)
@@ -127,3 +134,5 @@ rkd_angle = checked(relation.rkd_angle, representations, linked("triples", 3))
 extrapolate = checked(teacher.extrapolate, logits("strong", "weak", "strong", "weak"))
 reliability = checked(teacher.reliability, logits("logits", "noisy_logits", "logits", "noisy_logits"))
 sp = checked(similarity.sp, representations)
+most_codes = partial(checks.whole, least=1, most=codes.MOST_CODES)
+codebook = checked(codes.codebook, layer, size=most_codes, steps=checks.whole)

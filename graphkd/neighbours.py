@@ -91,16 +91,30 @@ def hardness(student: Tensor, teacher: Tensor, edge_index: Tensor, alpha: float 
     return -torch.expm1(-alpha * alike * hard)
 
 
-def hgmd(student: Tensor, teacher: Tensor, edge_index: Tensor, alpha: float = 1.0, temperature: float = 1.0) -> Tensor:
-    """Learn more from neighbours where a node is hard (HGMD-weight; Wu et al., 2024, arXiv:2407.14768), [N] in nats.
+def hgmd(
+    student: Tensor,
+    teacher: Tensor,
+    edge_index: Tensor,
+    alpha: float = 1.0,
+    temperature: float = 1.0,
+    mixup: bool = False,
+) -> Tensor:
+    """Learn more from neighbours where a node is hard (HGMD; Wu et al., 2024, arXiv:2407.14768), [N] in nats.
 
-    `lessons` with w_ij = e² cos(p_i, p_j), e the node's `hardness` towards j: the authors draw edges with probability e
-    and weigh the drawn ones by e cos; no T². Their α falls to a hundredth over the training; here it is constant.
+    HGMD-weight: `lessons` with w_ij = e² cos(p_i, p_j), e the node's `hardness` towards j: the authors draw edges with
+    probability e and weigh the drawn ones by e cos; no T². HGMD-mixup: what a drawn edge teaches is (1 - e b) p_i +
+    e b p_j with b ~ Beta(β, β), so in the mean, whatever β, w_ij = ½ e² / (1 + Σ_k e_ik (1 - ½ e_ik)): the gradient is
+    that of the draws, the value lacks the entropy of a mixture. Their α falls to a hundredth over the training; here it
+    is constant.
     """
     source, sink = edge_index
-    p = log_probs(teacher.detach()).exp()
-    alike = F.cosine_similarity(p.index_select(0, sink), p.index_select(0, source), dim=-1)
-    weight = hardness(student, teacher, edge_index, alpha).square() * alike
+    e = hardness(student, teacher, edge_index, alpha)
+    if mixup:
+        own = torch.where(source == sink, 0, e * (1 - e / 2))
+        weight = e.square() / 2 / (1 + scatter(own, sink, dim_size=len(student), reduce="sum")).index_select(0, sink)
+    else:
+        p = log_probs(teacher.detach()).exp()
+        weight = e.square() * F.cosine_similarity(p.index_select(0, sink), p.index_select(0, source), dim=-1)
     return lessons(student, teacher, edge_index, weight, temperature)
 
 
@@ -163,20 +177,25 @@ class KRD(DistillationLoss):
 
 
 class HGMD(DistillationLoss):
-    """Hardness-aware lessons from neighbours, see `hgmd`. Left out: the authors' mixup of the two teacher rows."""
+    """Hardness-aware lessons from neighbours, see `hgmd`: HGMD-weight, or HGMD-mixup with `mixup`."""
 
     scope = Scope.ALL  # the largest entropy is that of all rows
     needs = frozenset({"teacher", "edge_index"})
-    search: ClassVar[dict[str, Any]] = {"alpha": (0.1, 10.0, "log"), "temperature": TEMPERATURE}
+    search: ClassVar[dict[str, Any]] = {
+        "alpha": (0.1, 10.0, "log"),
+        "temperature": TEMPERATURE,
+        "mixup": [False, True],
+    }
 
-    def __init__(self, alpha: float = 1.0, temperature: float = 1.0):
+    def __init__(self, alpha: float = 1.0, temperature: float = 1.0, mixup: bool = False):
         super().__init__()
-        options(alpha=alpha, temperature=temperature)
-        self.alpha, self.temperature = alpha, temperature
+        options(alpha=alpha, temperature=temperature, mixup=mixup)
+        self.alpha, self.temperature, self.mixup = alpha, temperature, mixup
 
     def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
         """Return the mean over these nodes, in nats."""
-        return hgmd(student.logits, teacher.logits, edge_index, self.alpha, self.temperature).mean()
+        s, t = student.logits, teacher.logits
+        return hgmd(s, t, edge_index, self.alpha, self.temperature, self.mixup).mean()
 
 
 class FFG2M(DistillationLoss):

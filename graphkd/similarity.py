@@ -118,7 +118,7 @@ class Hint(DistillationLoss):
     def __init__(self, hidden_channels: int | None = None, teacher_channels: int | None = None):
         super().__init__()
         if (hidden_channels is None) != (teacher_channels is None):
-            raise ValueError("Hint: give both hidden_channels and teacher_channels, or neither")
+            raise ValueError(f"{type(self).__name__}: give both hidden_channels and teacher_channels, or neither")
         self.map: nn.Linear | None = None
         if hidden_channels is not None and teacher_channels is not None:
             whole("hidden_channels", hidden_channels, 1, WIDEST)
@@ -133,24 +133,35 @@ class Hint(DistillationLoss):
         Raises:
             ValueError: these are no signals of two models with hidden layers.
         """
-        student, teacher = signals("Hint: student", student), signals("Hint: teacher", teacher)
+        name = type(self).__name__
+        student, teacher = signals(f"{name}: student", student), signals(f"{name}: teacher", teacher)
         self._check_needs(student, teacher, None, None)
         if self.map is None:
             h = full(student.hidden[-1])
             self.map = nn.Linear(h.size(1), teacher.hidden[-1].size(1), device=h.device, dtype=h.dtype)
 
-    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
-        """Return half the mean squared error of each node, [N]."""
-        h, wanted = student.hidden[-1], teacher.hidden[-1]
+    def mapped(self, student: Signals, teacher: Signals) -> Tensor:
+        """Return the student's last hidden layer in the space of the teacher's, [N, H'].
+
+        Raises:
+            ValueError: there is no map, or it is for other layers than these.
+        """
+        name, h, wanted = type(self).__name__, student.hidden[-1], teacher.hidden[-1]
         if self.map is None:
-            raise ValueError("Hint has no map yet: give hidden_channels and teacher_channels, or call prepare")
+            raise ValueError(f"{name} has no map yet: give hidden_channels and teacher_channels, or call prepare")
         made, met = [self.map.in_features, self.map.out_features], [h.size(1), wanted.size(1)]
         if made != met:
-            raise ValueError(f"Hint maps {made[0]} columns to {made[1]}, here are {met[0]} and {met[1]}")
-        together("Hint", map=self.map.weight, hidden=h)
+            raise ValueError(f"{name} maps {made[0]} columns to {made[1]}, here are {met[0]} and {met[1]}")
+        together(name, map=self.map.weight, hidden=h)
         if self.map.weight.dtype != h.dtype:
-            raise ValueError(f"Hint is of {self.map.weight.dtype}, the hidden layer of {h.dtype}; call loss.to(dtype)")
-        return (self.map(h) - wanted).square().mean(-1) / 2
+            kinds = f"{self.map.weight.dtype}, the hidden layer of {h.dtype}"
+            raise ValueError(f"{name} is of {kinds}; call loss.to(dtype)")
+        mapped: Tensor = self.map(h)
+        return mapped
+
+    def compute(self, student: Signals, teacher: Signals, target: Tensor, edge_index: Tensor) -> Tensor:
+        """Return half the mean squared error of each node, [N]."""
+        return (self.mapped(student, teacher) - teacher.hidden[-1]).square().mean(-1) / 2
 
 
 LOSSES = (SP, DIST, Hint)

@@ -7,6 +7,7 @@ from .errors import InputError as InputError
 from .experiment import Config as Config
 from .experiment import ExpertConfig as ExpertConfig
 from .experiment import GateConfig as GateConfig
+from .experiment import forget as forget
 from .models import FusedGate as FusedGate
 from .models import LearnedGate as LearnedGate
 from .models import LogisticGate as LogisticGate

@@ -58,7 +58,7 @@ class MowstClassifier(ClassifierMixin, BaseEstimator):
         config: a whole configuration; its dataset and seeds are not looked at.
         seed: of initial weights and dropout.
         options: fields of `Config`, which say what they mean; none: as in `config`. `weak`, `strong` and `gate` may be
-            names.
+            names; of `preset="best"`, `budget="20m"` is the time for which candidates are tried.
 
     Raises:
         InputError: there is no such field.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mowst.errors import InputError
 from mowst.system.main import imported, main
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from mowst.inference import Answer
 
 PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
-or all of another one; predictions go to a table by name (--out), and what one rests on is told (--why)."""
+or all of another one; predictions go to a table by name (--out), what one rests on is told (--why), and labels are
+forgotten (--forget)."""
 
 
-def words_of(given: str | None) -> list[str] | None:
-    """Read what nodes are called, from a list with commas or from a text file of them.
+def words_of(given: str | None, flag: str = "--nodes") -> list[str] | None:
+    """Read what nodes are called, from a list with commas or from a text file of them, as a flag gave it.
 
     Raises:
         InputError: it names none.
@@ -41,7 +42,7 @@ def words_of(given: str | None) -> list[str] | None:
             text = Path(given).read_text(encoding="utf-8")
     words = [word.strip() for line in text.splitlines() for word in line.split(",") if word.strip()]
     if not words:
-        raise InputError(f"--nodes {given}: must be ids like 0,5,9, or a text file of ids")
+        raise InputError(f"{flag} {given}: must be ids like 0,5,9, or a text file of ids")
     return words
 
 
@@ -73,6 +74,16 @@ def flags() -> ArgumentParser:
     )
     about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
     parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
+    about = "Training nodes, ids like 0,5,9 or a text file: write a run as if their labels had not been there."
+    parser.add_argument("--forget", type=str | None, default=None, metavar="IDS", help=about)
+    about = "Folder for that run; by default runs/DATASET-TIME."
+    parser.add_argument("--into", type=str | None, default=None, metavar="FOLDER", help=about)
+    about = "auto: retrain what was trained within a minute; retrain; steps from the trained weights; last layers."
+    parser.add_argument("--forget_by", type=str, default="auto", help=about)
+    about = "Compare a model that was not retrained with one that is, which takes as long as that."
+    reading.add_switch(parser, "--measure", True, about)
+    about = "A node: print which neighbours and features spoke for what was answered, by PyG's GNNExplainer."
+    parser.add_argument("--explain", type=str | None, default=None, metavar="ID", help=about)
     reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
     parser.add_argument(
         "--model",
@@ -107,18 +118,23 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     imported()
     hush_libraries()
+    if parsed.forget is not None:
+        let_forget(parsed)
+        return 0
     words = words_of(parsed.nodes)
     folder = seed_folder(Path(parsed.folder))
     check(parsed, folder)
-    given = {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
-    config = fitting(dataclasses.replace(read_config(folder), **given))
+    config = fitting(dataclasses.replace(read_config(folder), **place_of(parsed)))
     take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
     if parsed.why is not None:
-        explain(parsed, folder, query, config)
+        tell_labels(parsed, folder, query, config)
+    if parsed.explain is not None:
+        tell_grounds(parsed, query, config)
     if parsed.layers:
         show_layers(query)
-    if (parsed.why is not None or parsed.layers) and words is None and parsed.out is None and parsed.save is None:
+    asked_more = parsed.why is not None or parsed.explain is not None or parsed.layers
+    if asked_more and words is None and parsed.out is None and parsed.save is None:
         return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
@@ -200,15 +216,52 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
         write_arrays(Path(parsed.save), nodes=ids, probabilities=probs, prediction=probs.argmax(axis=1))
 
 
-def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
+def let_forget(parsed: Namespace) -> None:
+    """Write a run that forgot labels, and say how near it is to one that never saw them."""
+    from mowst.experiment import forget
+    from mowst.experiment.asking import seed_folder
+    from mowst.experiment.reload import read_record
+    from mowst.system import take_threads, tune_process
+
+    take_threads(read_record(seed_folder(Path(parsed.folder)), parsed.model).threads)
+    nodes, given = words_of(parsed.forget, "--forget") or [], place_of(parsed)
+    with tune_process():
+        found = forget(parsed.folder, nodes, parsed.into, how=parsed.forget_by, measure=parsed.measure, **given)
+    print(f"written to {found.folder}: {len(found.nodes):,} labels forgotten ({found.how})")
+    if (told := found.measured) is None:
+        return
+    for name, kl in told["kl"].items():
+        said = ", ".join(f"{value:.3g} on {where}" for where, value in kl.items())
+        print(f"{name}: nats from a model trained without them: {said} nodes")
+    areas = ", ".join(f"{name} {area:.3f}" for name, area in told["membership"].items() if area is not None)
+    print(f"forgotten nodes told from validation nodes by the likelihood of their label (0.5: not at all): {areas}")
+
+
+def place_of(parsed: Namespace) -> dict[str, Any]:
+    """Return where the graph is, and the device, as far as they are given."""
+    return {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
+
+
+def one_node(query: Query, flag: str, word: str) -> int:
+    """Return the number of the node that a flag names.
+
+    Raises:
+        InputError: it names none, or several.
+    """
+    from mowst.experiment.asking import nodes_named
+
+    named = nodes_named(query, [word], flag)
+    if len(named) != 1:
+        raise InputError(f"{flag} {word!r}: must name one node")
+    return named[0]
+
+
+def tell_labels(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
     """Print which training labels spoke most for the prediction of a node."""
-    from mowst.experiment.asking import nodes_named, trained_on
+    from mowst.experiment.asking import trained_on
     from mowst.experiment.reasons import reasons_of
 
-    named = nodes_named(query, [parsed.why], "--why")
-    if len(named) != 1:
-        raise InputError(f"--why {parsed.why!r}: must name one node")
-    (node,) = named
+    node = one_node(query, "--why", parsed.why)
     home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
     found = reasons_of(query, home, node)
     print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
@@ -217,6 +270,25 @@ def explain(parsed: Namespace, folder: Path, query: Query, config: Config) -> No
         print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
     for each in found.spoke:
         print(f"{each.score:+.3g}  node {each.node}, class {each.label}")
+
+
+def tell_grounds(parsed: Namespace, query: Query, config: Config) -> None:
+    """Print which neighbours and features spoke most for what was answered for a node."""
+    from mowst.experiment.explaining import grounds_of
+
+    node = one_node(query, "--explain", parsed.explain)
+    found = grounds_of(query, config, node, seed=parsed.seed, how=parsed.how, threshold=parsed.threshold)
+    print(f"node {query.names[node]}: {found.voice} says class {found.predicted}, probability {found.probability:.3f}")
+    for what, spoke in (("neighbours", found.neighbours), ("features", found.features)):
+        if not spoke:
+            print(f"{what}: none changes what it says")
+            continue
+        masks = "" if spoke[0][1].mask is None else "; in brackets, how much of it the answer needs (GNNExplainer)"
+        print(f"{what}: the probability without each{masks}")
+        for name, each in spoke:
+            mask = "" if each.mask is None else f"  ({each.mask:.2f})"
+            word = ("node " if each.direct else "further away, node ") * (what == "neighbours")
+            print(f"{each.without:.3f}{mask}  {word}{name}")
 
 
 def show_layers(query: Query) -> None:

@@ -61,6 +61,8 @@ def flags() -> ArgumentParser:
     )
     parser.add_argument("--devices", type=PositiveInt | None, default=None, help=devices)
     reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
+    about = "Log scores by phase and epoch in OUT: tensorboard, or wandb (WANDB_MODE=online sends them); if installed."
+    parser.add_argument("--logger", type=Literal["tensorboard", "wandb"] | None, default=None, help=about)
     about = "Train on parts of the labels, too (ten trainings more), and say what twice as many labels would bring."
     reading.add_switch(parser, "--advise", False, about)
     reading.add_trust(parser)
@@ -97,7 +99,19 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from rich.console import Console
 
-    from mowst.experiment import Opened, Saving, before, card_name, claim, devices_here, fabric_of, run, settled
+    from mowst.experiment import (
+        Followed,
+        Opened,
+        Saving,
+        before,
+        card_name,
+        check_logger,
+        claim,
+        devices_here,
+        fabric_of,
+        run,
+        settled,
+    )
     from mowst.experiment.building import check_devices
     from mowst.experiment.labels import check, needed
     from mowst.names import trusted
@@ -111,13 +125,14 @@ def command(arguments: Sequence[str] | None = None) -> int:
     if parsed.list:
         console.print(catalogue_table(config.data_root))
         return 0
+    check_logger(parsed.logger)
     devices, device = devices_here(parsed.devices), fabric_of(config).device
     check_devices(device, parsed.devices or 1)
     if devices > 1 and (parsed.workers > 1 or parsed.advise):
         raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
     products = float32_products(parsed.matmul, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
-    with claim(out, config, overwrite=parsed.overwrite) as claimed:
+    with claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger) as claimed:
         there = before(config, claimed.place, claimed.done)
         threads = take_threads(there.threads, max(parsed.workers, parsed.devices or 1))
         shown = display_of(parsed, config, len(claimed.done))
@@ -136,16 +151,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
         if there.said:
             console.print(f"goes on: {there.said}")
         try:
-            with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown as display:
-                options = {
-                    "workers": parsed.workers,
-                    "devices": devices,
-                    "settings": settings,
-                    "opened": opened,
-                    "done": claimed.done,
-                }
+            followed = Followed(shown, parsed.logger, claimed.place, plain)
+            with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown, followed:
+                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
+                options |= {"devices": devices}
                 options |= {"saving": saving, "report": parsed.report}
-                result = run(plain, claimed.place, hook=display, **options)
+                result = run(plain, claimed.place, hook=followed, **options)
         except KeyboardInterrupt:
             if any(claimed.place.glob("seed-*")):
                 hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"

@@ -41,11 +41,13 @@ SPECS = [
     "krd",
     "krd(refit=True, momentum=0)",
     "hgmd",
+    "hgmd(mixup=True)",
     "ffg2m",
     "sp",
     "sp(normalize=False, of=hidden)",
     "dist",
     "hint",
+    "vqgraph(size=4)",
     "tests.graphkd_contract.Outside(power=3)",  # found by its dotted path
 ]
 

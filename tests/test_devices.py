@@ -4,8 +4,10 @@ import hashlib
 import itertools
 import os
 import signal
+from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -73,6 +75,17 @@ def phase_of(terms):
     return Phase("together", ("",), terms, epochs=EPOCHS)
 
 
+@contextmanager
+def doubles():
+    """Let everything be made in float64: Adam makes much of the last digits of small gradients."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@doubles()
 def curve(kind, feed, terms, fabric=None):
     """Train, and return losses, scores, and the weights at the end."""
     torch.manual_seed(2)
@@ -115,6 +128,7 @@ def together(group, tell):
     return everywhere
 
 
+@doubles()
 def by_hand(kind, feed, terms, size):
     """Take steps on the shares of all processes in one: a loss is averaged over the nodes of all of them."""
     model, whole = small(kind), Batch.of(ready())
@@ -153,9 +167,10 @@ def check(everywhere, size):
         else:
             expected, their_weights = curve(kind, feed, terms)
             for key, value in their_weights.items():
-                torch.testing.assert_close(torch.tensor(weights[key]), torch.tensor(value), atol=2e-5, rtol=1e-4)
+                ours, theirs = (np.array(each) for each in (weights[key], value))
+                np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=1e-7)
         for (loss, score), (their_loss, their_score) in zip(lines, expected, strict=True):
-            assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
+            assert loss == pytest.approx(their_loss, rel=1e-9)
             assert their_score in (None, score)  # every validation node once
     assert all(first[regime][3] for regime in ("held-out", "joint", "alternate"))
 

@@ -1,6 +1,8 @@
 """Parts and neighbourhoods: which nodes are run, what stands for those left out, and that everything trains on them."""
 
 import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from mowst.errors import InputError
 from mowst.evaluation import accuracy, signal
 from mowst.experiment import Config, ExpertConfig, Opened
 from mowst.experiment.batching import Need, chosen_batch
-from mowst.kernels import Adjacency, induced, neighbourhood
+from mowst.kernels import Adjacency, Drawn, induced, neighbourhood, sampling
 from mowst.kernels.sampling import ALL
 from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert, reads_of
 from mowst.training import (
@@ -28,6 +30,7 @@ from mowst.training import (
     attached,
     cross_entropy,
     feed_of,
+    feeds,
 )
 from tests.graphs import TRAINED
 
@@ -54,7 +57,64 @@ def directed(weighted: bool) -> Adjacency:
 # --- Which nodes and edges
 
 
-def test_neighbours_are_drawn_uniformly_without_replacement():
+@pytest.fixture(params=["torch", "numba"])
+def drawing(request, monkeypatch) -> str:
+    """Neighbours are drawn in plain torch, then by compiled code."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(sampling, "compiled", lambda: None)
+    return request.param
+
+
+def test_compiled_code_draws_what_torch_draws():
+    fast = pytest.importorskip("mowst.kernels.compiled").neighbourhood
+    for weighted, fanouts, number in itertools.product(
+        [False, True], [(2,), (3, 5), (ALL, 2), (2, ALL), (1,) * 4], [0, 1]
+    ):
+        rows, seeds = directed(weighted).rows, torch.randperm(30)[:7]
+        found = [
+            draw(rows, seeds, fanouts, torch.Generator().manual_seed(number)) for draw in (fast, sampling.in_torch)
+        ]
+        for one, other in zip(*found, strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+
+
+def test_two_threads_draw_at_once_as_one_after_the_other(drawing):
+    rows = Adjacency.from_edge_index(torch.randint(0, 3000, (2, 40_000)), 3000).rows
+
+    def draw(number: int) -> Drawn:
+        generator = torch.Generator().manual_seed(number)
+        return neighbourhood(rows, torch.randperm(3000, generator=generator)[:100], (5, 5), generator)
+
+    alone = [draw(number) for number in range(20)]
+    with ThreadPoolExecutor(2) as threads:
+        for one, other in zip(alone, threads.map(draw, range(20)), strict=True):
+            assert all(map(torch.equal, one, other))
+
+
+def test_batches_made_ahead_are_the_same_and_so_is_what_goes_wrong(ready, monkeypatch):
+    whole, feed = Batch.of(ready), Neighbours((3, 2), 12)
+    made = [(batch.nodes, batch.graph.rows.column) for batch in feed.training(whole, EDGES)(4)]
+    monkeypatch.setattr(feeds, "ahead", lambda batches: batches)
+    plain = [(batch.nodes, batch.graph.rows.column) for batch in feed.training(whole, EDGES)(4)]
+    assert len(made) == len(plain) > 1
+    assert all(
+        torch.equal(*pair) for one, other in zip(made, plain, strict=True) for pair in zip(one, other, strict=True)
+    )
+    monkeypatch.undo()
+
+    def breaks() -> Iterator[Batch]:
+        yield whole
+        raise InputError("no more")
+
+    with pytest.raises(InputError, match="no more"):
+        list(feeds.ahead(breaks()))
+    assert next(iter(feeds.ahead(itertools.repeat(whole)))) is whole  # and is left before its end
+
+
+def test_neighbours_are_drawn_uniformly_without_replacement(drawing):
     degree, fanout, rounds = 6, 3, 2000
     edges = torch.stack([torch.arange(1, degree + 1), torch.zeros(degree, dtype=torch.long)])
     rows = Adjacency.from_edge_index(edges, degree + 1).rows
@@ -70,7 +130,7 @@ def test_neighbours_are_drawn_uniformly_without_replacement():
 
 @pytest.mark.parametrize("fanouts", [(2,), (2, 3), (ALL, 1), (ALL, ALL), (1, 1, 1)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_neighbourhood_is_seeds_first_then_what_the_hops_reach(fanouts, weighted):
+def test_a_neighbourhood_is_seeds_first_then_what_the_hops_reach(drawing, fanouts, weighted):
     whole = directed(weighted)
     target, source = whole.rows.entries()
     seeds = torch.tensor([7, 3, 28, 4])  # 28 is isolated
@@ -92,7 +152,7 @@ def test_a_neighbourhood_is_seeds_first_then_what_the_hops_reach(fanouts, weight
     assert set(nodes.tolist()) == met
 
 
-def test_a_draw_follows_from_its_number():
+def test_a_draw_follows_from_its_number(drawing):
     whole = directed(False)
     first, again, other = (
         neighbourhood(whole.rows, torch.arange(5), (2, 2), torch.Generator().manual_seed(number))
@@ -103,7 +163,7 @@ def test_a_draw_follows_from_its_number():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_what_is_drawn_is_right_on_average(weighted):
+def test_what_is_drawn_is_right_on_average(drawing, weighted):
     whole, identity = directed(weighted), torch.eye(30)
     seeds, generator = torch.arange(30), torch.Generator().manual_seed(0)
     sums = {"gcn": torch.zeros(30, 30), "averaging": torch.zeros(30, 30), "itself": torch.zeros(30, 30)}
@@ -143,6 +203,19 @@ def test_with_every_neighbour_a_batch_says_what_the_whole_graph_says(ready, name
         said, ids = trainer._call(batch).values, batch.nodes
         places = torch.arange(len(ids)) if places is None else places
         torch.testing.assert_close(said[places], whole[ids[places]], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
+@pytest.mark.parametrize("name", ["sage", "gin", "gcn"])
+def test_a_first_layer_that_multiplies_features_misses_no_neighbour(ready, feed, name):
+    torch.manual_seed(0)
+    model = expert(name, 8, 16, **LAYERS | {"num_layers": 1}).eval()  # 8 features are fewer than 16 classes
+    trainer = Trainer(model, ready, SCORE, feed=feed)
+    whole, missed = trainer.output().values, 0
+    for batch in feed.training(trainer.whole, EDGES)(1):
+        torch.testing.assert_close(trainer._call(batch).values, whole[batch.nodes], atol=1e-5, rtol=0)
+        missed += int((batch.graph.rows.start.diff() < trainer.whole.graph.rows.start.diff()[batch.nodes]).sum())
+    assert missed
 
 
 @pytest.mark.parametrize("feed", FEEDS.values(), ids=FEEDS)
@@ -212,7 +285,7 @@ def test_specifications():
     assert feed_of("neighbors(15, 10,-1)") == Neighbours((15, 10, -1))
     assert feed_of("neighbors(5,size=64)") == Neighbours((5,), 64)
     for wrong in ("parts", "parts()", "parts(0)", "parts(2,3)", "parts(x)", "full(2)", "neighbors", "neighbors(0)",
-                  "neighbors(3,size=1)", "neighbors(3,depth=1)", "hops", "", "parts(2", "parts(1e9)"):  # fmt: skip
+                  "neighbors(3,size=1)", "neighbors(3,depth=1)", "", "parts(2", "parts(1e9)"):  # fmt: skip
         with pytest.raises(InputError, match="batch: must be auto, full, parts"):
             feed_of(wrong)
     with pytest.raises(InputError, match="batch: must be"):

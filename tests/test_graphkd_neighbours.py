@@ -44,6 +44,31 @@ def test_hgmd_is_the_weighted_mean_of_a_loop_over_edges(given):
         close(got, total / weight)
 
 
+def test_mixup_is_the_mean_of_draws(given):
+    s, t, edges, alpha = given.student.logits, given.teacher.logits, given.edge_index, 3.0
+    wanted = gradient(graphkd.hgmd(s.requires_grad_(), t, edges, alpha, 0.8, mixup=True), s)
+    p, q = (z.detach().div(0.8).softmax(-1) for z in (t, s))
+    e, (source, sink) = hardness(s, t, edges, alpha), edges
+    draws, generator = 40_000, torch.Generator().manual_seed(0)
+    beta = torch.rand(draws, len(e), generator=generator, dtype=torch.float64)  # Beta(1, 1)
+    drawn = (torch.rand(draws, len(e), generator=generator) < e) & (source != sink)
+    count, pull = torch.ones(12, dtype=torch.float64), q - p  # of KL(p ‖ q), times the temperature
+    for k, (j, i) in enumerate(edges.t().tolist()):
+        share = e[k] * beta[:, k]
+        count[i] += drawn[:, k].double().mean()
+        mixed = (drawn[:, k] * (1 - share)).mean() * p[i] + (drawn[:, k] * share).mean() * p[j]
+        pull[i] += drawn[:, k].double().mean() * q[i] - mixed
+    close(wanted, pull / 0.8 / count[:, None], rtol=0.02, atol=0.005)
+
+
+def test_mixup_moves_a_target_towards_neighbours_half_as_far_as_the_node_is_hard():
+    edges = torch.tensor([[1], [0]])
+    s, t = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True), torch.tensor([[1.0, 0.0], [5.0, 0.0]]).double()
+    e = hardness(s, t, edges)
+    target = t.softmax(-1)[0] + e / 2 * e / (1 + e) * (t.softmax(-1)[1] - t.softmax(-1)[0])
+    close(gradient(graphkd.hgmd(s, t, edges, mixup=True), s)[0], s[0].softmax(-1) - target)
+
+
 def test_hgmd_s_weights_are_constants(given):
     s, t = given.student.logits.requires_grad_(), given.teacher.logits
     source, sink = given.edge_index

@@ -47,7 +47,7 @@ def test_kinds_are_what_columns_hold():
     kinds = kinds_of(table(), list(table().rows.columns))
     wanted = {"age": NUMBER, "income": RANKED, "steps": RANKED, "kids": NUMBER, "city": CATEGORY, "street": CATEGORY}
     assert kinds.kept == wanted | dict.fromkeys(("member", "since", "seen"), NUMBER)
-    assert kinds.dates == ["since", "seen"]
+    assert list(kinds.dates) == ["since", "seen"]
     assert kinds.left == {"note": "text, 400 different values", "always": "always 1", "never": "empty"}
 
 
@@ -56,10 +56,10 @@ def test_kinds_are_what_columns_hold():
 def test_features_are_those_of_scikit_learn(rows, other):
     held = table(rows)
     kinds = kinds_of(held, list(held.rows.columns))
-    plain = as_columns(held, kinds.kept, kinds.dates)
+    plain = as_columns(held, kinds.kept, list(kinds.dates))
     oracle = transformer(kinds.kept, plain).fit(plain)
     new = table(200, 1, other=True) if other else held
-    expected = oracle.transform(as_columns(new, kinds.kept, kinds.dates))
+    expected = oracle.transform(as_columns(new, kinds.kept, list(kinds.dates)))
     kept = Fitted.read(json.loads(fitted(held).text()), "file")
     found = kept.features(new)
     assert found.dtype == torch.float32

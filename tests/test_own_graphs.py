@@ -15,6 +15,7 @@ from mowst.data import from_networkx, from_tables, load, read, summary_of
 from mowst.data.assembling import own_of
 from mowst.data.columns import Columns
 from mowst.data.joining import as_ids, distinct, joined
+from mowst.data.matching import read_edges
 from mowst.data.own import card_of, card_text
 from mowst.data.roles import Ends
 from mowst.data.tables import Table
@@ -304,3 +305,23 @@ def test_reading_a_file_of_tensors_leaves_what_torch_may_read_as_it_was(tmp_path
     torch.save(data, tmp_path / "g.pt")
     read(tmp_path / "g.pt")
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize("names", [["a", "bb", "ø", "a b", "x" * 23, "x" * 24], ["007", "7", "x" * 70, "b"]])
+def test_ends_that_are_text_are_found_as_they_are_written(tmp_path, names):
+    draw = np.random.default_rng(0)
+    ends = draw.integers(0, len(names), (2, 200))
+    nodes = pd.DataFrame({"id": names, "label": ["tea", "milk"] * (len(names) // 2), "age": range(len(names))})
+    edges = pd.DataFrame({"source": np.array(names)[ends[0]], "target": np.array(names)[ends[1]]})
+    written(tmp_path, nodes, edges)
+    found = read_edges(tmp_path / "edges.csv", lambda columns: columns[:2], pd.Series(names))
+    assert found.rows.astype(str).to_numpy().tolist() == edges.to_numpy().tolist()
+    edges.loc[40, "target"] = names[1] + "\t"
+    edges.loc[41, "source"] = "x" * 100
+    written(tmp_path, nodes, edges)
+    with pytest.warns(UserWarning, match=r"2 edges name no node .* the first is .*\\t' \(edges\.csv, line 42\)"):
+        read(tmp_path, label="label")
+    edges.loc[42, "source"] = None
+    written(tmp_path, nodes, edges)
+    with pytest.raises(InputError, match="line 44: the source is missing"):
+        read(tmp_path, label="label")

@@ -1,6 +1,7 @@
 """From a person's own files to predictions by name, by commands alone."""
 
 import json
+import re
 import shutil
 import warnings
 
@@ -100,6 +101,30 @@ def test_nodes_are_asked_for_by_their_ids(finished, capsys):
     assert "node p14: class " in capsys.readouterr().out
     with pytest.raises(InputError, match="no node is called p1, 0; they are p0, p7, p14"):
         predicted(finished, "--nodes", "p1,0,p0")
+
+
+def test_what_spoke_for_a_prediction_is_told_by_name(finished, capsys):
+    def told(*arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert predict([str(finished / "out"), "--explain", *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    asked = told("p14")
+    assert re.match(r"node p14: the (weak|strong) expert('s .*)? says class (coffee|milk|tea), prob", asked[0])
+    strong = told("p14", "--how", "routed", "--threshold", "2")
+    assert strong[0].startswith("node p14: the strong expert")
+    ends = people()[1]
+    beside = set(ends.source[ends.target == "p14"]) | set(ends.target[ends.source == "p14"])
+    direct = {name for line in strong if (name := re.sub(r".*\)  node ", "", line)) != line}
+    assert direct <= beside
+    assert direct
+    assert any(line.split("  ")[-1] in ("age", "city = Rome", "city = Oslo") for line in strong)
+    weak = told("p14", "--how", "routed", "--threshold", "0")
+    assert weak[0].startswith("node p14: the weak expert")
+    assert weak[1] == "neighbours: none changes what it says"
+    with pytest.raises(InputError, match="--explain: no node is called 14"):
+        told("14")
 
 
 def test_the_seed_that_validates_best_is_asked(finished):

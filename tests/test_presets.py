@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from mowst import Config, ExpertConfig, InputError
+from mowst import Config, ExpertConfig, InputError, MowstClassifier
 from mowst.data import load
 from mowst.experiment import config_of, parse, run, searching, settled
 from mowst.experiment.choosing import PRESETS
@@ -21,6 +21,7 @@ from mowst.training.held_out import divide
 
 GRAPH = "tests.graphs:good"
 SMALL = {"dataset": GRAPH, "seeds": 1, "epochs": 2, "device": "cpu"}
+ALONE = {"epochs": 2, "device": "cpu"}
 FEW = (("gcn", {"norm": "none"}), ("sage", {"num_layers": 3}), ("neighbours", {}))
 EXPERT = """
 from mowst.models import EdgelessMLP
@@ -190,3 +191,17 @@ def test_an_ensemble_without_a_mixture_is_of_one_kind_of_expert(tmp_path):
     mean = sum(torch.from_numpy(each[first]).double() for each in arrays) / 2
     said = read(f"ensemble({tmp_path / 'o'})", 0, load(GRAPH)).signals.logits.softmax(-1)
     torch.testing.assert_close(said.double(), mean, atol=1e-6, rtol=1e-5)
+
+
+def test_an_estimator_keeps_to_the_budget_and_chooses_as_a_run_does(few, tmp_path):
+    short = MowstClassifier(preset="best", budget="0.001s", **ALONE).fit(load(GRAPH))
+    assert short.config_.strong.kind == "gcn", "one candidate was tried"
+    whole = MowstClassifier(preset="best", budget="10m", **ALONE).fit(load(GRAPH))
+    run(Config(preset="best", budget="10m", **SMALL), tmp_path / "run")
+    chosen = yaml.safe_load((tmp_path / "run" / "chosen.yaml").read_text())
+    assert (whole.config_.strong.kind, list(whole.config_.strong.each)) == (
+        chosen["strong"]["kind"],
+        chosen["strong"]["each"],
+    )
+    with pytest.raises(InputError, match="budget: must be a time such as 90s"):
+        MowstClassifier(preset="best", budget="soon").fit(load(GRAPH))

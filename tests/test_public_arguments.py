@@ -21,7 +21,7 @@ from mowst.inference import Kept
 from mowst.inference.modes import expert_on, untouched
 
 ROOMS = (mowst, mowst.data, mowst.inference)
-NOT_CALLED = {"MASKS", "INFERENCE", "Nodes", "InputError"}
+NOT_CALLED = {"MASKS", "INFERENCE", "Nodes", "InputError"} | {"forget"}  # which writes: tests/test_forgetting.py
 
 
 def graph() -> Data:

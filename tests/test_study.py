@@ -59,7 +59,7 @@ def command(study, *flags):
 
 
 def held(path):
-    return optuna.load_study(storage=open_storage(str(path), 2), study_name="mowst")
+    return optuna.load_study(storage=open_storage(str(path)), study_name="mowst")
 
 
 def wait_for(holds, seconds=60):
@@ -131,8 +131,14 @@ def running(study, ago, **attrs):
     return len(study.trials) - 1
 
 
-def test_only_silent_trials_are_given_up_and_each_is_queued_with_its_parameters(tmp_path):
-    fields, study = opened(tmp_path / "s", silence=60)
+@pytest.fixture(params=["{}", "sqlite:///{}"], ids=["journal", "database"])
+def place(request, tmp_path):
+    return request.param.format(tmp_path / "s")
+
+
+def test_only_silent_trials_are_given_up_and_each_is_queued_with_its_parameters(place):
+    """However early the worker was killed: the silent one here never gave a sign."""
+    fields, study = opened(place, silence=60)
     silent, fresh = running(study, 100), running(study, 10)
     signed, quiet_since = running(study, 1000, alive=time.time() - 20), running(study, 900, alive=time.time() - 61)
     revive(study, fields)
@@ -148,28 +154,28 @@ def test_only_silent_trials_are_given_up_and_each_is_queued_with_its_parameters(
     assert queued == [0.1, 0.9]
 
 
-def test_a_trial_that_kills_its_worker_every_time_is_left_alone(tmp_path):
-    _, study = opened(tmp_path / "s", silence=60)
+def test_a_trial_that_kills_its_worker_every_time_is_left_alone(place):
+    _, study = opened(place, silence=60)
     running(study, 100)
     for _ in range(RETRIES + 2):
         for trial in study.get_trials(states=(TrialState.WAITING,)):
             if trial.params:
                 study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-        later = Plan(**plan(tmp_path / "s", silence=60))
+        later = Plan(**plan(place, silence=60))
         object.__setattr__(later, "silence", -1.0)
         revive(study, later)
     assert sum(trial.params == {"x": 0.1} for trial in study.trials) == 1 + RETRIES
 
 
-def test_a_worker_that_slept_has_lost_its_trial_and_goes_on(tmp_path):
-    fields, _ = opened(tmp_path / "s", trials=3)
+def test_a_worker_that_slept_has_lost_its_trial_and_goes_on(place):
+    fields, _ = opened(place, trials=3)
     slept = []
 
     def objective(trial):
         if not slept:
             slept.append(trial.number)
-            other = held(tmp_path / "s")
-            at_once = Plan(**plan(tmp_path / "s"))
+            other = held(place)
+            at_once = Plan(**plan(place))
             object.__setattr__(at_once, "silence", -1.0)
             revive(other, at_once)
         return square(trial)
@@ -179,12 +185,12 @@ def test_a_worker_that_slept_has_lost_its_trial_and_goes_on(tmp_path):
     check(study, 3)
 
 
-def test_a_running_trial_is_signed(tmp_path):
-    fields, _ = opened(tmp_path / "s", trials=1, silence=1.0)
+def test_a_running_trial_is_signed(place):
+    fields, _ = opened(place, trials=1, silence=1.0)
     seen = []
 
     def objective(trial):
-        wait_for(lambda: "alive" in held(tmp_path / "s").trials[trial.number].user_attrs, 5)
+        wait_for(lambda: "alive" in held(place).trials[trial.number].user_attrs, 5)
         seen.append(trial.number)
         return square(trial)
 
@@ -303,7 +309,7 @@ def test_time_ends_a_study(tmp_path):
 
 def test_a_study_whose_maker_died_before_signing_it_is_begun_again(tmp_path, monkeypatch):
     path = tmp_path / "s"
-    study = optuna.create_study(storage=open_storage(str(path), 60), study_name="mowst")
+    study = optuna.create_study(storage=open_storage(str(path)), study_name="mowst")
     study.enqueue_trial({"x": 0.5}, skip_if_exists=True)
     monkeypatch.setattr(open_study.__globals__["settled"], "__defaults__", (0.2,))
     _, again = opened(path)
@@ -313,7 +319,7 @@ def test_a_study_whose_maker_died_before_signing_it_is_begun_again(tmp_path, mon
 
 def test_somebody_elses_study_is_left_alone(tmp_path):
     path = tmp_path / "s"
-    optuna.create_study(storage=open_storage(str(path), 60), study_name="mowst").optimize(square, n_trials=1)
+    optuna.create_study(storage=open_storage(str(path)), study_name="mowst").optimize(square, n_trials=1)
     before = path.read_bytes()
     with pytest.raises(InputError, match="another space"):
         opened(path)
@@ -325,7 +331,7 @@ def test_one_file_holds_several_studies_by_name(tmp_path):
         begun_of = Plan(**plan(tmp_path / "s", name=name))
         open_study(begun_of, ["minimize"], {"x": name})
         work(begun_of, square, 10)
-    assert optuna.study.get_all_study_names(open_storage(str(tmp_path / "s"), 60)) == ["one", "two"]
+    assert optuna.study.get_all_study_names(open_storage(str(tmp_path / "s"))) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -410,7 +416,7 @@ def postgres(tmp_path_factory):
 
 def answers(url):
     try:
-        return bool(open_storage(url, 60))
+        return bool(open_storage(url))
     except InputError:
         return False
 
@@ -420,7 +426,7 @@ def test_postgresql_holds_a_study_of_two_workers_one_of_them_killed(postgres, tm
     workers = [command(postgres, "--trials", "6", "--out", str(tmp_path / "out")) for _ in range(2)]
 
     def trials():
-        names = optuna.study.get_all_study_names(open_storage(postgres, 2))
+        names = optuna.study.get_all_study_names(open_storage(postgres))
         return held(postgres).trials if "mowst" in names else []
 
     wait_for(lambda: sum(trial.state == TrialState.COMPLETE for trial in trials()) >= 1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self, get_type_hints
 
@@ -104,21 +103,28 @@ class Fitted:
     @classmethod
     def of(cls, table: Table, kinds: Kinds, steps: int | None = None) -> Self:
         """Fit scikit-learn's transformers to the columns of a table, and keep what they learned."""
-        plain = as_columns(table, kinds.kept, kinds.dates)
-        values = dict[str, Any]()
+        return cls.made(table, kinds, steps)[0]
+
+    @classmethod
+    def made(cls, table: Table, kinds: Kinds, steps: int | None = None) -> tuple[Self, Tensor]:
+        """Fit scikit-learn's transformers to the columns of a table; return what they learned, and the features."""
+        plain = as_columns(table._replace(rows=table.rows.assign(**kinds.dates)), kinds.kept, [])
+        missing = {name: kind != CATEGORY and bool(plain[name].isna().any()) for name, kind in kinds.kept.items()}
+        coded, values = plain.copy(deep=False), dict[str, Any]()
         for name in (name for name, kind in kinds.kept.items() if kind == CATEGORY):
-            plain[name], values[name] = pd.factorize(plain[name], sort=True)  # numbers are looked through much faster
-        made = transformer(kinds.kept, plain)
-        if kinds.kept:
-            with np.errstate(all="ignore"):
-                made.fit(plain)
-        learned = learned_by(made, values)
-        columns = []
-        for kind in (NUMBER, RANKED, CATEGORY):
-            for name in (name for name, held in kinds.kept.items() if held == kind):
-                missing = kind != CATEGORY and bool(plain[name].isna().any())
-                columns.append(Column(name, kind, name in kinds.dates, missing, **learned[name]))
-        return cls(columns, steps)
+            coded[name], values[name] = pd.factorize(plain[name], sort=True)  # numbers are looked through much faster
+        learned = dict[str, dict[str, Any]]()
+        with np.errstate(all="ignore"):
+            for kind, part, names in transformer(kinds.kept, coded).transformers:
+                for name in names if kind != "missing" else ():
+                    learned[name] = learned_by(kind, part.fit(coded[[name]].to_numpy()), values.get(name))
+        columns = [
+            Column(name, kind, name in kinds.dates, missing[name], **learned[name])
+            for kind in (NUMBER, RANKED, CATEGORY)
+            for name in (name for name, held in kinds.kept.items() if held == kind)
+        ]
+        fitted = cls(columns, steps)
+        return fitted, fitted._of_plain(plain)
 
     def features(self, table: Table) -> Tensor:
         """Return the features of the nodes in a table, [N, F] float32, in the order of `names`.
@@ -127,7 +133,9 @@ class Fitted:
             InputError: a column is missing, or of another kind.
         """
         kinds = {column.name: column.kind for column in self.columns}
-        plain = as_columns(table, kinds, [column.name for column in self.columns if column.date])
+        return self._of_plain(as_columns(table, kinds, [column.name for column in self.columns if column.date]))
+
+    def _of_plain(self, plain: pd.DataFrame) -> Tensor:
         numbers, hot = list[Any](), list[Any]()
         with np.errstate(all="ignore"):
             for column in self.columns:
@@ -139,11 +147,29 @@ class Fitted:
     @property
     def names(self) -> list[str]:
         """What each feature is called."""
+        return [name for name, _ in self._made()]
+
+    @property
+    def sources(self) -> list[str]:
+        """The column of the table that each feature was made of."""
+        return [source for _, source in self._made()]
+
+    @property
+    def raw_names(self) -> list[str]:
+        """The columns of the table as `raw` returns them, the categories first."""
+        return [each.name for each in sorted(self.columns, key=lambda each: each.kind != CATEGORY)]
+
+    def _made(self) -> list[tuple[str, str]]:
+        """Return the name of each feature, and the column that it was made of."""
         hot = [each for each in self.columns if each.kind == CATEGORY]
         return [
-            *(each.name for each in self.columns if each.kind != CATEGORY),
-            *(f"{each.name} is missing" for each in self.columns if each.missing),
-            *(f"{each.name} = {value}" for each in hot for value in [*each.values, *["(other)"] * each.rare]),
+            *((each.name, each.name) for each in self.columns if each.kind != CATEGORY),
+            *((f"{each.name} is missing", each.name) for each in self.columns if each.missing),
+            *(
+                (f"{each.name} = {value}", each.name)
+                for each in hot
+                for value in [*each.values, *["(other)"] * each.rare]
+            ),
         ]
 
     def raw(self, table: Table) -> Raw | None:
@@ -180,25 +206,18 @@ class Fitted:
             raise InputError(f"{what}: not what a run keeps of its graph's columns, or damaged: {error}") from None
 
 
-def learned_by(made: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what a fitted `ColumnTransformer` learned of each column, as the fields of `Column`.
+def learned_by(kind: str, part: Any, values: Any) -> dict[str, Any]:
+    """Return what a transformer learned of a column of a kind, as the fields of `Column`.
 
-    Categories went in as numbers; `values` says which text each of them is.
+    A category went in as numbers; `values` says which text each of them is.
     """
-    found: dict[str, dict[str, Any]] = {}
-    parts = {name: (part, names) for name, part, names in made.transformers_ if name not in ("missing", "remainder")}
-    for kind, (part, names) in parts.items():
-        for place, name in enumerate(names):
-            if kind == CATEGORY:
-                rare = part.infrequent_categories_[place]
-                rare = set() if rare is None else set(rare)
-                kept = [str(values[name][code]) for code in part.categories_[place] if code not in rare]
-                found[name] = {"values": kept, "rare": bool(rare)}
-                continue
-            imputer, last = part[0], part[1]
-            found[name] = {"fill": float(imputer.statistics_[place])}
-            if kind == NUMBER:
-                found[name] |= {"mean": float(last.mean_[place]), "scale": float(last.scale_[place])}
-            else:
-                found[name] |= {"quantiles": last.quantiles_[:, place].tolist()}
-    return found
+    if kind == CATEGORY:
+        rare = part.infrequent_categories_[0]
+        rare = set() if rare is None else set(rare)
+        kept = [str(values[code]) for code in part.categories_[0] if code not in rare]
+        return {"values": kept, "rare": bool(rare)}
+    imputer, last = part[0], part[1]
+    found = {"fill": float(imputer.statistics_[0])}
+    if kind == NUMBER:
+        return found | {"mean": float(last.mean_[0]), "scale": float(last.scale_[0])}
+    return found | {"quantiles": last.quantiles_[:, 0].tolist()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from mowst.data.arrays import TENSORS
 from mowst.data.columns import Columns
 from mowst.data.joining import as_ids
+from mowst.data.matching import read_edges
 from mowst.data.networkfiles import NETWORKS
 from mowst.data.roles import ends_of, id_of
 from mowst.data.tables import TABLES, Table, Tables, header_of, read_table
@@ -50,23 +51,24 @@ def tables_in(place: Path, columns: Columns) -> Tables:
     if nodes_path is not None:
         nodes, own = nodes_in(nodes_path, columns)
         columns = replace(columns, id=own)
-    numbers = nodes is None or nodes.rows[columns.id].dtype.kind in "iu"
-
-    def text(names: list[str]) -> list[str]:
-        return [] if numbers else list(ends_of(columns, names, edges_path.name)[:2])
-
     whole = place.is_dir() or edges_path.stem in EDGES
     name = edges_path.resolve().parent.name if whole else edges_path.stem
-    return Tables(name, nodes, read_table(edges_path, text), columns)
+    if nodes is None or nodes.rows[columns.id].dtype.kind in "iu" or edges_path.suffix.lower() == ".parquet":
+        return Tables(name, nodes, read_table(edges_path, lambda _: {}), columns)
+
+    def ends(names: list[str]) -> tuple[str, str]:
+        return ends_of(columns, names, edges_path.name)[:2]
+
+    return Tables(name, nodes, read_edges(edges_path, ends, nodes.rows[columns.id]), columns)
 
 
 def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:
     """Read a table of nodes, and say in which column their ids are."""
     if path.suffix.lower() == ".parquet":
-        table = read_table(path, list)
+        table = read_table(path, lambda _: {})
         return table, id_of(columns, list(table.rows.columns), table.name)
     own = id_of(columns, header_of(path).names, path.name)
-    table = read_table(path, lambda _: [own])
+    table = read_table(path, lambda _: {own: str})
     table.rows[own] = as_ids(table.rows[own])
     return table, own
 

@@ -92,6 +92,8 @@ def ids_in(edges: Table, ends: Ends) -> pd.Index:
 
 def numbers_of(ids: pd.Index, column: pd.Series) -> np.ndarray[Any, Any]:
     """Return the number of the node that each id is, -1 where it is none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return numbers_of(ids, pd.Series(column.cat.categories))[column.cat.codes.to_numpy()]
     if is_float_dtype(column.dtype) and is_integer_dtype(ids.dtype) and bool((column % 1 == 0).all()):
         column = column.astype(np.int64)
     if is_numeric_dtype(ids.dtype) != is_numeric_dtype(column.dtype) and not (ids.dtype == column.dtype == object):
@@ -162,7 +164,8 @@ def simplified(edge_index: Tensor, weight: Tensor | None, nodes: int, *, directe
 def distinct(edge_index: Tensor, nodes: int, *, directed: bool) -> Tensor:
     """Return each edge once, in order, as PyG's `coalesce` and `to_undirected` do; numpy sorts ten times as fast."""
     source, target = edge_index.numpy()
-    keys = source * nodes + target
-    keys = np.sort(keys if directed else np.concatenate([keys, target * nodes + source]))
+    bits = int(nodes).bit_length()
+    keys = source << bits | target
+    keys = np.sort(keys if directed else np.concatenate([keys, target << bits | source]))
     keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
-    return torch.from_numpy(np.stack(np.divmod(keys, nodes)))
+    return torch.from_numpy(np.stack([keys >> bits, keys & ((1 << bits) - 1)]))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -76,12 +76,14 @@ def graph_lines(data: Data, links: Joined) -> Iterator[str]:
     """Say how a graph hangs together, and which edges were left out."""
     ends, same = links.edge_index, ""
     if "y" in data and ends.size(1):
-        source, target = data.y.numpy()[ends.numpy()]
+        y = data.y.numpy()
+        source, target = y.astype(np.min_scalar_type(-1 - int(y.max())))[ends.numpy()]
         known = (source >= 0) & (target >= 0)
         share = float((source == target)[known].mean()) if known.any() else None
         same = "" if share is None else f", {share:.0%} of the edges join nodes of one class"
-    met = torch.zeros(int(data.num_nodes), dtype=torch.bool)
-    met[ends[0]] = met[ends[1]] = True
+    met = np.zeros(int(data.num_nodes), dtype=bool)
+    for end in ends.numpy():
+        met[end] = True
     alone = int((~met).sum())
     yield f"  graph: {alone:,} nodes without an edge{same}"
     dropped = {
@@ -148,7 +150,7 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
 def copies(data: Data, made: Made) -> Iterator[str]:
     """Name the columns whose value determines the class of every labelled node."""
     known = (data.y >= 0).numpy()
-    labels = pd.Series(data.y.numpy()[known])
+    labels = data.y.numpy()[known]
     for name in made.kinds.kept:
         if name not in made.nodes.rows:
             continue
@@ -156,8 +158,9 @@ def copies(data: Data, made: Made) -> Iterator[str]:
         most = min(TELLING, 3 * data.num_classes)
         if values.head(20 * TELLING).nunique() > most:
             continue
-        values = values[known].reset_index(drop=True).dropna()
-        distinct = values.nunique()
-        few = 2 <= distinct <= most and len(values) > 2 * distinct
-        if few and int(labels[values.index].groupby(values.map(str)).nunique().max()) == 1:
+        codes, distinct = pd.factorize(values[known])
+        there, classes = codes >= 0, data.num_classes
+        few = 2 <= len(distinct) <= most and int(there.sum()) > 2 * len(distinct)
+        met: Any = np.bincount(codes[there] * classes + labels[there], minlength=len(distinct) * classes) if few else []
+        if few and int((np.reshape(met, (-1, classes)) > 0).sum(axis=1).max()) == 1:
             yield name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -93,12 +93,12 @@ def is_number(word: str) -> bool:
     return True
 
 
-def read_table(path: Path, text: Callable[[list[str]], list[str]]) -> Table:
+def read_table(path: Path, text: Callable[[list[str]], Mapping[str, Any]]) -> Table:
     """Read a table.
 
     Args:
         path: of the file.
-        text: says of the names of its columns which are kept as text, digit by digit.
+        text: says of the names of its columns which are kept as text, digit by digit, and as which type.
 
     Raises:
         InputError: it cannot be read; the message has the line, where there is one.
@@ -107,7 +107,7 @@ def read_table(path: Path, text: Callable[[list[str]], list[str]]) -> Table:
         return read_parquet(path)
     header = header_of(path)
     options: dict[str, Any] = {"header": None if header.bare else 0, "names": header.names, "sep": header.separator}
-    options |= {"dtype": dict.fromkeys(text(header.names), str), "index_col": False, "low_memory": False}
+    options |= {"dtype": dict(text(header.names)), "index_col": False, "low_memory": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -27,6 +27,8 @@ SKEWED, MANY = 3.0, 20
 MOST_VALUES, OFTEN = 64, 10
 """Columns that a category becomes at most; how often a value must come, in a large table, not to be rare."""
 QUANTILES = 200
+FIRST = 1000
+"""Values among which it is seen whether text may be dates."""
 DAY = 86_400.0
 
 
@@ -35,7 +37,8 @@ class Kinds(NamedTuple):
 
     kept: dict[str, str]
     """Kind of each feature, in order."""
-    dates: list[str]
+    dates: dict[str, np.ndarray[Any, Any]]
+    """Those of them that are dates, in days [N]."""
     left: dict[str, str]
     """Why others are left out."""
 
@@ -51,13 +54,15 @@ def kinds_of(table: Table, features: Sequence[str]) -> Kinds:
     Raises:
         InputError: a number is infinite.
     """
-    kinds = Kinds({}, [], {})
+    kinds = Kinds({}, {}, {})
     for name in features:
         column = table.rows[name]
         why = unusable(name, column)
-        if why is None and is_date(column):
-            kinds.dates.append(name)
-        numbers = None if why else as_numbers(column, name, table.place, date=name in kinds.dates)
+        numbers = None if why else as_dates(column)
+        if numbers is not None:
+            kinds.dates[name] = numbers
+        elif why is None:
+            numbers = as_numbers(column, name, table.place)
         if why is None and numbers is not None:
             plain = numbers[~np.isnan(numbers)]
             skewed = abs(float(pd.Series(plain).skew())) > SKEWED and len(np.unique(plain)) > MANY
@@ -88,16 +93,19 @@ def unusable(name: str, column: pd.Series) -> str | None:
     return "lists or tables" if nested else None
 
 
-def is_date(column: pd.Series) -> bool:
-    """Tell whether a column holds dates: of that type, or text like 2024-05-01 or 2024-05-01T12:30:00Z throughout."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return True
-    if pd.api.types.is_numeric_dtype(column):
-        return False
-    known = column.dropna()
-    if not known.head(50).astype(str).str.match(r"\d{4}-\d\d").all():
-        return False
-    return bool(days(known).notna().all())
+def as_dates(column: pd.Series) -> np.ndarray[Any, Any] | None:
+    """Return a column of dates in days [N]: of that type, or text like 2024-05-01 or 2024-05-01T12:30:00Z throughout.
+
+    None: it holds something else.
+    """
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        if pd.api.types.is_numeric_dtype(column):
+            return None
+        if not column.head(FIRST).dropna().head(50).astype(str).str.match(r"\d{4}-\d\d").all():
+            return None
+    found = days(column)
+    known = found.notna() | column.isna()
+    return found.to_numpy(dtype=np.float64) if known.all() else None
 
 
 def days(column: pd.Series) -> pd.Series:
@@ -140,7 +148,8 @@ def as_text(column: pd.Series) -> pd.Series:
 
 def free_text(column: pd.Series) -> str | None:
     """Say that a column of text is no category: less than half of its values come again often enough."""
-    counts = column.dropna().map(str).value_counts()
+    known = column.dropna()
+    counts = (known if isinstance(known.dtype, pd.StringDtype) else known.map(str)).value_counts()
     often = int(counts[counts >= frequent(len(column))].sum())
     return None if 2 * often >= int(counts.sum()) else f"text, {len(counts):,} different values"
 

@@ -10,6 +10,8 @@ from .chance import surely as surely
 from .descent import descend as descend
 from .diagnosis import diagnose as diagnose
 from .diagnosis import together as together
+from .forgetting import apart as apart
+from .forgetting import membership as membership
 from .fusion import average as average
 from .fusion import evidence as evidence
 from .fusion import stacked as stacked

@@ -11,8 +11,11 @@ from .building import say_unweighted as say_unweighted
 from .building import seeded as seeded
 from .calibrated import Told as Told
 from .calibrated import told as told
+from .checkpoint import Beside as Beside
+from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import Saving as Saving
 from .checkpoint import before as before
+from .checkpoint import kept as kept
 from .checkpoint import resumed as resumed
 from .checkpoint import standing as standing
 from .checks import Checked as Checked
@@ -35,6 +38,10 @@ from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
 from .folder import read_weights as read_weights
+from .followed import Followed as Followed
+from .followed import check_logger as check_logger
+from .forgetting import Forgotten as Forgotten
+from .forgetting import forget as forget
 from .hub import fetched as fetched
 from .hub import pushed as pushed
 from .identity import split_hash as split_hash
@@ -55,6 +62,7 @@ from .record import seed_record as seed_record
 from .record import summary as summary
 from .record import write_seed as write_seed
 from .reports import write_report as write_report
+from .runs import basis as basis
 from .runs import run as run
 from .searching import search as search
 from .searching import settled as settled

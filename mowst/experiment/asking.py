@@ -15,14 +15,15 @@ from torch import nn
 from torch_geometric.data import Data
 
 from mowst.data import Columns, card, check_form, open_graph
-from mowst.data.assembling import Like, own_of
+from mowst.data.assembling import Like
 from mowst.data.cards import Card
 from mowst.data.own import LOADER, card_of, graph_of_files, is_own
-from mowst.errors import InputError, some
+from mowst.errors import InputError
 from mowst.experiment.building import build_model, fabric_of, prepare
 from mowst.experiment.calibrated import Told, told
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_columns, read_json, read_scale, read_weights
+from mowst.experiment.nodes import names_of, numbers_of
 from mowst.experiment.reload import SPEAKERS, read_record, reload, respond, unedited
 from mowst.inference import Answer
 from mowst.models import ROLES, Mowst
@@ -115,12 +116,6 @@ def on_another(folder: Path, config: Config, graph: str, name: str | None = None
     return Query(record.model, model.to(device).eval(), data, ready, names_of(data), classes)
 
 
-def names_of(data: Data) -> pd.Index:
-    """Return what the nodes of a graph are called, by default their numbers."""
-    own = own_of(data)
-    return pd.RangeIndex(len(data.x)) if own is None else own.names
-
-
 def columns_of(config: Config) -> dict[str, Any]:
     """Return what is what in the files of the graph that a run was trained on, as far as it is another one's, too."""
     plain: dict[str, Any] = dataclasses.asdict(config.columns)
@@ -138,10 +133,7 @@ def nodes_named(query: Query, words: Sequence[str], flag: str = "--nodes") -> li
     """
     if query.names.dtype.kind == "i":
         words = [part for word in words for part in word.split()]
-    found = query.names.map(str).get_indexer(pd.Index(list(words), dtype=object).map(str))
-    if len(lost := [word for word, place in zip(words, found, strict=True) if place < 0]):
-        raise InputError(f"{flag}: no node is called {some(lost)}; they are {some(query.names[:3])} and so on")
-    return [int(place) for place in found]
+    return numbers_of(query.names, words, flag)
 
 
 def unlabelled(data: Data) -> list[int] | None:

@@ -15,8 +15,8 @@ from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
 from mowst.experiment.batching import batched
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.plan import Plan, name_of, regime_of, schedule_of, seats_of
-from mowst.models import ROLES, Mixture, Mowst, Output
+from mowst.experiment.plan import FINAL, Plan, name_of, regime_of, schedule_of, seats_of
+from mowst.models import ROLES, Mixture, Mowst, Output, parts_of
 from mowst.training import (
     OBJECTIVES,
     Hook,
@@ -30,6 +30,7 @@ from mowst.training import (
     hide,
     observe,
     parse,
+    refit,
     solo,
     wanted,
 )
@@ -39,7 +40,7 @@ class Fitted(NamedTuple):
     """One trained model, with its weights as validation chose them."""
 
     name: str
-    """`weak`, `strong`, `mixture` or `student`."""
+    """`weak`, `strong`, `mixture`, `student`, or `final`."""
     model: nn.Module
     output: Output
     """What it says of every node, in evaluation mode."""
@@ -106,6 +107,24 @@ class Bench:
                 self.teacher = self.signals_of(self.fitted[name].model)
         return self.fitted[name]
 
+    def final(self) -> Fitted:
+        """Return the mixture for use: its experts trained anew on training and validation labels (`refit`).
+
+        Raises:
+            FloatingPointError: training diverged.
+        """
+        clock = time.perf_counter if self.journal is None else self.journal.clock
+        mixture, start = self.train("mixture"), clock()
+        with seeded(self.seed, self.fabric.device):
+            trainer = self.trainer("mixture")
+            trainer.hook = None  # its scores on validation nodes say nothing any more
+            trainer.model.load_state_dict(mixture.model.state_dict())
+            heard = parts_of(trainer.model, ROLES, heard=True)
+            lengths = {part: self.train(name_of(self.config, part)).best_epoch for part in heard}
+            refit(trainer, schedule_of(self.config, self.seed), lengths)
+        own = clock() - start
+        return Fitted(FINAL, trainer.model, trainer.output(), [], own + mixture.seconds, own_seconds=own)
+
     def _trained(self, name: str) -> Fitted:
         clock = time.perf_counter if self.journal is None else self.journal.clock
         start, within, taken = clock(), 0.0, list[Fitted]()
@@ -130,13 +149,17 @@ class Bench:
         kept = nn.ModuleList(weighted.loss for weighted in losses)
         own = clock() - start - within
         model, out = trainer.model, trainer.output()
-        if isinstance(model, Mowst) and isinstance(out, Mixture) and (model.router is None or outcome.stale_threshold):
-            val, y = self.ready.val_mask, self.ready.y
-            seen = routable(model, out, self.ready.x).rows(val)
-            model.threshold.fill_(best_threshold(seen, y[val], metric_of(self.ready)))
+        if isinstance(model, Mowst) and (model.router is None or outcome.stale_threshold):
+            self.set_threshold(model, out)
         seconds = own + sum(each.seconds for each in taken)
         best = trainer.best.epoch
         return Fitted(name, model, out, trainer.history, seconds, outcome.twins, kept, best, own)
+
+    def set_threshold(self, model: Mowst, out: Output) -> None:
+        """Give a mixture the threshold of routing that validates best."""
+        assert isinstance(out, Mixture)
+        seen, y = routable(model, out, self.ready.x).rows(self.ready.val_mask), self.ready.y[self.ready.val_mask]
+        model.threshold.fill_(best_threshold(seen, y, metric_of(self.ready)))
 
     def trainer(self, name: str) -> Trainer:
         """Return a trainer of a fresh model, with weights from torch's generator, on a graph without test labels."""

@@ -22,7 +22,8 @@ from mowst.data.given import Scale, say_uneven
 from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
-from mowst.experiment.plan import regime_of, seats_of
+from mowst.experiment.plan import FINAL, regime_of, seats_of
+from mowst.experiment.without_edges import with_averages, without_edges
 from mowst.kernels import Adjacency, Tabled, dense, prepare_features
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
 from mowst.system import Group, guard_scatter
@@ -89,7 +90,7 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
     x = prepare_features(data.x)
     data = data.to(device)
     data.x, data.adj_t = x.to(device), adjacency.to(device)
-    data.x = data.x if raw is None else Tabled(data.x, raw)
+    data.x = with_averages(config, data.x if raw is None else Tabled(data.x, raw), data.adj_t)
     return data
 
 
@@ -149,7 +150,10 @@ def build_role(role: str, config: Config, in_channels: int, num_classes: int) ->
     members = part_of(role, config).members
     if not members:
         raise InputError(f"{role}.kind: auto is for a graph to decide; ask mowst.experiment.chosen(config, data) first")
-    made = {name: build_expert(role, part, in_channels, num_classes) for name, part in members.items()}
+    made = {
+        name: without_edges(config, f"{role} expert {part.kind}", build_expert(role, part, in_channels, num_classes))
+        for name, part in members.items()
+    }
     return Panel(made) if len(made) > 1 else next(iter(made.values()))
 
 
@@ -206,11 +210,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def build_model(name: str, config: Config, in_channels: int, num_classes: int) -> nn.Module:
-    """Build the `mixture`, an expert by its role or, of a panel, by its name there, or the `student` of a regime."""
-    if name == "mixture":
+    """Build the `mixture` or `final`, an expert by its role or name in a panel, or the `student` of a regime."""
+    if name in ("mixture", FINAL):
         return build(config, in_channels, num_classes)
     if name in (seats := seats_of(config)):
-        return build_expert(*seats[name], in_channels, num_classes)
+        role, part = seats[name]
+        return without_edges(config, f"{role} expert {part.kind}", build_expert(role, part, in_channels, num_classes))
     role = name if name in ROLES else regime_of(config).alone or "weak"
     made = build_role(role, config, in_channels, num_classes)
     if isinstance(made, Panel):

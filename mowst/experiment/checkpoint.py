@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jsonargparse import Namespace
@@ -65,6 +65,16 @@ class Saving:
             raise InputError(f"checkpoint_epochs: must be at least 1, got {self.epochs}")
 
 
+class Beside(Protocol):
+    """What watches a seed being trained, and goes on from where it was, too."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands, in plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand there."""
+
+
 class Checkpoint:
     """The file that says where one seed stands.
 
@@ -72,11 +82,20 @@ class Checkpoint:
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often it is written.
+        beside: what else is saved and put back.
         world: the processes that train the seed together. The first writes and reads; all stop, and go on, together.
     """
 
-    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, world: World):
-        self.path, self.saving, self._about, self.world = folder / FILE, saving, about, world
+    def __init__(
+        self,
+        folder: Path,
+        about: Callable[[], dict[str, Any]],
+        saving: Saving,
+        beside: Beside | None = None,
+        world: World | None = None,
+    ):
+        self.path, self.saving, self._about, self.beside = folder / FILE, saving, about, beside
+        self.world = world or World()
         self.about: dict[str, Any] | None = None
         self.asked = Asked()
         self.journal = Journal(told=self.look, passed=self.passed)
@@ -109,9 +128,12 @@ class Checkpoint:
             for key, what in ANOTHER.items():
                 if held.get(key) != self.said().get(key):
                     raise InputError(f"{self.path}: of {what}: {held.get(key)!r}, here it is {self.said().get(key)!r}")
-            return read_state(self.path)
+            state = read_state(self.path)
         except InputError as error:
             raise InputError(f"{error}; {hint}") from None
+        if self.beside is not None:
+            self.beside.load_state_dict(held["beside"])
+        return state
 
     def passed(self, journal: Journal) -> None:
         """Save after an epoch, if it is time."""
@@ -139,6 +161,7 @@ class Checkpoint:
         if stands(state) <= self.written:
             return
         here = {"stands": list(stands(state)), "threads": torch.get_num_threads()}
+        here |= {} if self.beside is None else {"beside": self.beside.state_dict()}
         try:
             write_state(self.path, self.said() | here, state)
         except TypeError as error:
@@ -153,7 +176,13 @@ def stands(state: Mapping[str, Any]) -> tuple[int, int]:
 
 
 @contextmanager
-def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, world: World) -> Iterator[Journal]:
+def kept(
+    folder: Path,
+    about: Callable[[], dict[str, Any]],
+    saving: Saving,
+    beside: Beside | None = None,
+    world: World | None = None,
+) -> Iterator[Journal]:
     """Give a seed's journal, which stands where its checkpoint says, and is saved as training goes on.
 
     A signal that asks the program to end waits for the epoch, and what was done is saved.
@@ -162,13 +191,14 @@ def kept(folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, worl
         folder: of the seed.
         about: returns what the seed is of, in plain values.
         saving: how often.
-        world: the processes that train the seed together.
+        beside: what else is saved and put back.
+        world: the processes that train the seed together; none: this one alone does.
 
     Raises:
         InputError: the checkpoint is damaged or of something else, or cannot be written.
         Stopped: a signal has ended it.
     """
-    checkpoint = Checkpoint(folder, about, saving, world)
+    checkpoint = Checkpoint(folder, about, saving, beside, world)
     checkpoint.read()
     with postponed(lambda: checkpoint.journal.running is not None) as asked:
         checkpoint.asked = asked

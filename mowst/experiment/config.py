@@ -83,6 +83,14 @@ def has_candidates(config: Config) -> bool:
     return config.strong.kind == AUTO and regime.apart and regime.alone is None and config.kd is None
 
 
+def refits(config: Config) -> bool:
+    """Tell whether each expert of a mixture is trained on its own, so that it may be again, on more labels."""
+    from mowst.training import REGIMES
+
+    regime = REGIMES.lookup(config.regime)
+    return has_mixture(config) and regime.apart and config.kd is None
+
+
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
@@ -185,7 +193,9 @@ class Config(Checked):
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
     batch: str = "auto"
     """What a step is taken on: full (the whole graph), parts(10) (its nodes in ten random parts), neighbors(15,10,5)
-    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)); auto: full where memory allows."""
+    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)), hops (1,024 nodes, with averages of
+    the features over hops that are made once and lie in DATA_ROOT/averages; for experts such as sign, mlp, trees);
+    auto: full where memory allows."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
     normalize_features: bool = False
@@ -209,6 +219,12 @@ class Config(Checked):
     abstain_risk: float | None = None
     """Share of answers that may be wrong, such as 0.05; the same half of the validation nodes then finds the confidence
     below which a node is said to be unsure; none: every node is answered."""
+    use_validation: bool = setting(False, when=refits)
+    """Whether the experts are trained once more at the end, on training and validation labels, for as many epochs as
+    served them best: a model for use, which predict then asks; tables are of the one before, which no label but the
+    training ones had fitted."""
+    forget: list[str | int] = field(default_factory=list)
+    """Training nodes, by what they are called, such as [5, 9], that are taken as nodes without a label."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
     """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
     number."""
@@ -247,6 +263,15 @@ class Config(Checked):
             fewest(self.coverage)
         if self.abstain_risk is not None and not 0 < self.abstain_risk < 1:
             raise InputError(f"abstain_risk: must be between 0 and 1, got {self.abstain_risk}")
+        if self.use_validation and not refits(self):
+            raise InputError(
+                "use_validation: trains the experts of a mixture again, each on its own; it goes with the "
+                "regime held-out, without kd"
+            )
+        if self.use_validation and not (self.coverage is self.abstain_risk is None):
+            raise InputError(
+                "use_validation: takes the labels that coverage and abstain_risk are measured on; give one or the other"
+            )
         agreement.check_objective(self.objective, self.regime, self.gate_kind)
         agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from mowst.experiment.bench import Bench, Fitted, metric_of
 from mowst.experiment.building import advise, classes_of, fabric_of, prepare, say_unweighted
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
-from mowst.experiment.plan import judged_alone
+from mowst.experiment.plan import judged_alone, planned
+from mowst.experiment.searching import searches, tried
 from mowst.experiment.whole import Whole
 from mowst.inference import exported
 from mowst.kernels import dense
@@ -32,6 +34,8 @@ from mowst.system import check_type_of
 
 def trained(asked_for: Config, data: Data, seed: int) -> Whole:
     """Train the mixture of a configuration on a graph; labels of other than training and validation nodes are not read.
+
+    Of the preset `best` candidates are tried first, for as long as `budget` says (`mowst.experiment.searching`).
 
     Raises:
         InputError: the graph is not fit for it (`mowst.data.check`).
@@ -48,13 +52,17 @@ def trained(asked_for: Config, data: Data, seed: int) -> Whole:
     config = chosen(asked_for, graph)
     fabric = fabric_of(config)
     ready = prepare(graph, config, fabric.device, scale)
-    fitted = Bench(config, judged_alone(config), ready, seed, fabric).train("mixture")
-    assert isinstance(fitted.model, Mowst)
+    if searches(asked_for):
+        config = tried(Bench(config, planned(replace(config, mixture=True)), ready, seed, fabric))
+    bench = Bench(config, judged_alone(config), ready, seed, fabric)
+    fitted = bench.train("mixture")
+    model = (bench.final() if config.use_validation else fitted).model
+    assert isinstance(model, Mowst)
     own, names = own_of(data), graph.class_names if "class_names" in graph else list(range(classes_of(graph)))
     numbers = "class_names" not in data and all(isinstance(name, int) for name in names)
-    say_unweighted(fitted.model, graph)
+    say_unweighted(model, graph)
     return Whole(
-        model=fitted.model,
+        model=model,
         config=config,
         seed=seed,
         features=graph.num_features,

@@ -40,6 +40,8 @@ from mowst.system import check_type_of, finite, write_text
 MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
 NEW = ".mowst.new"
 MODEL_CARD = "README.md"
+LOGS = {"tensorboard", "wandb"}
+"""Folders of loggers."""
 COLUMNS = "columns.json"
 """How the columns of a person's own graph became features."""
 
@@ -55,7 +57,7 @@ class Claimed(NamedTuple):
 
 
 @contextmanager
-def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterator[Claimed]:
+def claim(out: str | None, config: Config, *, overwrite: bool = False, logger: str | None = None) -> Iterator[Claimed]:
     """Give a run its folder, for itself alone.
 
     What another run left there gives way, if it may, when the new one is whole; a run of the same configuration that
@@ -65,6 +67,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
         out: the folder; none: a new one in runs/.
         config: of the run.
         overwrite: whether another run may be replaced.
+        logger: name of the folder inside that a logger writes; none: there is none.
 
     Raises:
         InputError: the folder cannot be written, is in use, or holds what is not this run's.
@@ -81,6 +84,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False) -> Iterat
             *(f"seed-{seed}" for seed in config.all_seeds),
         }
         wanted |= {card_name(config)} if config.own else set()
+        wanted |= ({logger} if logger else set()) | (ours["files"] & LOGS)
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
         held = sorted(name for name in ours["files"] if (folder / name).exists())

@@ -16,10 +16,10 @@ FIRST = {
 }
 """Options that people use first, by command, in their order; of a command without, all are shown."""
 ABOUT = {
-    "The graph": "dataset data_root split normalize_features standardize",
+    "The graph": "dataset data_root split normalize_features standardize forget",
     "Who is trained": "preset budget regime mixture baselines kd teacher",
     "How it is trained": "optimizer lr gate_lr weight_decay epochs patience rounds eval_every ema_decay batch signal "
-    "objective pretrain folds rehearsals device precision",
+    "objective pretrain folds rehearsals use_validation device precision",
     "How often": "seeds first_seed",
     "How sure it is": "coverage conformal diffusion mondrian abstain_risk",
 }

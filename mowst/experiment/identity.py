@@ -23,7 +23,7 @@ def split_hash(data: Data) -> str:
 
 def labels_hash(data: Data) -> str:
     """Return the hash of the training and validation labels: runs that share it number the classes alike."""
-    return _hash(data.y[data.train_mask | data.val_mask])
+    return tensors_hash(data.y[data.train_mask | data.val_mask])
 
 
 def graph_hash(data: Data) -> str:
@@ -31,13 +31,13 @@ def graph_hash(data: Data) -> str:
     x = data.x
     parts = (x,) if x.layout == torch.strided else (x.crow_indices(), x.col_indices(), x.values())
     weight = data.get("edge_weight")
-    return _hash(*parts, data.edge_index, *(() if weight is None else (weight,)))
+    return tensors_hash(*parts, data.edge_index, *(() if weight is None else (weight,)))
 
 
 def signals_hash(signals: Signals) -> str:
     """Return the hash of what a teacher has to say."""
     given = (signals.logits, *signals.hidden, signals.reliability)
-    return _hash(*(each for each in given if each is not None))
+    return tensors_hash(*(each for each in given if each is not None))
 
 
 def text_hash(text: str) -> str:
@@ -57,7 +57,8 @@ def identity(data: Data) -> dict[str, Any]:
     }
 
 
-def _hash(*tensors: Tensor) -> str:
+def tensors_hash(*tensors: Tensor) -> str:
+    """Return the hash of numbers, with their kind and shape."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())

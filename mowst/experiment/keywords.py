@@ -14,9 +14,9 @@ from mowst.models import ROLES
 
 OF_A_RUN = {
     *("dataset", "columns", "data_root", "split", "seeds", "first_seed", "predictions", "mixture", "baselines"),
-    *("coverage", "conformal", "diffusion", "mondrian", "abstain_risk"),
+    *("coverage", "conformal", "diffusion", "mondrian", "abstain_risk", "forget"),
 }
-"""Fields that an estimator has no use for: where a graph is, what is compared, calibrated and written."""
+"""Fields that an estimator has no use for: where a graph is, what is compared, calibrated, forgotten and written."""
 FIELDS = tuple(entry.name for entry in dataclasses.fields(Config) if entry.name not in OF_A_RUN)
 KINDS = ("weak", "strong", "gate")
 """Fields that may be given as the name of a kind."""

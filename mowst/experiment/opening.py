@@ -30,6 +30,7 @@ from mowst.experiment.building import (
 from mowst.experiment.calibrated import calibrating
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
+from mowst.experiment.nodes import without
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
 from mowst.models import Mixture, Output
@@ -69,14 +70,16 @@ class Opened:
     def __init__(self, config: Config, plan: Plan | None = None, *, fabric: Fabric | None = None, devices: int = 1):
         self.fabric = fabric or fabric_of(config)
         self.graph = graph_of(config)
-        self._split = cache(self.graph.of_seed)
+        self._split = cache(lambda seed: without(self.graph.of_seed(seed), config.forget, seed))
         data = self._split(config.first_seed)
+        for seed in config.all_seeds if config.forget else ():
+            self._split(seed)
         devices = max(devices, self.fabric.world_size)
         self.config = config = batched(chosen(config, data), data, self.fabric.device, devices)
         check_batch(config, data, devices)
         self.plan = plan or planned(config)
         if plan is None:
-            config.predictions.check(self.plan.models)
+            config.predictions.check(self.plan.kept)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

@@ -10,6 +10,9 @@ from mowst.experiment.expert import ExpertConfig
 from mowst.models import ROLES
 from mowst.training import REGIMES, Regime, Schedule
 
+FINAL = "final"
+"""What the mixture is called whose experts were trained again on validation labels."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,8 +25,15 @@ class Plan:
     """The expert of this run that teaches the student, once it is trained alone."""
     learns: str = ""
     """The expert of a mixture that distillation losses teach; "": the whole model."""
+    final: bool = False
+    """Whether the mixture is trained once more at the end, on validation labels, too."""
     taught_by: str = ""
     """The expert of a mixture that teaches it; "": signals from outside the model, if there are any."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """What a run writes down."""
+        return (*self.models, *(FINAL,) * self.final)
 
     @property
     def judged(self) -> str:
@@ -74,7 +84,9 @@ def planned(config: Config) -> Plan:
             name for role in ROLES for name in (*seats_of(config, role), *(role,) * (not seats_of(config, role)))
         )
         models = (*alone * config.baselines, *("mixture",) * config.mixture)
-        return Plan(models, learns="weak", taught_by="strong" if config.teacher in ROLES else "")
+        return Plan(
+            models, learns="weak", final=config.use_validation, taught_by="strong" if config.teacher in ROLES else ""
+        )
     without = (student,) * (config.baselines or config.kd is None)
     teacher = config.teacher if config.teacher in ROLES else None
     models = (*without, *((teacher,) if teacher else ()), *("student",) * (config.kd is not None))

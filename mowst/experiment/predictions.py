@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mowst.errors import unknown
 from mowst.experiment.checks import Checked
 
-PARTS = {"mixture": ("weak", "strong", "confidence", "scale", "tempered")}
+PARTS = {"mixture": ("weak", "strong", "confidence", "scale", "tempered"), "final": ()}
 """What a model's output consists of beside its probabilities; of any other one `logits`."""
 NODES = ("all", "split", "test")
 

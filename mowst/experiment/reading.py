@@ -53,7 +53,7 @@ def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
         if (path := word.rpartition("=")[2]).endswith((".yaml", ".yml", ".json")) and Path(path).is_file():
             check_file(Path(path))
     try:
-        read = made.parse_args(short_kinds(words))
+        read = made.parse_args(standing_alone(short_kinds(words)))
         check_parts(read)
         return made.instantiate(read)
     except (ArgumentError, TypeError) as error:
@@ -169,6 +169,17 @@ def short_kinds(words: Sequence[str]) -> list[str]:
         long = f"--columns.{flag[2:]}" if flag in columns else f"{flag}.kind" if is_kind else flag
         short.append(f"{long}{equals}{value if equals else ''}")
     return short
+
+
+def standing_alone(words: Sequence[str]) -> list[str]:
+    """Let `--standardize` be `--standardize true`, and so every field of a configuration that is yes or no."""
+    hints = get_type_hints(Config)
+    parts = {f"{name}.": get_type_hints(hint) for name, hint in hints.items() if is_dataclass(hint)}
+    switches = {f"--{head}{name}" for head, own in {"": hints, **parts}.items() for name in own if own[name] is bool}
+    found = list[str]()
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        found += [word, "true"] if word in switches and following.startswith("--") else [word]
+    return found
 
 
 def has_kind(configuration: Any) -> bool:

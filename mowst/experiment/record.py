@@ -27,12 +27,19 @@ from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import COLUMNS, as_json, dump
 from mowst.experiment.identity import identity, text_hash
+from mowst.experiment.plan import FINAL
 from mowst.experiment.predictions import PredictionsConfig
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
 from mowst.system import finite, in_place, write_arrays
 from mowst.training import epochs_between
+
+FOR_USE = (
+    "Scores are of the mixture that training labels alone have fitted (--model mixture). What predict asks by default, "
+    f"`{FINAL}`, was trained again on training and validation labels, and has no score: no label is left to measure it."
+)
+"""Said where there are two."""
 
 
 def asked(
@@ -52,6 +59,7 @@ def asked(
 def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = True) -> dict[str, Any]:
     """Write one seed's folder, with what a report draws if asked for, and return its `result.json`."""
     record = seed_record(config, run)
+    models = {**run.fitted, **({} if run.final is None else {FINAL: run.final})}
     with in_place(folder) as whole:
         lines = [{"model": name, **line} for name, fitted in run.fitted.items() for line in fitted.history]
         (whole / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -60,7 +68,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             (whole / "figures.json").write_text(json.dumps(drawn, separators=(",", ":")))
         weights = {
             f"{name}.{key}": value.contiguous().cpu()
-            for name, fitted in run.fitted.items()
+            for name, fitted in models.items()
             for key, value in fitted.model.state_dict().items()
         }
         weights |= {
@@ -97,6 +105,8 @@ def arrays(run: SeedRun) -> dict[str, np.ndarray]:
         found[name] = fitted.output.probs().cpu().numpy()
         parts = fitted.output._asdict() if isinstance(fitted.output, Mixture) else {"logits": fitted.output.values}
         found |= {f"{name}_{part}": value.float().cpu().numpy() for part, value in parts.items() if value is not None}
+    if run.final is not None:
+        found[FINAL] = run.final.output.probs().cpu().numpy()
     if run.promised is not None:
         found["mixture_tempered"] = run.promised.output.probs().float().numpy()
     return found
@@ -121,6 +131,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         }
         record["diagnosis"] = run.diagnosis
     record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.report))
+    if config.forget:
+        record["forgotten"] = finite({"nodes": list(config.forget), **run.forgotten})
     if run.teacher is not None:
         record["teacher"] = {"source": run.teacher.source, "same_split": run.teacher.same_split}
     record["parameters"] = {name: parameters(fitted.model) for name, fitted in run.fitted.items()}
@@ -130,7 +142,12 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     }
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
     record["seconds_together"] = round(run.seconds, 3)
-    if notes := without_value(run.scores, run.data):
+    notes = without_value(run.scores, run.data)
+    if run.final is not None:
+        labels = int((run.data.train_mask | run.data.val_mask).sum())
+        record[FINAL] = {"labels": labels, "seconds": round(run.final.own_seconds, 3)}
+        notes.append(FOR_USE)
+    if notes:
         record["notes"] = notes
     together = {"devices": run.devices} if run.devices > 1 else {}
     return record | environment(config, next(iter(run.fitted.values())).output[0].device) | together
@@ -196,6 +213,9 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result["diagnosis"] = together([record["diagnosis"] for record in records])
     if all("trust" in record for record in records):
         result["trust"] = finite(averaged([record["trust"] for record in records]))
+    if "forgotten" in first:
+        told = averaged([record["forgotten"] for record in records])
+        result["forgotten"] = finite({"nodes": first["forgotten"]["nodes"], **told})
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)

@@ -21,12 +21,14 @@ from mowst.experiment.building import build_model, classes_of, fabric_of, prepar
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
+from mowst.experiment.nodes import without
 from mowst.experiment.opening import graph_of
+from mowst.experiment.plan import FINAL
 from mowst.inference import Answer, Touched, answer, answer_alone
 from mowst.models import Mowst
 from mowst.system import check_type_of, try_place
 
-SPEAKERS = ("mixture", "student")
+SPEAKERS = (FINAL, "mixture", "student")
 """The models of a run that are asked where none is named, the first that it has."""
 LARGEST_SEED = 2**63 - 1
 """Of torch's generators."""
@@ -53,7 +55,7 @@ class Record(NamedTuple):
 
 
 def read_record(folder: Path, name: str | None = None) -> Record:
-    """Read the record of one seed and choose its model of that name: by default mixture, student, or the only one.
+    """Read the record of one seed and choose its model of that name: by default as `SPEAKERS`, or the only one.
 
     Raises:
         InputError: the folder is not one seed's, has no such model or several and no name, or its record is damaged.
@@ -74,7 +76,7 @@ def read_record(folder: Path, name: str | None = None) -> Record:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
     check_seed(f"{path}: seed", seed)
-    there = [model for model in models if model in scores]
+    there = [model for model in (*models, FINAL) if model in scores or (model == FINAL and FINAL in found)]
     if name is not None and name not in there:
         raise unknown(f"{folder}: model", name, there)
     chosen = [name] if name else [speaker for speaker in SPEAKERS if speaker in there][:1] or there
@@ -128,7 +130,7 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
             class numbers now.
     """
     record = unedited(folder, name)
-    data = graph_of(config).of_seed(record.seed)
+    data = without(graph_of(config).of_seed(record.seed), config.forget, record.seed)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     if record.labels not in (None, labels_hash(data)):
@@ -137,6 +139,8 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
         print(f"note: {config.dataset} is another graph than the run was trained on", file=sys.stderr)
     device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
+    if record.model == FINAL:
+        ready.train_mask = ready.train_mask | ready.val_mask
     model = build_model(record.model, config, data.num_features, classes_of(data))
     read_weights(folder, record.model, model)
     return model.to(device).eval(), data, ready

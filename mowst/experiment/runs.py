@@ -129,7 +129,7 @@ def run_and_record(
     folder = Path(out) / f"seed-{seed}"
     if saving is None:
         return write_seed(folder, opened.config, run_seed(config, seed, hook, opened=opened), figures=report)
-    with kept(folder, lambda: about(opened, seed), saving, world) as journal:
+    with kept(folder, lambda: basis(opened, seed), saving, world=world) as journal:
         if not world.first:
             train_seed(opened, seed, journal=journal)
             return {}
@@ -137,7 +137,7 @@ def run_and_record(
         return write_seed(folder, opened.config, done, figures=report)
 
 
-def about(opened: Opened, seed: int) -> dict[str, Any]:
+def basis(opened: Opened, seed: int) -> dict[str, Any]:
     """Return what the training of a seed depends on, beside the settings of the process."""
     one, device = opened.seed(seed), opened.fabric.device
     teacher = None if one.teacher is None else signals_hash(one.teacher.signals)

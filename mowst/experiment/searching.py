@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mowst.errors import InputError
+from mowst.experiment.bench import Bench
 from mowst.experiment.choosing import HELD_BACK, PRESETS, composed
 from mowst.experiment.config import Config, has_candidates, seconds
 from mowst.experiment.expert import ExpertConfig
@@ -51,10 +52,22 @@ def search(config: Config, told: Told = lambda line: None) -> Config:
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
-    config.predictions.check(name for name in opened.plan.models if name not in seats)  # which need not be kept
-    bench, one = opened.bench(config.first_seed), opened.seed(config.first_seed)
+    config.predictions.check(name for name in opened.plan.kept if name not in seats)  # which need not be kept
+    return tried(opened.bench(config.first_seed), told)
+
+
+def tried(bench: Bench, told: Told = lambda line: None) -> Config:
+    """Train the members of a bench's strong expert alone, and return its configuration with those worth keeping.
+
+    Args:
+        bench: of a configuration whose strong expert is all candidates, with a budget for them.
+        told: called with a line about each candidate.
+    """
+    config, y = bench.config, bench.ready.y[bench.ready.val_mask]
+    seats = seats_of(config, "strong")
+    if not seats:
+        return config
     budget, start = seconds(config.budget), time.perf_counter()
-    y = one.ready.y[one.ready.val_mask]
     said, took, weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
     for name in ("weak", *seats):
         spent = time.perf_counter() - start
@@ -63,15 +76,15 @@ def search(config: Config, told: Told = lambda line: None) -> Config:
             told(f"{config.budget} are spent: {len(said) - 1} of {len(seats)} candidates were tried")
             break
         fitted = bench.train(name)
-        said[name], took[name] = fitted.output.of("").values[one.ready.val_mask], fitted.own_seconds
+        said[name], took[name] = fitted.output.of("").values[bench.ready.val_mask], fitted.own_seconds
         weights = select(said, y)
         score = 100 * fitted.history[-1]["best"]
         told(f"{name}: {score:.2f} on validation nodes alone, {took[name]:.1f} s, weight {weights[name]:.2f}")
-    strong = opened.config.strong
+    strong = config.strong
     listed = dict(zip(seats, zip(strong.kind.split("+"), strong.each, strict=True), strict=True))
     heard = [name for name in listed if weights.get(name)] or [next(iter(listed))]
     told(f"kept: {', '.join(heard)}")
-    return composed(opened.config, tuple(listed[name] for name in heard))
+    return composed(config, tuple(listed[name] for name in heard))
 
 
 def settled(config: Config, place: Path | None, told: Told = lambda line: None) -> Config:

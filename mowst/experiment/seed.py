@@ -6,7 +6,8 @@ labels are taken away before training starts and looked at once, when everything
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch_geometric.data import Data
@@ -43,8 +44,12 @@ class SeedRun:
     """The mixture's output with the confidence that routes nodes."""
     trust: dict[str, Any] = field(default_factory=dict)
     """How far its predictions can be trusted (`mowst.experiment.trust`)."""
+    final: Fitted | None = None
+    """The mixture for use, trained again with validation labels, where that was asked for."""
     promised: Calibrated | None = None
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
+    forgotten: Mapping[str, Any] = field(default_factory=lambda: {"how": "retrain"})
+    """How the labels that the configuration forgets were forgotten: by training without them."""
     devices: int = 1
     """That took its steps together."""
 
@@ -55,6 +60,8 @@ def train_seed(opened: Opened, seed: int, hook: Hook | None = None, journal: Jou
     bench.journal = journal or bench.journal
     for name in opened.plan.models:
         bench.train(name)
+    if opened.plan.final:
+        bench.final()
     return bench
 
 
@@ -80,12 +87,20 @@ def run_seed(
         FloatingPointError: training diverged.
     """
     opened = opened or Opened(config)
-    one, bench = opened.seed(seed), train_seed(opened, seed, hook, journal)
+    bench = opened.bench(seed, hook)
+    bench.journal = journal or bench.journal
     fitted = {name: bench.train(name) for name in opened.plan.models}
-    seconds = sum(each.own_seconds for each in bench.fitted.values())
+    return judged(opened, bench, fitted, bench.final() if opened.plan.final else None)
+
+
+def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitted | None = None) -> SeedRun:
+    """Look at the test labels, once, and say what is to be known of the trained models of a seed."""
+    seed, one = bench.seed, opened.seed(bench.seed)
+    seconds = sum(each.own_seconds for each in (bench.fitted or fitted).values())
+    seconds += 0.0 if final is None else final.own_seconds
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
-    devices = opened.fabric.world_size
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, promised, devices)
+    found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
+    return replace(found, devices=opened.fabric.world_size)

@@ -41,8 +41,9 @@ from mowst.experiment.folder import (
     read_scale,
     read_weights,
 )
+from mowst.experiment.plan import FINAL
 from mowst.experiment.record import own_version
-from mowst.experiment.reload import unedited
+from mowst.experiment.reload import read_record, unedited
 from mowst.experiment.reports import read_lines
 from mowst.models import Mowst
 from mowst.reporting import is_card, model_card
@@ -176,7 +177,7 @@ def of_run(folder: Path, device: str | None = None) -> Whole:
     Raises:
         InputError: it has none, or is damaged.
     """
-    record = unedited(folder, "mixture")
+    record = unedited(folder, speaker(folder))
     if not {"features", "classes"} <= record.width.keys():
         raise InputError(f"{folder}: is of an older version, which does not say how wide its graph was; train it anew")
     classes = list(range(record.width["classes"]))
@@ -187,6 +188,7 @@ def of_run(folder: Path, device: str | None = None) -> Whole:
         record.width["features"],
         classes,
         record.class_names or classes,
+        record.model,
     )
     held = read_json(folder / "result.json")
     history = [line for line in found.history if line.get("model") == "mixture"]
@@ -212,12 +214,19 @@ def said_of(path: Path) -> Iterator[None]:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-def rebuilt(folder: Path, config: Config, seed: int, features: int, classes: list[int], class_names: Any) -> Whole:
-    """Build the mixture of a configuration, and load its weights."""
+def speaker(folder: Path) -> str:
+    """Return what the mixture of a seed's folder is called: `final` where it was trained again for use."""
+    return FINAL if read_record(folder).model == FINAL else "mixture"
+
+
+def rebuilt(
+    folder: Path, config: Config, seed: int, features: int, classes: list[int], class_names: Any, name: str = "mixture"
+) -> Whole:
+    """Build the mixture of a configuration, and load its weights, which go by a name."""
     device = fabric_of(config).device
     with said_of(folder), seeded(0, device):
         model = build_model("mixture", config, features, len(classes))
-    read_weights(folder, "mixture", model)
+    read_weights(folder, name, model)
     assert isinstance(model, Mowst)
     try:
         history = read_lines(folder / LINES) if (folder / LINES).exists() else []

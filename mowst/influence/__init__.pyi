@@ -1,6 +1,13 @@
 from .counts import Counts as Counts
+from .explained import Column as Column
+from .explained import Explained as Explained
+from .explained import Felt as Felt
+from .explained import Voice as Voice
+from .explained import explain as explain
+from .explained import voice_of as voice_of
 from .last_layer import LastLayer as LastLayer
 from .last_layer import read_out as read_out
+from .last_layer import refit as refit
 from .network import Network as Network
 from .spoken import Spoke as Spoke
 from .spoken import why as why

@@ -51,8 +51,8 @@ class LastLayer:
             raise InputError(
                 f"influence: the last layer has {size:,} numbers, and at most {LARGEST:,} are exact; ask the network"
             )
-        self.weight = self._fitted()
         own = self.features[self.train]
+        self.weight = fitted(own, self.y, num_classes, l2)
         p = (own @ self.weight).softmax(dim=-1)
         self.residual = p - F.one_hot(self.y, num_classes)
         curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
@@ -87,21 +87,6 @@ class LastLayer:
         moved = torch.einsum("nij,nj->ni", self.blocks, self.steps)
         return F.cross_entropy(own @ self.weight + moved, self.y, reduction="none")
 
-    def _fitted(self) -> Tensor:
-        own = self.features[self.train]
-        shape = (own.size(-1), self.num_classes)
-
-        def value(flat: Any) -> Any:
-            weight = torch.from_numpy(flat).view(shape)
-            log_p = (own @ weight).log_softmax(dim=-1)
-            loss = F.nll_loss(log_p, self.y, reduction="sum") + self.l2 / 2 * (weight**2).sum()
-            gradient = own.T @ (log_p.exp() - F.one_hot(self.y, self.num_classes)) + self.l2 * weight
-            return float(loss), gradient.flatten().numpy()
-
-        start = torch.zeros(shape, dtype=torch.float64).flatten().numpy()
-        options = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
-        return torch.from_numpy(minimize(value, start, jac=True, method="L-BFGS-B", options=options).x).view(shape)
-
     def _hessian(self, own: Tensor, curvature: Tensor) -> Tensor:
         D, C = own.size(-1), self.num_classes
         found = torch.empty(D, C, D, C, dtype=torch.float64)
@@ -120,6 +105,22 @@ class LastLayer:
             half = torch.linalg.solve_triangular(self.factor, sides, upper=False).view(-1, len(rows), C)
             self.blocks[rows] = torch.einsum("knc,kne->nce", half, half)
         return torch.linalg.solve(identity - curvature @ self.blocks, self.residual)
+
+
+def fitted(features: Tensor, y: Tensor, num_classes: int, l2: float) -> Tensor:
+    """Return the weights [D, C] at which a last layer on rows [n, D] with labels [n] is at its minimum."""
+    shape = (features.size(-1), num_classes)
+
+    def value(flat: Any) -> Any:
+        weight = torch.from_numpy(flat).view(shape)
+        log_p = (features @ weight).log_softmax(dim=-1)
+        loss = F.nll_loss(log_p, y, reduction="sum") + l2 / 2 * (weight**2).sum()
+        gradient = features.T @ (log_p.exp() - F.one_hot(y, num_classes)) + l2 * weight
+        return float(loss), gradient.flatten().numpy()
+
+    start = torch.zeros(shape, dtype=torch.float64).flatten().numpy()
+    options = {"maxiter": 10_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
+    return torch.from_numpy(minimize(value, start, jac=True, method="L-BFGS-B", options=options).x).view(shape)
 
 
 def towards(logits: Tensor) -> Tensor:
@@ -163,6 +164,27 @@ def read_out(model: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
     found = torch.cat(columns, dim=-1)
     check_linear(probed, parameters, model, x, edge_index, found)
     return found
+
+
+@torch.no_grad()
+def refit(model: nn.Module, x: Tensor, edge_index: Tensor, y: Tensor, train: Tensor, l2: float = 1.0) -> None:
+    """Put the last layer of an expert at its minimum on some labels; the layers below stay as they are.
+
+    Args:
+        model: as of `read_out`; it is changed.
+        x, edge_index: the graph, as the expert takes it.
+        y: labels [N]; only those of the training nodes are looked at.
+        train: mask [N].
+        l2: as of `LastLayer`.
+
+    Raises:
+        InputError: as of `read_out`.
+    """
+    read, nodes = read_out(model, x, edge_index).cpu(), train.cpu()
+    parameters = list(last_of(model).parameters())
+    weight = fitted(read[nodes], y.cpu()[nodes], len(parameters[0]), l2)
+    for each, own in zip(parameters, torch.split(weight, [each[0].numel() for each in parameters]), strict=True):
+        each.copy_(own.T.reshape(each.shape))
 
 
 def check_linear(

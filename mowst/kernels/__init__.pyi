@@ -4,6 +4,7 @@ from .adjacency import normalized_edges as normalized_edges
 from .attention import GAT as GAT
 from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
+from .averaged import Averaged as Averaged
 from .compress import compressed as compressed
 from .compress import in_order as in_order
 from .dropout import ReLUDropout as ReLUDropout
@@ -17,11 +18,13 @@ from .sampling import neighbourhood as neighbourhood
 from .sparse import Rows as Rows
 from .sparse import SparseMatrix as SparseMatrix
 from .sparse import private as private
+from .sparse import written_by_torch_alone as written_by_torch_alone
 from .sparse_features import SparseFeatures as SparseFeatures
 from .sparse_features import by_column as by_column
 from .sparse_features import dense as dense
 from .sparse_features import prepare_features as prepare_features
 from .sparse_features import rows_of as rows_of
+from .sparse_features import take_columns as take_columns
 from .sparse_features import take_rows as take_rows
 from .tabled import Raw as Raw
 from .tabled import Tabled as Tabled

@@ -28,6 +28,7 @@ from mowst.errors import InputError
 from mowst.kernels.edges import checked_edges, checked_weight
 from mowst.kernels.sampling import Drawn
 from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
+from mowst.kernels.thinned import Exact, Thin
 
 with torch.random.fork_rng(devices=[]):
     # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
@@ -42,7 +43,9 @@ class Adjacency(SparseMatrix):
     _gcn: Adjacency | None = None
     _mean: Adjacency | None = None
     _part_of: tuple[Adjacency, Tensor] | None = None
-    _drawn: tuple[Adjacency, Drawn, Tensor] | None = None
+    _drawn: Thin | None = None
+    _rows_of: tuple[Adjacency, int, int] | None = None
+    _exact: Exact | None = None
     _roots: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -92,12 +95,23 @@ class Adjacency(SparseMatrix):
         part._part_of = self, nodes
         return part
 
-    def thinned(self, drawn: Drawn) -> Adjacency:
+    def between(self, first: int, last: int) -> Adjacency:
+        """Return the rows from one to before another, as a matrix [last - first, N] for products and averages."""
+        part = Adjacency(self.rows.between(first, last), self.size(1), self.dtype)
+        part._rows_of = self, first, last
+        return part
+
+    def thinned(self, drawn: Drawn, features: tuple[Tensor, Tensor] | None = None) -> Adjacency:
         """Return some nodes [n] with some of the edges among them, as the adjacency of a graph of these.
 
         Each edge stands for those into its target that were left out, too: a node with k of its d edges has them
         counted d / k times. So what a node receives is what it would receive on the whole graph on average over the
         draws, normalisation and averages included, and exactly that where none is missing.
+
+        Args:
+            drawn: the nodes and edges.
+            features: of these nodes, [n, F], and of all, [N, F], from which they are: neither ever changes, so that
+                products with them are those of the whole graph, which keeps them.
         """
         nodes, target, source, entry = drawn
         had = self.rows.start.diff()[nodes].to(self.dtype)
@@ -107,8 +121,15 @@ class Adjacency(SparseMatrix):
         missing = self.rows.value is not None or bool((times != 1).any())
         rows = Rows.from_entries(target, source, value if missing else None, (len(nodes), len(nodes)))
         part = Adjacency(rows, len(nodes), self.dtype)
-        part._drawn = self, drawn, times
+        part._drawn = Thin(self, drawn, times, features)
+        part._exact = part._drawn.exact(self)
         return part
+
+    def times(self, x: Tensor) -> Tensor:
+        """Multiply by a dense matrix; for the features of a part (`thinned`) the whole graph answers."""
+        if self._exact is None or x is not self._exact.features:
+            return super().times(x)
+        return self._exact.matrix.times(self._exact.of_all).index_select(0, self._exact.nodes)
 
     def roots(self) -> tuple[Tensor, Tensor]:
         """Return D^-1/2 of the graph with self-loops, [N], and the weights of these, [N]; kept."""
@@ -127,7 +148,8 @@ class Adjacency(SparseMatrix):
             whole, nodes = self._part_of
             self._gcn = Adjacency(whole.gcn().rows.within(nodes), len(nodes))
         if self._gcn is None and self._drawn is not None:
-            self._gcn = _thin_gcn(*self._drawn)
+            self._gcn = Adjacency(self._drawn.gcn(), len(self))
+            self._gcn._exact = self._drawn.exact(self._drawn.whole.gcn())
         if self._gcn is None and self.rows.value is None and not bool((self.rows.row == self.rows.column).any()):
             self._gcn = Adjacency(_normalized(self.rows, self.dtype), len(self))
         if self._gcn is None:
@@ -145,12 +167,11 @@ class Adjacency(SparseMatrix):
             whole, nodes = self._part_of
             self._mean = Adjacency(whole.averaging().rows.within(nodes), len(nodes))
         if self._mean is None and self._drawn is not None:
-            whole, (nodes, target, source, entry), times = self._drawn
-            if whole.rows.value is None:
-                value = times / whole.rows.start.diff()[nodes][target]
-            else:
-                value = times * whole.averaging().values()[entry]
-            self._mean = Adjacency(Rows.from_entries(target, source, value, self.shape), len(self))
+            self._mean = Adjacency(self._drawn.mean(), len(self))
+            self._mean._exact = self._drawn.exact(self._drawn.whole.averaging())
+        if self._mean is None and self._rows_of is not None:
+            whole, first, last = self._rows_of
+            self._mean = whole.averaging().between(first, last)
         if self._mean is None:
             degree = self.rows.start.diff()
             if self.rows.value is None:
@@ -188,21 +209,6 @@ class Adjacency(SparseMatrix):
         if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
             return args[0]
         raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
-
-
-def _thin_gcn(whole: Adjacency, drawn: Drawn, times: Tensor) -> Adjacency:
-    """Return the GCN-normalised adjacency of some edges of a graph (`Adjacency.thinned`); self-loops are all there."""
-    nodes, target, source, entry = drawn
-    root, loops = (each[nodes] for each in whole.roots())
-    value = root[target] * whole.values()[entry] * root[source] * times
-    others, each = target != source, torch.arange(len(nodes), device=nodes.device)
-    rows = Rows.from_entries(
-        torch.cat([target[others], each]),
-        torch.cat([source[others], each]),
-        torch.cat([value[others], root * loops * root]),
-        (len(nodes), len(nodes)),
-    )
-    return Adjacency(rows, len(nodes))
 
 
 def _normalized(rows: Rows, dtype: torch.dtype) -> Rows:
@@ -247,8 +253,18 @@ def normalized_edges(edge_index: Tensor, num_nodes: int, dtype: torch.dtype) -> 
     """
     graph, weight = edge_index, None
     if isinstance(edge_index, Adjacency):
+        if edge_index._part_of is not None:
+            return _part_in_edges(edge_index.gcn())
         graph, weight = edge_index.edge_index, edge_index.edge_weight
     return gcn_norm(graph, weight, num_nodes, dtype=dtype)
+
+
+def _part_in_edges(gcn: Adjacency) -> tuple[Tensor, Tensor]:
+    """Return a normalised part of a graph as edges and weights, self-loops last; degrees are those of the whole."""
+    (target, source), value = gcn.rows.entries(), gcn.values()
+    loops = target == source
+    order = torch.cat([(~loops).nonzero(), loops.nonzero()]).squeeze(-1)
+    return torch.stack([source, target])[:, order].long(), value[order]
 
 
 def normalized(edge_index: Tensor, num_nodes: int) -> Tensor:

@@ -6,7 +6,9 @@ device; random numbers come from a generator on the CPU, so that a seed means th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -53,6 +55,28 @@ def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: 
         fanouts: of each hop; `ALL` for all.
         generator: on the CPU.
     """
+    fast = compiled() if seeds.device.type == "cpu" and fanouts else None
+    return Drawn(*(fast or in_torch)(rows, seeds, fanouts, generator))
+
+
+Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""What `neighbourhood` does; returns the fields of a `Drawn`."""
+
+
+@cache
+def compiled() -> Draws | None:
+    """Return the drawing that numba compiles, where it is installed."""
+    if find_spec("numba") is None:
+        return None
+    from mowst.kernels.compiled import neighbourhood as fast
+
+    return fast
+
+
+def in_torch(
+    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw a neighbourhood in plain torch, on any device."""
     place = _nowhere(rows)
     place[seeds] = torch.arange(len(seeds), device=seeds.device)
     front, base, count = seeds, 0, len(seeds)
@@ -68,7 +92,8 @@ def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: 
         entries.append(entry)
         found.append(new)
         front, base, count = new, count, count + len(new)
-    return Drawn(torch.cat(found), torch.cat(targets), torch.cat(sources), torch.cat(entries))
+    target, source, entry = (torch.cat([seeds[:0], *each]) for each in (targets, sources, entries))
+    return torch.cat(found), target, source, entry
 
 
 MET = -2

@@ -100,6 +100,12 @@ class Rows:
         value = None if self.value is None else self.value.index_select(0, entry)
         return Rows(start, self.column.index_select(0, entry), value)
 
+    def between(self, first: int, last: int) -> Rows:
+        """Return the rows from one to before another; entries are not copied."""
+        start, end = int(self.start[first]), int(self.start[last])
+        value = None if self.value is None else self.value[start:end]
+        return Rows(self.start[first : last + 1] - self.start[first], self.column[start:end], value)
+
     def within(self, nodes: Tensor) -> Rows:
         """Return the rows of some distinct nodes [n] of a square matrix, and of these their columns alone."""
         place = torch.full((len(self.start) - 1,), -1, dtype=torch.long, device=nodes.device)

@@ -160,6 +160,16 @@ def take_rows(x: Tensor, index: Tensor) -> Tensor:
     return dense(rows_of(x, index))
 
 
+def take_columns(x: Tensor, first: int, last: int) -> Tensor:
+    """Return some columns of features [N, F] as a plain dense tensor, without making the others dense."""
+    if not isinstance(x, SparseFeatures):
+        return dense(x)[:, first:last].contiguous()
+    each = torch.arange(last - first, device=x.device)
+    chosen = torch.zeros(x.size(1), last - first, dtype=x.dtype, device=x.device)
+    chosen[first + each, each] = 1
+    return x.rows.times(chosen)
+
+
 @contextmanager
 def by_column(model: nn.Module, x: Tensor) -> Iterator[None]:
     """Lay out the weights [H, F] of a model as sparse features [N, F] read them, by column, so that none is turned.

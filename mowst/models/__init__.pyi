@@ -1,3 +1,4 @@
+from .averages import OnDisk as OnDisk
 from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion
 from .dispersions import negentropy as negentropy
@@ -42,6 +43,7 @@ from .panel import Panel as Panel
 from .panel import parts_of as parts_of
 from .reads import PAIRED as PAIRED
 from .reads import Reads as Reads
+from .reads import by_rows as by_rows
 from .reads import reads_of as reads_of
 from .reads import run_module as run_module
 from .reads import suited as suited

@@ -40,7 +40,7 @@ from mowst.kernels import GAT, ReLUDropout, normalized, normalized_edges, relu_d
 from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
 from mowst.models.neighbours import Neighbours
 from mowst.models.options import layers, one_line, probability, shown, whole
-from mowst.models.reads import Reads, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
+from mowst.models.reads import PAIRED, Reads, goes_by_rows, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
 from mowst.models.sign import Sign
 from mowst.models.trees import Trees
 from mowst.names import Names
@@ -73,7 +73,8 @@ class GCN(PyGCN):
         super().__init__(*args, **kwargs)
         known = type(self).forward is GCN.forward and self.jk_mode in (None, "last") and keeps_to_its_hops(self)
         hops = int(self.num_layers) if known else None
-        self.reads = Reads(hops, True, sparse=True, normalised=True, by_layer=hops is not None, weights=True)
+        by_layer = hops is not None
+        self.reads = Reads(hops, True, sparse=True, normalised=True, by_layer=by_layer, by_block=by_layer, weights=True)
 
     def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
         """Make a layer, as PyG's models do."""
@@ -82,6 +83,10 @@ class GCN(PyGCN):
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
         return super().forward(x, *normalized_for(self.convs, x, edge_index))
+
+    def inference_per_layer(self, layer: int, x: Any, edge_index: Tensor, batch_size: int) -> Tensor:
+        """One layer for the first nodes, as PyG's models have it; of a pair the sources are all that it looks at."""
+        return super().inference_per_layer(layer, x[0] if isinstance(x, tuple) else x, edge_index, batch_size)
 
 
 class Residual(nn.Module):
@@ -144,6 +149,7 @@ class Residual(nn.Module):
             sparse=True,
             normalised=self.normalize,
             by_layer=known,
+            by_block=known and adjacency and self.lin_in is None and all(map(goes_by_rows, self.convs)),
             weights=adjacency and any(map(weighs, self.convs)),
         )
 
@@ -160,6 +166,8 @@ class Residual(nn.Module):
         if layer == 0:
             x = tuple(map(self._enter, x)) if isinstance(x, tuple) else self._enter(x)
         own = x[1] if isinstance(x, tuple) else x[:batch_size]
+        if isinstance(x, tuple) and not isinstance(self.convs[layer], PAIRED):
+            x = x[0]
         out = self._update(layer, self.convs[layer](x, edge_index)[:batch_size], own)
         return self.lin_out(out) if layer == self.num_layers - 1 else out
 

@@ -47,7 +47,7 @@ class Mowst(nn.Module):
         agree(channels_of(weak), channels_of(strong))
         self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
         weights = any(each.weights for each in self.experts_read.values())
-        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights, table=True)
+        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights, table=True, averages=True)
         self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))

@@ -58,7 +58,7 @@ class Panel(nn.Module):
         hops = [each.hops for each in self.members_read]
         reach = None if None in hops else max(hop for hop in hops if hop is not None)
         weights = any(each.weights for each in self.members_read)
-        self.reads = Reads(reach, adjacency=True, sparse=True, weights=weights, table=True)
+        self.reads = Reads(reach, adjacency=True, sparse=True, weights=weights, table=True, averages=True)
         self.lean(*[1 / len(self.names)] * len(self.names))
 
     @torch.no_grad()
@@ -93,11 +93,12 @@ class Panel(nn.Module):
         return F.softplus(bias.unsqueeze(1) + (signals * slope.unsqueeze(1)).sum(-1), beta=STEEPNESS)
 
 
-def parts_of(model: Any, roles: Sequence[str]) -> tuple[str, ...]:
-    """Return the parts of a mixture that are trained on their own: experts, and of a panel each member."""
+def parts_of(model: Any, roles: Sequence[str], *, heard: bool = False) -> tuple[str, ...]:
+    """Return the parts of a mixture trained on their own: experts, and of a panel each member, or those heard."""
     found = []
     for role in roles:
         part = model.get_submodule(role)
-        members = [f"{role}.members.{place}" for place in range(len(part.members))] if isinstance(part, Panel) else []
+        active = part.active.tolist() if isinstance(part, Panel) else []
+        members = [f"{role}.members.{place}" for place, runs in enumerate(active) if runs or not heard]
         found += members or [role]
     return tuple(found)

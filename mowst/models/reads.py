@@ -10,7 +10,7 @@ the whole graph, with plain edges and dense features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, AttentionConv, Tabled, dense
+from mowst.kernels import Adjacency, AttentionConv, Averaged, Tabled, dense
+from mowst.models.blocks import by_block, in_blocks
 from mowst.models.layers import NarrowGCNConv
 from mowst.models.options import shown
 
@@ -61,10 +62,14 @@ class Reads:
     by_layer: bool = False
     """Its layers can be run one at a time: it has `convs`, `num_layers`, `hidden_channels` and `inference_per_layer`
     as PyG's models have them."""
+    by_block: bool = False
+    """And each of them for some rows of the graph's matrix, from a pair: what all nodes, and these, have so far."""
     weights: bool = False
     """Weights of edges change what it says: it multiplies by the weighted graph. What takes plain edges sees none."""
     table: bool = False
     """It takes features with the columns they were made of (`Tabled`): missing values and categories as they are."""
+    averages: bool = False
+    """It takes features that bring their averages along (`Averaged`); of edges an expert then reads nothing else."""
 
 
 @runtime_checkable
@@ -88,7 +93,9 @@ def reads_of(module: nn.Module) -> Reads:
     if isinstance(module, BasicGNN):
         hops, adjacency = reach(module), all(map(only_multiplies, module.convs))
         weights = adjacency and any(map(weighs, module.convs))
-        return Reads(hops, adjacency, sparse=True, by_layer=hops is not None, weights=weights)
+        by_layer = hops is not None
+        by_block = by_layer and adjacency and all(map(goes_by_rows, module.convs))
+        return Reads(hops, adjacency, sparse=True, by_layer=by_layer, by_block=by_block, weights=weights)
     return Reads(sparse=isinstance(module, MLP))
 
 
@@ -136,12 +143,24 @@ def only_multiplies(conv: nn.Module) -> bool:
     return isinstance(conv, MessagePassing) and conv.fuse and conv.flow == "source_to_target" and not rebuilds
 
 
+def goes_by_rows(conv: nn.Module) -> bool:
+    """Tell whether some rows of a convolution are as many of a product with what went in, then a matter of each."""
+    return type(conv) in (SAGEConv, GINConv, NarrowGCNConv)
+
+
 def weighs(conv: nn.Module) -> bool:
     """Tell whether a convolution that multiplies by the graph (`only_multiplies`) does so by the weights of edges.
 
     Attention puts its own in their place.
     """
     return conv.reads.weights if isinstance(conv, Reading) else not isinstance(conv, AttentionConv)
+
+
+def by_rows(module: nn.Module) -> nn.Module:
+    """Let a module that looks at averages alone (`Reads.averages`) find them with the features, and look at no edge."""
+    if isinstance(module, Reading) and module.reads.averages and module.reads.hops is not None:
+        module.reads = replace(module.reads, hops=0)
+    return module
 
 
 def suited(reads: Reads, graph: Tensor) -> Tensor:
@@ -151,10 +170,17 @@ def suited(reads: Reads, graph: Tensor) -> Tensor:
 
 def suited_features(reads: Reads, x: Tensor) -> Tensor:
     """Return the features as a module can take them: plain and dense where nothing is known of it."""
+    x = x.features if isinstance(x, Averaged) and not reads.averages else x
     x = x.features if isinstance(x, Tabled) and not reads.table else x
     return x if reads.sparse else dense(x)
 
 
 def run_module(module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, **options: Any) -> Any:
-    """Call a module with the features and the graph in the fastest form that it can take."""
-    return module(suited_features(reads, x), suited(reads, graph), **options)
+    """Call a module with the features and the graph in the fastest form that it can take.
+
+    Without gradients one whose layers allow it is run on a large graph block by block (`mowst.models.blocks`).
+    """
+    x, graph = suited_features(reads, x), suited(reads, graph)
+    if reads.by_block and not options and isinstance(graph, Adjacency) and in_blocks(module, x):
+        return by_block(module, x, graph.gcn() if reads.normalised else graph)
+    return module(x, graph, **options)

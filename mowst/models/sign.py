@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import normalization_resolver
 
-from mowst.kernels import relu_dropout
+from mowst.kernels import Averaged, relu_dropout
 from mowst.models.averages import averages
 from mowst.models.known import Known
 from mowst.models.options import layers, probability, whole
@@ -55,11 +55,12 @@ class Sign(nn.Module):
         self.norms = nn.ModuleList(layer or nn.Identity() for layer in norms)
         self.lins = nn.ModuleList(map(nn.Linear, widths, [*widths[1:], out_channels]))
         self.by_row = all(map(is_node_wise, self.norms))
-        self.reads = Reads(hops if self.by_row else None, adjacency=True, sparse=True, weights=True)
+        self.reads = Reads(hops if self.by_row else None, adjacency=True, sparse=True, weights=True, averages=True)
 
     def forward(self, x: Tensor, edge_index: Tensor, *, averaged: Sequence[Tensor] | None = None) -> Tensor:
         """[N, F], [2, E] -> [N, C]; the edges are not looked at where `averaged`, [N, F] by hop, is known."""
-        seen = [x, *(averages(x, edge_index, self.hops) if averaged is None else averaged)]
+        own = x.features if isinstance(x, Averaged) else x
+        seen = [own, *(averages(x, edge_index, self.hops) if averaged is None else averaged)]
         mapped = [linear(each) for linear, each in zip(self.maps, seen, strict=True)]
         x = torch.cat(mapped, dim=-1) if len(self.lins) else torch.stack(mapped).sum(0)
         for norm, linear in zip(self.norms, self.lins, strict=True):
@@ -68,7 +69,9 @@ class Sign(nn.Module):
 
     @torch.no_grad()
     def known(self, x: Tensor, edge_index: Tensor, trains: Collection[str]) -> Known:
-        """Return the averages, which no training changes."""
+        """Return the averages, which no training changes, unless the features bring them along."""
+        if isinstance(x, Averaged):
+            return Known()
         return Known(averaged=tuple(averages(x, edge_index, self.hops)))
 
     def reach(self, known: Known) -> int | None:

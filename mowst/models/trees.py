@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mowst.errors import InputError
-from mowst.kernels import SparseFeatures, Tabled, dense
+from mowst.kernels import Averaged, SparseFeatures, Tabled, dense
 from mowst.models.averages import averages
 from mowst.models.learners import ABSENT, Judged, Learned
 from mowst.models.options import number, whole
@@ -91,7 +91,7 @@ class Trees(Learned):
         self.hops, self.leaves = whole("hops", hops, least=0, most=8), whole("leaves", leaves, least=2, most=10_000)
         self.smallest, self.rounds = whole("smallest", smallest), whole("rounds", rounds, most=100_000)
         self.learning_rate = number("learning_rate", learning_rate, lambda rate: 0 < rate <= 1, "a number above 0 to 1")
-        self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0, table=True)
+        self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0, table=True, averages=True)
 
     def learn(self, x: Tensor, graph: Tensor, y: Tensor, judged: Judged | None, rounds: int) -> int:
         """Grow the trees on the nodes with a label, and keep those up to the round that `judged` nodes like best."""
@@ -102,9 +102,10 @@ class Trees(Learned):
         if len(np.unique(labels[nodes])) < 2:
             raise InputError("trees: labelled nodes are of one class only; at least two are needed")
         self.hold(**{name: torch.empty(0) for name in self.sizes})
-        if isinstance(x, Tabled):
-            self.hold(columns=torch.tensor([x.raw.values.size(1), x.raw.categories]))
-        self._project(x)
+        held = x.features if isinstance(x, Averaged) else x
+        if isinstance(held, Tabled):
+            self.hold(columns=torch.tensor([held.raw.values.size(1), held.raw.categories]))
+        self._project(held)
         table, rounds = self.table(x, graph).numpy(), min(rounds, self.rounds)
         grown = HistGradientBoostingClassifier(
             max_iter=rounds,
@@ -113,7 +114,7 @@ class Trees(Learned):
             min_samples_leaf=self.smallest,
             early_stopping=False,
             random_state=0,
-            categorical_features=list(range(x.raw.categories)) if isinstance(x, Tabled) else [],
+            categorical_features=list(range(held.raw.categories)) if isinstance(held, Tabled) else [],
         ).fit(table[nodes], labels[nodes])
         best = rounds if judged is None else best_round(grown, table, judged)
         self.hold(**arrays_of(grown, best))
@@ -121,8 +122,13 @@ class Trees(Learned):
 
     def table(self, x: Tensor, graph: Tensor) -> Tensor:
         """Return what the trees see of each node, [N, D] float64, on the CPU."""
+        known = x.averages(self.hops) if isinstance(x, Averaged) else None
+        x = x.features if isinstance(x, Averaged) else x
         own = reduced(x.features if isinstance(x, Tabled) else x, self.projection)
-        around = averages(own.to(graph.device), graph, self.hops)
+        if known is None:
+            around = averages(own.to(graph.device), graph, self.hops)
+        else:  # the reduced average is the average of what is reduced
+            around = [reduced(each, self.projection) for each in known]
         return torch.cat([self._own(x, own).double(), *(each.cpu().double() for each in around)], 1)
 
     def _own(self, x: Tensor, made: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch_geometric.utils import index_to_mask
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, Drawn, rows_of
+from mowst.kernels import Adjacency, Drawn, rows_of, written_by_torch_alone
 from mowst.models import Known
 from mowst.training.world import Share
 
@@ -91,11 +91,16 @@ class Batch:
         """Return the rows of the nodes that are asked for, of what was said of all."""
         return said if self.seeds is None else said.rows(self.seeds)
 
-    def trained_on(self, nodes: Tensor) -> Batch:
-        """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on."""
+    def trained_on(self, nodes: Tensor, y: Tensor | None = None) -> Batch:
+        """Return a whole graph of which the labels of some nodes [n] alone are seen, and trained on.
+
+        Args:
+            nodes: ids.
+            y: labels [N], where these nodes have others than are seen now.
+        """
         data = copy.copy(self.data)
         data.train_mask = index_to_mask(nodes, len(self.y))
-        data.y = hide(self.y, data.train_mask)
+        data.y = hide(self.y if y is None else y, data.train_mask)
         return replace(self, data=data, on={"train": nodes, "all": None})
 
     def alone(self, nodes: Tensor) -> Batch:
@@ -118,20 +123,26 @@ class Batch:
         what a term is averaged over is among these.
         """
         assert isinstance(self.graph, Adjacency), "the graph must be prepared"
-        return self.around(self.graph.within(nodes), nodes, seeds)
+        return self.alone(nodes).around(self.graph.within(nodes), seeds)
 
     def drawn(self, drawn: Drawn, seeds: int) -> Batch:
-        """Return some nodes of a whole prepared graph with some of the edges among them (`Adjacency.thinned`)."""
-        assert isinstance(self.graph, Adjacency), "the graph must be prepared"
-        return self.around(self.graph.thinned(drawn), drawn.nodes, seeds)
+        """Return some nodes of a whole prepared graph with some of the edges among them (`Adjacency.thinned`).
 
-    def around(self, graph: Adjacency, nodes: Tensor, seeds: int) -> Batch:
-        """Return some nodes [n] with a graph of these; the first `seeds` of them are asked for."""
-        part = self.alone(nodes)
-        part.data.edge_index = graph.edge_index
-        first = torch.arange(seeds, device=nodes.device)
-        on = {"train": part.train_mask[:seeds].nonzero().squeeze(-1), "all": first}
-        return replace(part, graph=graph, on=on, seeds=first)
+        Where the first act of a model is to average dense features, or to add them up, no neighbour is missing there:
+        these products, [N, F], are the whole graph's.
+        """
+        assert isinstance(self.graph, Adjacency), "the graph must be prepared"
+        part = self.alone(drawn.nodes)
+        kept = type(self.x) is Tensor and self.x.layout == torch.strided and written_by_torch_alone(self.x)
+        features = (part.x, self.x) if kept else None
+        return part.around(self.graph.thinned(drawn, features), seeds)
+
+    def around(self, graph: Adjacency, seeds: int) -> Batch:
+        """Return these nodes [n] with a graph of them; the first `seeds` of them are asked for."""
+        self.data.edge_index = graph.edge_index
+        first = torch.arange(seeds, device=self.y.device)
+        on = {"train": self.train_mask[:seeds].nonzero().squeeze(-1), "all": first}
+        return replace(self, graph=graph, on=on, seeds=first)
 
 
 def signals_on(signals: Signals, device: torch.device) -> Signals:

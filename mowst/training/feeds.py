@@ -4,8 +4,11 @@
     parts(10)               ten steps an epoch: the nodes in ten random parts, each with the edges inside it
     neighbors(15,10,5)      1,024 nodes a step, with 15 neighbours of each, 10 of each of these, 5 of each of these;
                             neighbors(15,10,size=512): 512 nodes a step
+    hops                    1,024 nodes a step (hops(size=512): 512), for experts that look at single nodes, and at
+                            averages of the features over hops, which are made once and lie on disk
 
-Which nodes come together follows from the seed and the number of the epoch alone, so that training can go on anywhere.
+Which nodes come together follows from the seed and the number of the epoch alone, so that training can go on anywhere,
+and which neighbours are drawn from these and the number of the batch.
 An edge stands for those into its node that were left out, too (`Adjacency.thinned`). What looks at no edge is run on
 rows. Validation, and what frozen experts say, come from the whole graph, without gradients: one layer after the other.
 """
@@ -13,7 +16,9 @@ rows. Validation, and what frozen experts say, come from the whole graph, withou
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +30,8 @@ from mowst.training.batches import Batch, Feed, Needs, Whole
 
 SIZE = 1024
 """Nodes that a batch of neighbourhoods is for."""
+AT_ONCE = 32_768
+"""Nodes that are judged at a time where they come without edges."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +102,67 @@ class Neighbours:
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
-            draws = generator if share.size == 1 else numbered(self.seed, epoch, share.rank + 1)
-            for together in groups(whole, needs, count, generator, only_train=needs.on == {"train"}):
-                seeds = share.of(together)
+            together = groups(whole, needs, count, generator, only_train=needs.on == {"train"})
+            for number, seeds in enumerate(map(share.of, together)):
                 if not needs.edges:
                     yield rows(whole, seeds)
                 else:
-                    drawn = neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], draws)
-                    yield whole.drawn(drawn, len(seeds))
+                    own = numbered(self.seed, epoch, number * share.size + share.rank + 1)
+                    yield whole.drawn(neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], own), len(seeds))
 
-        return batches
+        return (lambda epoch: ahead(batches(epoch))) if needs.edges else batches
 
     def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
         """Return the whole graph, or the nodes alone where no edge is looked at."""
         return Whole().asked(whole, hops, nodes)
+
+
+@dataclass(frozen=True)
+class Hops:
+    """Nodes without edges, some at a time, also where they are judged: what a node sees of others is in its features.
+
+    These bring their averages over hops along (`mowst.kernels.Averaged`), which an expert reads of the nodes it is run
+    on.
+    """
+
+    size: int = SIZE
+    """Nodes of a batch."""
+    seed: int = 0
+
+    def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
+        """Return the batches that each node is in once that a loss is averaged over.
+
+        Raises:
+            InputError: what is trained, or a loss, looks at edges.
+        """
+        if needs.edges:
+            what = "the model" if needs.hops != 0 else "a loss"
+            raise InputError(f"batch: hops: {what} looks at edges; take --batch parts(10) or full")
+        only_train = needs.on == {"train"}
+        total = len(labelled(whole)) if only_train else len(whole.y)
+        count = max(1, min(-(-total // self.size), len(labelled(whole))))
+
+        def batches(epoch: int) -> Iterator[Batch]:
+            generator = numbered(self.seed, epoch)
+            for nodes in groups(whole, needs, count, generator, only_train=only_train):
+                yield rows(whole, nodes)
+
+        return batches
+
+    def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
+        """Return the nodes without edges, so many at a time that their averages are little."""
+        nodes = torch.arange(len(whole.y), device=whole.y.device) if nodes is None else nodes
+        return Cut(whole, nodes)
+
+
+class Cut:
+    """Nodes [n] of a whole graph without edges, some at a time; it may be gone through again and again."""
+
+    def __init__(self, whole: Batch, nodes: Tensor):
+        self.whole, self.nodes = whole, nodes
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self.whole.alone(nodes) for nodes in torch.split(self.nodes, AT_ONCE))
 
 
 def labelled(whole: Batch) -> Tensor:
@@ -143,9 +197,19 @@ def check_share(size: int, count: int, train: int) -> None:
         raise InputError(f"devices: {size} are too many for {train} training nodes: each needs 2; take fewer")
 
 
-def numbered(seed: int, epoch: int, stream: int = 0) -> torch.Generator:
-    """Return the generator of an epoch, or of one of the processes that train together."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + stream * 2**52) % 2**63)
+def numbered(seed: int, epoch: int, batch: int = 0) -> torch.Generator:
+    """Return the generator of an epoch, or of one of its batches, counted from 1."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + batch * 1_000_000_007) % 2**63)
+
+
+def ahead(batches: Iterable[Batch], count: int = 1) -> Iterator[Batch]:
+    """Go through batches that a thread of their own makes, so many ahead of the one that is trained on."""
+    made = iter(batches)
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = deque(thread.submit(next, made, None) for _ in range(count))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, made, None))
+            yield batch
 
 
 def groups(
@@ -177,7 +241,7 @@ def groups(
 
 
 def feed_of(batch: str, seed: int = 0) -> Feed:
-    """Return the feed of a specification: full, parts(10), neighbors(15,10,5).
+    """Return the feed of a specification: full, parts(10), neighbors(15,10,5), hops.
 
     Raises:
         InputError: it is none.
@@ -193,11 +257,13 @@ def feed_of(batch: str, seed: int = 0) -> Feed:
             return Whole()
         if kind == "parts" and len(numbers) == 1 and numbers[0] >= 1 and not options and size == SIZE:
             return Parts(numbers[0], seed)
+        if kind == "hops" and not numbers and not options and size >= 2:
+            return Hops(size, seed)
         fit = numbers and all(number == -1 or number >= 1 for number in numbers) and size >= 2
         if kind == "neighbors" and fit and not options:
             return Neighbours(tuple(numbers), size, seed)
     except ValueError:
         pass
     raise InputError(
-        f"batch: must be auto, full, parts(10), or neighbors(15,10,5), neighbors(15,10,size=512), got {batch!r}"
+        f"batch: must be auto, full, parts(10), hops, neighbors(15,10,5) or neighbors(15,10,size=512), got {batch!r}"
     )

@@ -130,8 +130,7 @@ def rehearse(
     for kept, held in folds:
         twins, terms = trainer.twin("", kept), copy.deepcopy(extra)
         for part in reversed(parts):
-            epochs = max(1, lengths.get(part, schedule.epochs))
-            pace = {"epochs": epochs, "eval_every": epochs, "last": True}
+            pace = to_the_end(lengths.get(part, schedule.epochs))
             fit_expert(twins, schedule, f"rehearse {part}", part, terms, **pace)
             said = twins.sub(part).output().of("").values
             said = said.to(torch.promote_types(said.dtype, torch.float32))
@@ -141,6 +140,25 @@ def rehearse(
     nodes = torch.cat([held for _, held in folds])
     sharp = {part: sharpness(torch.cat(said_outside[part])) for part in parts}
     return Twins(nodes, {part: torch.cat(said_held[part]) for part in parts}, sharp)
+
+
+def refit(trainer: Trainer, schedule: Schedule, lengths: Mapping[str, int]) -> None:
+    """Train experts of the trainer's mixture anew, on training and validation labels, for so many epochs (`lengths`).
+
+    Gate, panels, temperatures and routing stay: they were fitted where no expert had seen the labels. No labelled node
+    is left to judge the result by.
+    """
+    nodes = torch.cat([trainer.whole.train_mask.nonzero().squeeze(-1), trainer.val]).sort().values
+    again = trainer.twin("", nodes)
+    for part, epochs in lengths.items():
+        fit_expert(again, schedule, f"refit {part}", part, **to_the_end(epochs))
+        trainer.sub(part).model.load_state_dict(again.sub(part).model.state_dict())
+
+
+def to_the_end(epochs: int) -> dict[str, Any]:
+    """Return the pace of a training without validation, for so many epochs, at least one."""
+    epochs = max(1, epochs)
+    return {"epochs": epochs, "eval_every": epochs, "last": True}
 
 
 @torch.no_grad()

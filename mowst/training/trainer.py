@@ -97,13 +97,16 @@ class Trainer:
         return trainer
 
     def twin(self, part: str, nodes: Tensor) -> Trainer:
-        """Return a trainer of a copy of a part ("": all), with its first weights, that sees the labels of `nodes`."""
+        """Return a trainer of a copy of a part ("": all), with its first weights, that sees the labels of `nodes`.
+
+        These are training nodes, or validation nodes.
+        """
         trainer = copy.copy(self)
         model = copy.deepcopy(self.model.get_submodule(part))
         prefix = f"{part}." if part else ""
         fresh = {name: value for name, value in self.fresh.items() if name.startswith(prefix)}
         model.load_state_dict({name.removeprefix(prefix): value for name, value in fresh.items()})
-        trainer.whole = self.whole.trained_on(nodes)
+        trainer.whole = self.whole.trained_on(nodes, self.whole.y.index_copy(0, self.val, self.val_y))
         trainer._hold(model)
         return trainer
 

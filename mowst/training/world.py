@@ -46,10 +46,11 @@ class Share(NamedTuple):
 
 
 class World:
-    """The processes that a `Fabric` has joined; one, if it was made for one device."""
+    """The processes that a `Fabric` has joined; one, if it was made for one device, or there is none."""
 
-    def __init__(self, fabric: Fabric):
-        self.fabric, self.share = fabric, Share(fabric.global_rank, fabric.world_size)
+    def __init__(self, fabric: Fabric | None = None):
+        self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        self.share = Share(self.fabric.global_rank, self.fabric.world_size)
 
     @property
     def alone(self) -> bool:

@@ -16,6 +16,7 @@ from mowst.tuning.arguments import checked
 from mowst.tuning.goals import GOALS
 from mowst.tuning.plan import Plan
 from mowst.tuning.sampling import make_pruner, make_sampler, rehearse
+from mowst.tuning.saving import Trials
 from mowst.tuning.sharing import Shared
 from mowst.tuning.space import Space, make_space
 from mowst.tuning.study import Told, open_study, work, work_together
@@ -36,7 +37,7 @@ def tune(config: Config, space: Space | None = None, told: Told | None = None, *
         InputError: the study cannot be opened, is of another space, or nothing of it can be run.
     """
     how = Plan.of(plan)
-    space, shared = space or make_space(config), Shared()
+    space, shared = space or make_space(config), Shared(Trials.of(how))
     goals = [GOALS.lookup(goal) for goal in how.goals]
     directions = [goal.direction for goal in goals]
     pruner = make_pruner(how.prunes_by, config.epochs, how.pruner_options)

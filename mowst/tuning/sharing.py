@@ -6,9 +6,22 @@ from dataclasses import fields
 from typing import Any
 
 from mowst.experiment import Config, Opened, Plan
+from mowst.tuning.saving import Trials
 
 OWN = {
-    *("weak", "strong", "gate", "regime", "objective", "pretrain", "folds", "rehearsals", "mixture", "baselines"),
+    *(
+        "weak",
+        "strong",
+        "gate",
+        "regime",
+        "objective",
+        "pretrain",
+        "use_validation",
+        "folds",
+        "rehearsals",
+        "mixture",
+        "baselines",
+    ),
     *(
         "optimizer",
         "lr",
@@ -44,13 +57,18 @@ class Another(Opened):
 
 
 class Shared:
-    """Opens experiments, those that read a graph alike on the same one; a process that it is sent to opens its own."""
+    """Opens experiments, those that read a graph alike on the same one; a process that it is sent to opens its own.
 
-    def __init__(self) -> None:
+    Args:
+        trials: where trials are saved while they are trained; by default nowhere.
+    """
+
+    def __init__(self, trials: Trials | None = None) -> None:
+        self.trials = trials or Trials()
         self.first: Opened | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"first": None}
+        return {"trials": self.trials, "first": None}
 
     def open(self, config: Config, plan: Plan, *, tried: bool = False) -> Opened:
         """Open an experiment.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, GrpcStorageProxy, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.storages.journal._file import get_lock_file
 from optuna.storages.journal._storage import JournalOperation
@@ -44,18 +44,12 @@ def experimental() -> Iterator[None]:
         yield
 
 
-def has_heartbeats(place: str) -> bool:
-    """Tell whether Optuna itself finds out there which trials have lost their workers."""
-    return "://" in place and not place.startswith("grpc://")
-
-
 @experimental()
-def open_storage(place: str, silence: float) -> BaseStorage:
+def open_storage(place: str) -> BaseStorage:
     """Open a journal file, a database URL, or `grpc://host:port`.
 
     Args:
         place: the file, URL or address.
-        silence: seconds without a heartbeat after which a database counts a trial as dead.
 
     Raises:
         InputError: it cannot be reached, or is something else.
@@ -70,11 +64,7 @@ def open_storage(place: str, silence: float) -> BaseStorage:
             url = make_url(place)
             if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
                 raise ValueError("it would be in memory only; write sqlite:///PATH")
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-            beat = max(1, round(silence / 6))
-            return RDBStorage(
-                place, heartbeat_interval=beat, grace_period=round(silence), heartbeat_stale_trial_callback=retry
-            )
+            return RDBStorage(place)
         path = Path(place).resolve()  # Optuna looks for the lock from the file's own folder
         if path.is_file():
             check_journal(path)

@@ -1,8 +1,8 @@
 """A study that any number of processes work on, and that may be taken up again.
 
 Trials are counted in the storage, so "until there are 100" means the same to every worker. What a killed worker leaves
-behind is found by its silence and tried again: databases have heartbeats of Optuna's; elsewhere a running trial is
-signed with the time again and again.
+behind is found by its silence and tried again: a running trial is signed with the time again and again. Optuna's own
+heartbeats, which only databases have, begin after a trial has begun: what is killed in between would never be found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,7 @@ from mowst.system import (
 from mowst.system.workers import UNGUARDED
 from mowst.tuning.plan import Plan
 from mowst.tuning.sampling import make_pruner, make_sampler
-from mowst.tuning.storage import RETRIES, at_hand, experimental, has_heartbeats, open_storage
+from mowst.tuning.storage import RETRIES, at_hand, experimental, open_storage
 
 Told = Callable[[Study, FrozenTrial], None]
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -57,7 +57,7 @@ def open_study(
     Raises:
         InputError: it cannot be opened, or is of another space; it is then as it was.
     """
-    storage = open_storage(plan.study, plan.silence)
+    storage = open_storage(plan.study)
     described = json.loads(json.dumps(described))
     with at_hand(plan.study):
         study, made = found_or_made(storage, plan.name, directions)
@@ -104,7 +104,7 @@ def settled(study: Study, patience: float = 5) -> dict[str, Any] | None:
 
 @contextmanager
 def signing(trial: Trial, every: float) -> Iterator[None]:
-    """Have a thread write the time into a running trial, for storages without heartbeats."""
+    """Have a thread write the time into a running trial."""
     over = threading.Event()
 
     def sign() -> None:
@@ -127,9 +127,6 @@ def revive(study: Study, plan: Plan) -> None:
 
     A worker that is killed between the two leaves it to the count of trials that a fresh one is drawn instead.
     """
-    if has_heartbeats(plan.study):
-        optuna.storages.fail_stale_trials(study)
-        return
     retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         assert trial.datetime_start is not None
@@ -153,12 +150,11 @@ def work(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told 
     """
     end = math.inf if plan.timeout is None else time.monotonic() + plan.timeout
     study = optuna.load_study(
-        storage=open_storage(plan.study, plan.silence),
+        storage=open_storage(plan.study),
         study_name=plan.name,
         sampler=make_sampler(plan.sampler, plan.seed, plan.sampler_options),
         pruner=make_pruner(plan.prunes_by, epochs, plan.pruner_options),
     )
-    beats = has_heartbeats(plan.study)
     while time.monotonic() < end:
         with at_hand(plan.study):
             revive(study, plan)
@@ -169,16 +165,14 @@ def work(plan: Plan, objective: Callable[[Trial], Any], epochs: int, told: Told 
         if states.count(TrialState.RUNNING) >= missing:
             time.sleep(min(1.0, plan.silence / 10))  # others are at the last ones, and may still be killed
         else:
-            one_trial(study, plan, objective, None if beats else plan.silence / 6, told)
+            one_trial(study, plan, objective, told)
             if study._stop_flag:  # `study.stop()`: by `told`, or by a sampler that has tried everything
                 break
     return study
 
 
-def one_trial(
-    study: Study, plan: Plan, objective: Callable[[Trial], Any], every: float | None, told: Told | None
-) -> None:
-    """Run one trial, signed every so many seconds.
+def one_trial(study: Study, plan: Plan, objective: Callable[[Trial], Any], told: Told | None) -> None:
+    """Run one trial, signed six times within the silence after which it would be given up.
 
     A process that was asleep so long that its trial was given to another has lost it, and goes on.
     """
@@ -186,7 +180,7 @@ def one_trial(
 
     def run(trial: Trial) -> Any:
         ours.add(trial.number)
-        with nullcontext() if every is None else signing(trial, every):
+        with signing(trial, plan.silence / 6):
             try:
                 return objective(trial)
             except Exception as error:

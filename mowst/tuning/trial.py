@@ -19,7 +19,7 @@ from mowst.errors import InputError
 from mowst.experiment import Bench, Config, Fitted, judged_alone
 from mowst.training import epochs_between, hide
 from mowst.tuning.arguments import checked
-from mowst.tuning.goals import GOALS
+from mowst.tuning.goals import GOALS, Goal
 from mowst.tuning.sharing import Shared
 from mowst.tuning.space import Space, make_space
 
@@ -41,7 +41,8 @@ class Watch:
         self.judged = judged_alone(config).judged
         self.epochs, self.step, self.best = 0, 0, -float("inf")
         self.last: dict[str, Any] | None = None
-        self.scored: list[tuple[int, str]] = []
+        self.scored: list[list[Any]] = []
+        self.reported: list[list[Any]] = []
 
     def __call__(self, line: dict[str, Any]) -> None:
         """Take the record of one validation."""
@@ -54,14 +55,33 @@ class Watch:
         # The score of the strong expert alone says something only beside experts of its kind.
         scored = self.config.strong.kind if part else ""
         if not self.scored or self.scored[-1][1] != scored:
-            self.scored.append((self.step * self.config.eval_every, scored))
+            self.scored.append([self.step * self.config.eval_every, scored])
             self.trial.set_user_attr("scored", self.scored)  # for `mowst.tuning.sampling.Alike`
         self.step += 1
         self.best = max(self.best, 100 * line["best"])
         if self.step % self.every == 0:
-            self.trial.report(self.best, self.step * self.config.eval_every)
+            self.report(self.best, self.step * self.config.eval_every)
             if self.trial.should_prune():
                 raise TrialPruned(f"pruner, at {self.best:.2f} in epoch {line['epoch']} of {line['phase']}")
+
+    def report(self, value: float, step: int) -> None:
+        """Show the pruner what was reached after so many epochs."""
+        self.reported.append([value, step])
+        self.trial.report(value, step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it stands, in plain values."""
+        counted = {"epochs": self.epochs, "step": self.step, "best": self.best, "last": self.last}
+        return copy.deepcopy({**counted, "scored": self.scored, "reported": self.reported})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand where a killed trial stood, whose reports are those of the one that goes on."""
+        self.epochs, self.step, self.best, self.last = (state[key] for key in ("epochs", "step", "best", "last"))
+        self.scored = state["scored"]
+        if self.scored:
+            self.trial.set_user_attr("scored", self.scored)
+        for value, step in state["reported"][len(self.reported) :]:
+            self.report(value, step)
 
 
 @checked
@@ -79,7 +99,8 @@ def objective(
         config: what is not searched.
         space: by default all of the configuration's.
         goals: names of `GOALS`, or dotted paths; with several, a tuple comes back and nothing is reported.
-        shared: holds the graph for trials that read it alike; by default each opens it.
+        shared: holds the graph for trials that read it alike, and says where they are saved while they are trained,
+            so that one that was killed goes on; by default each opens it, and nothing is saved.
 
     Raises:
         InputError: an argument is of another kind, a goal unknown, or the configuration cannot be run.
@@ -91,13 +112,9 @@ def objective(
     chosen = (space or make_space(config)).draw(trial)
     every = max(1, config.epochs // (REPORTS * config.eval_every))  # the same in all trials: pruners compare steps
     watch = Watch(trial, chosen, every, asks=len(goals) == 1)
-    values = []
     try:
         with failures():
-            opened = (shared or Shared()).open(chosen, judged_alone(chosen))
-            for seed in chosen.all_seeds:
-                fitted, data = trained(opened.bench(seed, watch))
-                values.append([measure(fitted, data) for measure in measures])
+            values = judged(watch, chosen, measures, shared or Shared())
     except TrialPruned as stop:
         trial.set_user_attr("reason", str(stop))
         raise
@@ -107,6 +124,23 @@ def objective(
     trial.set_user_attr("by_seed", by_goal)
     means = tuple(sum(value) / len(value) for value in by_goal)
     return means[0] if len(means) == 1 else means
+
+
+def judged(watch: Watch, config: Config, measures: Sequence[Goal], shared: Shared) -> list[list[float]]:
+    """Train a trial's configuration on each of its seeds, and return what it is worth there by each measure."""
+    values, place = [], shared.trials.place(watch.trial, config)
+    try:
+        opened = shared.open(config, judged_alone(config))
+        for seed in config.all_seeds:
+            bench = opened.bench(seed, watch)
+            with shared.trials.going_on(place, opened, seed, watch) as bench.journal:
+                fitted, data = trained(bench)
+            values.append([measure(fitted, data) for measure in measures])
+    except Exception:  # it has come to an end, unlike one that somebody stops
+        shared.trials.forget(place)
+        raise
+    shared.trials.forget(place)
+    return values
 
 
 @contextmanager

@@ -1,0 +1,68 @@
+"""Nodes by what they are called, and a graph without the labels of some of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch_geometric.data import Data
+
+from mowst.data.assembling import own_of
+from mowst.errors import InputError, some
+from mowst.experiment.building import classes_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def names_of(data: Data) -> pd.Index:
+    """Return what the nodes of a graph are called, by default their numbers."""
+    import pandas as pd
+
+    own = own_of(data)
+    return pd.RangeIndex(len(data.x)) if own is None else own.names
+
+
+def numbers_of(names: pd.Index, called: Sequence[Hashable], flag: str) -> list[int]:
+    """Return the numbers of nodes by what they are called, as a flag gave them.
+
+    Raises:
+        InputError: no node is called so.
+    """
+    import pandas as pd
+
+    found = names.map(str).get_indexer(pd.Index(list(called), dtype=object).map(str))
+    if lost := [word for word, place in zip(called, found, strict=True) if place < 0]:
+        raise InputError(f"{flag}: no node is called {some(lost)}; they are {some(names[:3])} and so on")
+    return [int(place) for place in found]
+
+
+def without(data: Data, called: Sequence[Hashable], seed: int) -> Data:
+    """Return a graph in which some training nodes have no label, and are in no mask; the nodes stay where they are.
+
+    Args:
+        data: the graph with the masks of a seed, whose tensors are left as they are.
+        called: what the nodes are called; none of them: the graph as it is.
+        seed: of the masks, to be named where one of the nodes is no training node.
+
+    Raises:
+        InputError: there is no such node, it is no training node, or a class would have no training label left.
+    """
+    if not called:
+        return data
+    names = names_of(data)
+    nodes = torch.tensor(numbers_of(names, called, "forget"))
+    if len(others := nodes[~data.train_mask[nodes]]):
+        raise InputError(
+            f"forget: {some(names[others.tolist()])}: no training node of seed {seed}; only training labels are learned"
+        )
+    left = copy.copy(data)
+    left.train_mask, left.y = data.train_mask.clone(), data.y.clone()
+    left.train_mask[nodes], left.y[nodes] = False, -1
+    had, has = (each.y[each.train_mask].bincount(minlength=classes_of(data)) for each in (data, left))
+    if lost := ((had > 0) & (has == 0)).nonzero().flatten().tolist():
+        classes = data.get("class_names") or range(len(had))
+        raise InputError(f"forget: no training label of class {some(classes[k] for k in lost)} would be left; keep one")
+    return left
