@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from mowst.errors import InputError
+from mowst.system.group import Group
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ def flags() -> ArgumentParser:
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
+    devices = (
+        "Devices of this machine that train every seed together, each with its part of a step (--batch parts(10) or "
+        "neighbors(15,10)); of the CPU's, processes. By default one, or as many as torchrun has started processes."
+    )
+    parser.add_argument("--devices", type=PositiveInt | None, default=None, help=devices)
     reading.add_switch(parser, "--report", True, "Write OUT/report.html, and what it draws into each seed's folder.")
     about = "Log scores by phase and epoch in OUT: tensorboard, or wandb (WANDB_MODE=online sends them); if installed."
     parser.add_argument("--logger", type=Literal["tensorboard", "wandb"] | None, default=None, help=about)
@@ -76,7 +83,11 @@ def display_of(parsed: Namespace, config: Config, done: int) -> Display:
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run, print the table."""
+    """Parse the command line, run, print the table; of processes that torchrun has started, the first one does so."""
+    if (group := Group.here()) is not None and group.rank:
+        from mowst.system import follow
+
+        return follow(group)
     from mowst.experiment import reading
 
     parsed = reading.parse(flags(), arguments)
@@ -96,10 +107,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
         card_name,
         check_logger,
         claim,
+        devices_here,
         fabric_of,
         run,
         settled,
     )
+    from mowst.experiment.building import check_devices
     from mowst.experiment.labels import check, needed
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
@@ -113,15 +126,19 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     check_logger(parsed.logger)
-    products = float32_products(parsed.matmul, fabric_of(config).device)
+    devices, device = devices_here(parsed.devices), fabric_of(config).device
+    check_devices(device, parsed.devices or 1)
+    if devices > 1 and (parsed.workers > 1 or parsed.advise):
+        raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
+    products = float32_products(parsed.matmul, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
     with claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger) as claimed:
         there = before(config, claimed.place, claimed.done)
-        threads = take_threads(there.threads, parsed.workers)
+        threads = take_threads(there.threads, max(parsed.workers, parsed.devices or 1))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
-        opened = Opened(plain)
+        opened = Opened(plain, devices=devices)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if opened.graph.count_mismatch:
@@ -137,6 +154,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
             followed = Followed(shown, parsed.logger, claimed.place, plain)
             with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown, followed:
                 options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
+                options |= {"devices": devices}
                 options |= {"saving": saving, "report": parsed.report}
                 result = run(plain, claimed.place, hook=followed, **options)
         except KeyboardInterrupt:

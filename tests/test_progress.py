@@ -90,9 +90,9 @@ def test_a_state_is_tensors_and_plain_values(name, tmp_path):
     state, _ = stopped_within(name, [3])
     torch.save(state, tmp_path / "state")
     assert torch.load(tmp_path / "state", weights_only=True).keys() == {"finished", "underway"}
-    assert {"model", "losses", "optimizer", "average", "best", "counters", "history", "random", "seconds"} == state[
-        "underway"
-    ].keys()
+    assert {
+        "model", "losses", "optimizer", "average", "scaler", "best", "counters", "history", "random", "seconds",
+    } == state["underway"].keys()  # fmt: skip
 
 
 def test_a_state_does_not_change_while_the_run_goes_on():

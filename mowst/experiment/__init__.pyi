@@ -71,6 +71,7 @@ from .seed import SeedRun as SeedRun
 from .seed import run_seed as run_seed
 from .teachers import Teacher as Teacher
 from .teachers import read_teacher as read_teacher
+from .together import devices_here as devices_here
 from .whole import Whole as Whole
 from .whole import read_whole as read_whole
 from .whole import write_whole as write_whole

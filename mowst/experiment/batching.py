@@ -16,7 +16,8 @@ from mowst.errors import InputError
 from mowst.experiment.building import classes_of
 from mowst.experiment.config import Config
 from mowst.kernels import SparseFeatures
-from mowst.training import Neighbours, Parts, feed_of
+from mowst.training import Neighbours, Parts, check_share, feed_of
+from mowst.training import Whole as Undivided
 
 AUTO = "auto"
 OF_FREE = 0.7
@@ -54,20 +55,27 @@ def free(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def batched(config: Config, data: Data, device: torch.device) -> Config:
-    """Return a configuration in which `auto` batches have become what memory allows on this graph."""
+def batched(config: Config, data: Data, device: torch.device, devices: int = 1) -> Config:
+    """Return a configuration in which `auto` batches have become what memory allows on this graph.
+
+    Several devices share the memory of a machine, unless it is their own.
+    """
     if config.batch != AUTO:
         return config
-    return replace(config, batch=chosen_batch(needed(config, data), free(device), int(data.train_mask.sum())))
+    there = free(device) // (devices if device.type == "cpu" else 1)
+    return replace(config, batch=chosen_batch(needed(config, data), there, int(data.train_mask.sum()), devices))
 
 
-def check_batch(config: Config, data: Data) -> None:
+def check_batch(config: Config, data: Data, devices: int = 1) -> None:
     """Refuse batches that this graph and these experts cannot have; say where there are more fan-outs than layers.
 
     Raises:
-        InputError: there are more parts than training nodes, or fewer fan-outs than layers.
+        InputError: there are more parts than training nodes, or fewer fan-outs than layers, or several devices cannot
+            share them out.
     """
     feed, train = feed_of(config.batch), int(data.train_mask.sum())
+    if not isinstance(feed, Undivided):
+        check_share(devices, feed.count if isinstance(feed, Parts) else devices, train)
     if isinstance(feed, Parts) and feed.count > train:
         raise InputError(f"batch: {config.batch}: there are {train} training nodes; take fewer parts")
     if isinstance(feed, Neighbours):
@@ -79,12 +87,13 @@ def check_batch(config: Config, data: Data) -> None:
             warnings.warn(f"{differ}, which need the first {layers} numbers", stacklevel=2)
 
 
-def chosen_batch(need: Need, there: int, train: int) -> str:
-    """Choose batches by memory, in bytes, and say so where it is not the whole graph."""
+def chosen_batch(need: Need, there: int, train: int, devices: int = 1) -> str:
+    """Choose batches by memory, in bytes, and say so where it is not the whole graph; each device takes a part."""
     if need.step <= OF_FREE * there:
         return "full"
     room = max(OF_FREE * there - need.inference, 0.1 * there)
     count = max(2, min(train, math.ceil(need.step / room)))
+    count = devices * math.ceil(count / devices)
     gib = [f"{size / 2**30:,.1f} GiB" for size in (need.step, there)]
     print(
         f"note: a step on the whole graph takes some {gib[0]} and {gib[1]} are free: --batch parts({count})",

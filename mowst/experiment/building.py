@@ -26,24 +26,44 @@ from mowst.experiment.plan import FINAL, regime_of, seats_of
 from mowst.experiment.without_edges import with_averages, without_edges
 from mowst.kernels import Adjacency, Tabled, dense, prepare_features
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
-from mowst.system import guard_scatter
+from mowst.system import Group, guard_scatter
 
 
-def fabric_of(config: Config) -> Fabric:
-    """Return the device and precision of a configuration, on one device."""
+def fabric_of(config: Config, group: Group | None = None) -> Fabric:
+    """Return the device and precision of a configuration, on one device, or of each process of a group that is joined.
+
+    Raises:
+        InputError: the device is not here, lacks the precision, or there are fewer than the group has processes here.
+    """
+    precision: Any = config.precision
     try:
-        fabric = Fabric(accelerator=config.device, devices=1, precision=config.precision)  # type: ignore[arg-type]
+        fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
     except (ValueError, RuntimeError, TypeError, ImportError):
         there = [name for name in ACCELERATOR_REGISTRY if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
         raise InputError(f"device: {config.device!r} is not here; choose from auto, {', '.join(there)}") from None
     if not supports(fabric.device, config.precision):
         raise InputError(f"precision {config.precision!r}: this {fabric.device.type} device lacks it; choose 32-true")
     guard_scatter(fabric.device)
+    if group is None:
+        return fabric
+    check_devices(fabric.device, group.local_size)
+    together: dict[str, Any] = {"devices": group.local_size, "num_nodes": group.hosts, "strategy": "ddp"}
+    fabric = Fabric(accelerator=config.device, precision=precision, **together)
+    fabric.launch()
     return fabric
+
+
+def check_devices(device: torch.device, count: int) -> None:
+    """Refuse more devices than this machine has of a kind; of the CPU's processes there may be any number."""
+    there = {"cpu": count, "cuda": torch.cuda.device_count()}.get(device.type, 1)
+    if count > there:
+        raise InputError(f"devices: {count} are asked for, and this machine has {there} of the kind {device.type}")
 
 
 def supports(device: torch.device, precision: str) -> bool:
     """Whether a device computes in a precision by itself, without emulation."""
+    if precision == "16-mixed":
+        return device.type == "cuda"
     bfloat16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     return precision != "bf16-mixed" or bfloat16
 

@@ -25,9 +25,9 @@ from mowst.experiment.folder import marked
 from mowst.experiment.reading import config_of, given_fields, parse, parser
 from mowst.experiment.states import read_about, read_state, write_state
 from mowst.system import Asked, postponed
-from mowst.training import Journal
+from mowst.training import Journal, World
 
-FILE, FORMAT = "checkpoint.safetensors", 1
+FILE, FORMAT = "checkpoint.safetensors", 2
 
 ANOTHER = {
     "format": "another format of checkpoints",
@@ -40,6 +40,7 @@ ANOTHER = {
     "class_names": "other names of classes",
     "teacher_sha256": "another teacher",
     "device": "another kind of device",
+    "devices": "another number of devices",
     "fast": "another --fast",
     "matmul": "another --matmul",
 }
@@ -82,10 +83,19 @@ class Checkpoint:
         about: returns what the seed is of, in plain values.
         saving: how often it is written.
         beside: what else is saved and put back.
+        world: the processes that train the seed together. The first writes and reads; all stop, and go on, together.
     """
 
-    def __init__(self, folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, beside: Beside | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        about: Callable[[], dict[str, Any]],
+        saving: Saving,
+        beside: Beside | None = None,
+        world: World | None = None,
+    ):
         self.path, self.saving, self._about, self.beside = folder / FILE, saving, about, beside
+        self.world = world or World()
         self.about: dict[str, Any] | None = None
         self.asked = Asked()
         self.journal = Journal(told=self.look, passed=self.passed)
@@ -103,8 +113,15 @@ class Checkpoint:
         Raises:
             InputError: it is damaged, or of something else.
         """
+        state = self.world.told(self._held() if self.world.first else None)
+        if state is not None:
+            self.journal.load_state_dict(state)
+            self.written = stands(state)
+
+    def _held(self) -> Any:
+        """Return what the file holds; none if there is none."""
         if not self.path.exists():
-            return
+            return None
         hint = f"take {self.path} away to train the seed anew, or give another folder"
         try:
             held = read_about(self.path)
@@ -114,10 +131,9 @@ class Checkpoint:
             state = read_state(self.path)
         except InputError as error:
             raise InputError(f"{error}; {hint}") from None
-        self.journal.load_state_dict(state)
         if self.beside is not None:
             self.beside.load_state_dict(held["beside"])
-        self.written = stands(state)
+        return state
 
     def passed(self, journal: Journal) -> None:
         """Save after an epoch, if it is time."""
@@ -128,16 +144,19 @@ class Checkpoint:
 
     def look(self, journal: Journal) -> None:
         """Save if it is time, or if somebody wants the run to end; then end it."""
+        self.asked.number = int(self.world.largest(self.asked.number or 0)) or None
         if self.asked.number is not None or time.monotonic() - self.when >= 60 * self.saving.minutes:
             self.write()
         self.asked.heed()
 
     def write(self) -> None:
-        """Write down where the seed stands, unless that is what was written before, or less.
+        """Write down where the seed stands, unless that is what was written before, or less, or another one does so.
 
         Raises:
             InputError: the disk is full or the folder cannot be written; the file of before is there still.
         """
+        if not self.world.first:
+            return
         self.when, state = time.monotonic(), self.journal.state_dict()
         if stands(state) <= self.written:
             return
@@ -158,7 +177,11 @@ def stands(state: Mapping[str, Any]) -> tuple[int, int]:
 
 @contextmanager
 def kept(
-    folder: Path, about: Callable[[], dict[str, Any]], saving: Saving, beside: Beside | None = None
+    folder: Path,
+    about: Callable[[], dict[str, Any]],
+    saving: Saving,
+    beside: Beside | None = None,
+    world: World | None = None,
 ) -> Iterator[Journal]:
     """Give a seed's journal, which stands where its checkpoint says, and is saved as training goes on.
 
@@ -169,12 +192,13 @@ def kept(
         about: returns what the seed is of, in plain values.
         saving: how often.
         beside: what else is saved and put back.
+        world: the processes that train the seed together; none: this one alone does.
 
     Raises:
         InputError: the checkpoint is damaged or of something else, or cannot be written.
         Stopped: a signal has ended it.
     """
-    checkpoint = Checkpoint(folder, about, saving, beside)
+    checkpoint = Checkpoint(folder, about, saving, beside, world)
     checkpoint.read()
     with postponed(lambda: checkpoint.journal.running is not None) as asked:
         checkpoint.asked = asked

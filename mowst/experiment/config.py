@@ -94,7 +94,7 @@ def refits(config: Config) -> bool:
 WEAK = {"when": has_weak, "beside": lambda config: config.baselines}
 
 
-PRECISIONS = ("32-true", "bf16-mixed")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def seconds(budget: str) -> float:
@@ -235,7 +235,7 @@ class Config(Checked):
     device: str = "auto"
     """auto, cpu, cuda, or mps."""
     precision: str = "32-true"
-    """32-true, or bf16-mixed (Lightning Fabric's names)."""
+    """32-true, bf16-mixed, or, on CUDA devices, 16-mixed (Lightning Fabric's names)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -59,20 +60,23 @@ class Opened:
     Args:
         config: the experiment; what of it is for the graph to decide is decided in `self.config`.
         plan: what of it is trained; by default what a run trains.
+        fabric: device and precision, and the processes that train together; by default one device.
+        devices: that a step is to be shared out among, here and later.
 
     Raises:
         InputError: the configuration and the graph do not go together.
     """
 
-    def __init__(self, config: Config, plan: Plan | None = None):
-        self.fabric = fabric_of(config)
+    def __init__(self, config: Config, plan: Plan | None = None, *, fabric: Fabric | None = None, devices: int = 1):
+        self.fabric = fabric or fabric_of(config)
         self.graph = graph_of(config)
         self._split = cache(lambda seed: without(self.graph.of_seed(seed), config.forget, seed))
         data = self._split(config.first_seed)
         for seed in config.all_seeds if config.forget else ():
             self._split(seed)
-        self.config = config = batched(chosen(config, data), data, self.fabric.device)
-        check_batch(config, data)
+        devices = max(devices, self.fabric.world_size)
+        self.config = config = batched(chosen(config, data), data, self.fabric.device, devices)
+        check_batch(config, data, devices)
         self.plan = plan or planned(config)
         if plan is None:
             config.predictions.check(self.plan.kept)

@@ -149,7 +149,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         notes.append(FOR_USE)
     if notes:
         record["notes"] = notes
-    return record | environment(config, next(iter(run.fitted.values())).output[0].device)
+    together = {"devices": run.devices} if run.devices > 1 else {}
+    return record | environment(config, next(iter(run.fitted.values())).output[0].device) | together
 
 
 def without_value(scores: Mapping[str, Mapping[str, float]], data: Data) -> list[str]:
@@ -218,7 +219,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
-    kept = ("parameters", "versions", "threads", "device", "precision", "batch")
+    kept = ("parameters", "versions", "threads", "device", "precision", "batch", "devices")
     return result | {key: first[key] for key in kept if key in first} | {"runs": list(records)}
 
 

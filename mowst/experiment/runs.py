@@ -20,9 +20,10 @@ from mowst.experiment.opening import Opened
 from mowst.experiment.record import own_version, seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
 from mowst.experiment.searching import settled
-from mowst.experiment.seed import run_seed
-from mowst.system import Settings, in_processes, write_text
-from mowst.training import Hook
+from mowst.experiment.seed import run_seed, train_seed
+from mowst.experiment.together import Together, run_together, takes_seeds
+from mowst.system import Group, Settings, in_processes, write_text
+from mowst.training import Hook, World
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     *,
     hook: Hook | None = None,
     workers: int = 1,
+    devices: int = 1,
     settings: Settings | None = None,
     opened: Opened | None = None,
     done: Mapping[int, dict[str, Any]] | None = None,
@@ -47,6 +49,9 @@ def run(
         hook: called with the record of every validation, with its seed and model.
         workers: processes that share the seeds, each with its share of the cores and of the GPUs. They are spawned:
             a script that asks for several must be guarded by `if __name__ == "__main__"`, and look for no GPU outside.
+        devices: processes that train every seed together, each with its share of a step, on a device of its own. They
+            are spawned, too, unless torchrun has started them: this one is the first then, and `mowst.system.follow` is
+            what the others do.
         settings: process-wide settings of these processes.
         opened: the same experiment, if it is open already.
         done: records of seeds that need not be run again.
@@ -60,7 +65,15 @@ def run(
     records = dict(done or {})
     config = settled(config, None if out is None else Path(out))
     left = [seed for seed in config.all_seeds if seed not in records]
-    if min(workers, len(left)) > 1:
+    if devices > 1 and left:
+        opened = opened or Opened(config, devices=devices)
+        if takes_seeds(opened.config, devices, len(left)):
+            workers, devices = devices, 1
+    if devices > 1 and (left or Group.here()):
+        alike = config if opened is None else replace(config, batch=opened.config.batch)
+        one = partial(run_and_record, config=alike, out=out, report=report, saving=saving)
+        found = run_together(Together(alike, left, one), devices, settings, hook)
+    elif min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
         opened = opened or Opened(config)
         alike = replace(config, batch=opened.config.batch)  # which each would choose by what is free then
@@ -73,18 +86,23 @@ def run(
     records |= dict(zip(left, found, strict=True))
     result = summary([records[seed] for seed in config.all_seeds])
     if out:
-        write_text(Path(out) / "config.yaml", dump(config))
-        if opened is not None and opened.config not in (config, replace(config, batch="full")):
-            write_text(Path(out) / CHOSEN, dump(opened.config))
-        if config.own:
-            write_text(Path(out) / card_name(config), card_text(card_of(config.dataset, config.columns)))
-        write_text(Path(out) / "result.json", as_json(result))
+        write_run(Path(out), config, None if opened is None else opened.config, result)
         if report:
             try:
                 write_report(Path(out))
             except InputError as error:  # the results are there, and worth more than their picture
                 warnings.warn(f"report.html and README.md are not written: {error}", stacklevel=2)
     return result
+
+
+def write_run(out: Path, config: Config, chosen: Config | None, result: dict[str, Any]) -> None:
+    """Write what is of all seeds: the configuration, what was chosen for it, the card of an own graph, the result."""
+    write_text(out / "config.yaml", dump(config))
+    if chosen is not None and chosen not in (config, replace(config, batch="full")):
+        write_text(out / CHOSEN, dump(chosen))
+    if config.own:
+        write_text(out / card_name(config), card_text(card_of(config.dataset, config.columns)))
+    write_text(out / "result.json", as_json(result))
 
 
 def run_and_record(
@@ -97,14 +115,24 @@ def run_and_record(
     report: bool = True,
     saving: Saving | None = None,
 ) -> dict[str, Any]:
-    """Run one seed and return its record, the contents of `OUT/seed-k/result.json`."""
+    """Run one seed and return its record, the contents of `OUT/seed-k/result.json`.
+
+    Of processes that train it together, the first writes and has the record.
+    """
     opened = opened or Opened(config)
+    world = World(opened.fabric)
+    if not (world.first or (out and saving)):
+        train_seed(opened, seed)
+        return {}
     if not out:
         return seed_record(opened.config, run_seed(config, seed, hook, opened=opened))
     folder = Path(out) / f"seed-{seed}"
     if saving is None:
         return write_seed(folder, opened.config, run_seed(config, seed, hook, opened=opened), figures=report)
-    with kept(folder, lambda: basis(opened, seed), saving) as journal:
+    with kept(folder, lambda: basis(opened, seed), saving, world=world) as journal:
+        if not world.first:
+            train_seed(opened, seed, journal=journal)
+            return {}
         done = run_seed(config, seed, hook, opened=opened, journal=journal)
         return write_seed(folder, opened.config, done, figures=report)
 
@@ -121,4 +149,5 @@ def basis(opened: Opened, seed: int) -> dict[str, Any]:
         "teacher_sha256": teacher,
         "batch": opened.config.batch,
         "device": device.type,
+        "devices": opened.fabric.world_size,
     }

@@ -7,7 +7,7 @@ labels are taken away before training starts and looked at once, when everything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch_geometric.data import Data
@@ -50,6 +50,19 @@ class SeedRun:
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
     forgotten: Mapping[str, Any] = field(default_factory=lambda: {"how": "retrain"})
     """How the labels that the configuration forgets were forgotten: by training without them."""
+    devices: int = 1
+    """That took its steps together."""
+
+
+def train_seed(opened: Opened, seed: int, hook: Hook | None = None, journal: Journal | None = None) -> Bench:
+    """Train what one seed trains, and return it on its bench."""
+    bench = opened.bench(seed, hook)
+    bench.journal = journal or bench.journal
+    for name in opened.plan.models:
+        bench.train(name)
+    if opened.plan.final:
+        bench.final()
+    return bench
 
 
 def run_seed(
@@ -89,4 +102,5 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
-    return SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
+    found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
+    return replace(found, devices=opened.fabric.world_size)

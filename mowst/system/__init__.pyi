@@ -4,6 +4,7 @@ from .files import try_place as try_place
 from .files import whole_file as whole_file
 from .files import write_arrays as write_arrays
 from .files import write_text as write_text
+from .group import Group as Group
 from .main import main as main
 from .main import out_of_memory as out_of_memory
 from .main import speak_plainly as speak_plainly
@@ -13,6 +14,12 @@ from .process import Settings as Settings
 from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process
+from .ranks import LostError as LostError
+from .ranks import follow as follow
+from .ranks import heard as heard
+from .ranks import in_ranks as in_ranks
+from .ranks import joined as joined
+from .ranks import lead as lead
 from .resources import folder as folder
 from .stopping import Asked as Asked
 from .stopping import postponed as postponed

@@ -70,6 +70,10 @@ def need_guard() -> None:
             os._exit(UNGUARDED)
 
 
+class EndedError(InputError):
+    """A process has ended before its work was done."""
+
+
 def ended_early(processes: Iterable[BaseProcess]) -> InputError:
     """Return the error for processes of which one has ended before its work was done."""
     codes = [process.exitcode for process in processes]
@@ -78,7 +82,7 @@ def ended_early(processes: Iterable[BaseProcess]) -> InputError:
             "workers: each process imports the script that asked for it, and this one asks again while it is imported; "
             'put what it does under `if __name__ == "__main__":`, or take workers=1'
         )
-    return InputError(f"workers: one of {len(codes)} was killed, perhaps for want of memory; try fewer")
+    return EndedError(f"workers: one of {len(codes)} was killed, perhaps for want of memory; try fewer")
 
 
 def in_processes(

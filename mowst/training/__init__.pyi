@@ -11,6 +11,7 @@ from .distillation import wanted as wanted
 from .feeds import Hops as Hops
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
+from .feeds import check_share as check_share
 from .feeds import feed_of as feed_of
 from .forgetting import WAYS as WAYS
 from .forgetting import Gone as Gone
@@ -43,3 +44,5 @@ from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
+from .world import Share as Share
+from .world import World as World

@@ -20,8 +20,10 @@ from torch_geometric.utils import index_to_mask
 
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
+from mowst.errors import InputError
 from mowst.kernels import Adjacency, Drawn, rows_of, written_by_torch_alone
 from mowst.models import Known
+from mowst.training.world import Share
 
 
 def hide(y: Tensor, seen: Tensor) -> Tensor:
@@ -79,6 +81,11 @@ class Batch:
     def edge_index(self) -> Tensor:
         """Source and target of each edge, [2, E]."""
         return self.data.edge_index
+
+    def count_on(self, on: str) -> int:
+        """Return over how many nodes a term is averaged, by what it is `on`."""
+        index = self.on[on]
+        return len(self.y) if index is None else len(index)
 
     def of_seeds(self, said: Any) -> Any:
         """Return the rows of the nodes that are asked for, of what was said of all."""
@@ -153,6 +160,8 @@ class Needs(NamedTuple):
     """The widest scope of its losses."""
     on: frozenset[str]
     """The nodes that its losses are averaged over: "train", "all"."""
+    share: Share = Share()
+    """Which part of every step is asked for."""
 
     @property
     def edges(self) -> bool:
@@ -169,9 +178,10 @@ class Feed(Protocol):
     """Says which batches of a whole graph are run; it keeps nothing of the graph."""
 
     def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
-        """Return a function from an epoch of a phase (from 1) to its batches; each of them is one step.
+        """Return a function from an epoch of a phase (from 1) to its batches; each is one step, or a share of it.
 
-        Every node that a term is averaged over is in one batch of an epoch, with all that it needs around it.
+        Every node that a term is averaged over is in one batch of an epoch, with all that it needs around it: of one
+        of the shares, where there are several. All of these have as many batches.
         """
 
     def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
@@ -179,6 +189,12 @@ class Feed(Protocol):
 
         They may be gone through again and again. `hops` says from how many edges away anything is read.
         """
+
+
+UNDIVIDED = (
+    "devices: a step on the whole graph is not divided among {0}; take --batch parts({0}) or neighbors(15,10), or "
+    "--workers {0} to share out the seeds"
+)
 
 
 class Whole:
@@ -189,7 +205,13 @@ class Whole:
     """
 
     def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
-        """Return one batch an epoch."""
+        """Return one batch an epoch.
+
+        Raises:
+            InputError: a share of it is asked for.
+        """
+        if needs.share.size > 1:
+            raise InputError(UNDIVIDED.format(needs.share.size))
         labelled = whole.on["train"]
         rows = needs.labelled_alone and labelled is not None and len(labelled) > 1
         batches = (whole.alone(labelled) if rows and labelled is not None else whole,)

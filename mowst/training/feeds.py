@@ -49,15 +49,17 @@ class Parts:
         """Return as many batches an epoch as there are parts.
 
         Raises:
-            InputError: there are more parts than training nodes.
+            InputError: there are more parts than training nodes, or they cannot be shared out.
         """
-        train = labelled(whole)
+        train, share = labelled(whole), needs.share
+        check_share(share.size, self.count, len(train))
         if self.count > len(train):
             raise InputError(f"batch: parts({self.count}): there are {len(train)} training nodes; take fewer parts")
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
-            for nodes in groups(whole, needs, self.count, generator):
+            parts = groups(whole, needs, self.count // share.size, generator, each=share.size)
+            for nodes in share.turns(parts):
                 yield whole.drawn(induced(rows_in(whole), nodes), len(nodes)) if needs.edges else rows(whole, nodes)
 
         return batches
@@ -81,8 +83,11 @@ class Neighbours:
         """Return the batches that each node is in once that a loss is averaged over.
 
         Raises:
-            InputError: what is trained reaches further than there are fan-outs, or nobody knows how far.
+            InputError: what is trained reaches further than there are fan-outs, or nobody knows how far; or there are
+                more shares than training nodes.
         """
+        share, train = needs.share, len(labelled(whole))
+        check_share(share.size, share.size, train)
         hops = needs.hops if needs.hops != 0 else 1  # a loss may look at edges where the model does not
         if needs.edges and hops is None:
             raise InputError(
@@ -92,16 +97,17 @@ class Neighbours:
             raise InputError(
                 f"batch: neighbors has {len(self.fanouts)} fan-outs, and the model reaches {hops} hops; give {hops}"
             )
-        total = len(labelled(whole)) if needs.on == {"train"} else len(whole.y)
-        count = max(1, min(-(-total // self.size), len(labelled(whole))))
+        total = train if needs.on == {"train"} else len(whole.y)
+        count = max(1, min(-(-total // self.size), train // share.size))
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
-            for number, seeds in enumerate(groups(whole, needs, count, generator, only_train=needs.on == {"train"})):
+            together = groups(whole, needs, count, generator, only_train=needs.on == {"train"})
+            for number, seeds in enumerate(map(share.of, together)):
                 if not needs.edges:
                     yield rows(whole, seeds)
                 else:
-                    own = numbered(self.seed, epoch, number + 1)
+                    own = numbered(self.seed, epoch, number * share.size + share.rank + 1)
                     yield whole.drawn(neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], own), len(seeds))
 
         return (lambda epoch: ahead(batches(epoch))) if needs.edges else batches
@@ -178,6 +184,19 @@ def rows(whole: Batch, nodes: Tensor) -> Batch:
     return replace(part, on={"train": part.train_mask.nonzero().squeeze(-1), "all": None})
 
 
+def check_share(size: int, count: int, train: int) -> None:
+    """Refuse to share out so many parts among devices where that leaves one without a part, or without training nodes.
+
+    Raises:
+        InputError: so it would.
+    """
+    if count % size:
+        fit = size * max(1, round(count / size))
+        raise InputError(f"batch: parts({count}): {size} devices take {size} parts a step; take parts({fit})")
+    if size > 1 and train < 2 * size:
+        raise InputError(f"devices: {size} are too many for {train} training nodes: each needs 2; take fewer")
+
+
 def numbered(seed: int, epoch: int, batch: int = 0) -> torch.Generator:
     """Return the generator of an epoch, or of one of its batches, counted from 1."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch + batch * 1_000_000_007) % 2**63)
@@ -194,16 +213,24 @@ def ahead(batches: Iterable[Batch], count: int = 1) -> Iterator[Batch]:
 
 
 def groups(
-    whole: Batch, needs: Needs, count: int, generator: torch.Generator, *, only_train: bool = False
+    whole: Batch, needs: Needs, steps: int, generator: torch.Generator, *, each: int = 1, only_train: bool = False
 ) -> Iterator[Tensor]:
     """Divide the nodes at random; every group has its share of the training nodes, which come first.
 
     Where no other node could change the loss, or if asked for, training nodes alone are divided.
+
+    Args:
+        whole, needs: what is divided, for what.
+        steps: of an epoch, or fewer.
+        generator: of the epoch.
+        each: groups of a step.
+        only_train: whether to divide training nodes alone.
     """
     train = labelled(whole)
     order = train[torch.randperm(len(train), generator=generator).to(train.device)]
     if needs.labelled_alone:
-        count = max(1, min(count, len(train) // 2))  # batch norm needs two rows
+        steps = max(1, min(steps, len(train) // (2 * needs.share.size)))  # batch norm needs two rows
+    count = steps * each
     if needs.labelled_alone or only_train:
         yield from order.tensor_split(count)
         return

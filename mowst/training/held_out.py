@@ -13,6 +13,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,12 +199,14 @@ def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> Twi
     weights = select(seen.logits, seen.y)
     for role, panel, members in panels_of(model, list(said)):
         seen.logits[role] = settle_panel(panel, {part: seen.logits[part] for part in members}, weights, seen.y)
+        trainer.world.alike(panel)
         weights[role] = sum(weights[part] for part in members)
     if isinstance(model.gate, Weighable):
         model.gate.weigh(*(max(weights[role], SILENT) for role in ROLES))
-    fit_gate(model.gate, seen, trainer.whole, objective)
+    trainer.world.by_first(partial(fit_gate, model.gate, seen, trainer.whole, objective), model.gate)
     if model.router is not None:
-        fit_gate(model.router, seen, trainer.whole, objectives.joint, ROUTER_PULL)
+        fit_router = partial(fit_gate, model.router, seen, trainer.whole, objectives.joint, ROUTER_PULL)
+        trainer.world.by_first(fit_router, model.router)
         out = trainer.output()
         assert isinstance(out, Mixture)
         routed = routable(model, out, trainer.whole.x).rows(trainer.val)

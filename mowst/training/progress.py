@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,16 @@ class MovingAverage:
             self.model.load_state_dict(own)
 
 
+class Scaler(Protocol):
+    """What multiplies a loss, so that gradients in half precision do not vanish, and finds out by how much."""
+
+    def state_dict(self) -> State:
+        """Return by how much, in plain values; nothing where the precision needs none."""
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Go on from there."""
+
+
 class Trained(NamedTuple):
     """A part that was trained alone."""
 
@@ -119,6 +129,8 @@ class Progress:
     """None where there are no gradients."""
     best: Best
     average: MovingAverage | None = None
+    scaler: Scaler | None = None
+    """Of gradients, where their precision needs one; it lasts from phase to phase."""
     epoch: int = 0
     waited: int = 0
     """Epochs since the best validation score."""
@@ -141,6 +153,7 @@ class Progress:
             "losses": [snapshot(loss) for loss in self.losses],
             "optimizer": None if self.optimizer is None else copy.deepcopy(self.optimizer.state_dict()),
             "average": None if self.average is None else self.average.state_dict(),
+            "scaler": {} if self.scaler is None else dict(self.scaler.state_dict()),
             "best": self.best.state_dict(self.losses),
             "counters": {"epoch": self.epoch, "waited": self.waited, "before": self.before},
             "seconds": self.seconds,
@@ -157,6 +170,8 @@ class Progress:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
         self.best.load_state_dict(state["best"], self.losses)
         self.epoch, self.waited, self.before = (state["counters"][name] for name in ("epoch", "waited", "before"))
         self.history[:] = state["history"]
@@ -166,7 +181,7 @@ class Progress:
     def finished(self, phase: str) -> State:
         """Return what the phase came to, without what only a phase needs that goes on."""
         improved = self.best.score > self.before
-        lasting = ("best", "history", "random", "seconds")
+        lasting = ("best", "history", "random", "scaler", "seconds")
         kept = {key: value for key, value in self.state_dict().items() if key in lasting}
         return {"phase": phase, "improved": improved, **kept}
 

@@ -29,6 +29,8 @@ from mowst.training.batches import Batch, Feed, Needs, Whole
 from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
+from mowst.training.steps import take_steps
+from mowst.training.world import World
 
 Hook = Callable[[dict[str, Any]], None]
 
@@ -41,7 +43,8 @@ class Trainer:
             again for what a phase cannot change.
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
-        fabric: device and precision; a CPU in float32 by default.
+        fabric: device and precision, and the processes that train together (`mowst.training.world`), which all call the
+            same methods; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training. The model
             has the weights of the epoch then, not their average, and those that multiply sparse features lie by column.
         alone: returns a part that is trained alone, by name; `pretrain` takes it. None: it is trained in its place.
@@ -67,6 +70,7 @@ class Trainer:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.feed: Feed = feed or Whole()
         self.whole = Batch.of(data, teacher)
+        self.world = World(self.fabric)
         self.val = data.val_mask.nonzero().squeeze(-1)
         self.val_y = data.y[self.val]
         self.fresh = snapshot(model)
@@ -131,6 +135,7 @@ class Trainer:
         free = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.model.load_state_dict(self.best.weights)
         self.best.losses = {loss: snapshot(loss) for loss in losses} | self.best.losses
+        self.world.alike(self.model, *losses)
         try:
             with by_column(self.model, self.whole.x):
                 progress = self._run(phase, losses, free)
@@ -149,6 +154,8 @@ class Trainer:
         self.best.load_state_dict(entry["best"], losses)
         self.history += entry["history"]
         self._settle()
+        if entry["scaler"]:
+            self.fabric.strategy.precision.load_state_dict(entry["scaler"])
         set_random_states(entry["random"])
         return bool(entry["improved"])
 
@@ -165,11 +172,12 @@ class Trainer:
             return self._learn(phase, self.model)
         parts = self._thaw(phase, free)
         known = self._known(phase)
-        needs = Needs(self._reach(known), phase.scope, frozenset(term.on for term in phase.terms))
+        needs = Needs(self._reach(known), phase.scope, frozenset(term.on for term in phase.terms), self.world.share)
         batches = self.feed.training(replace(self.whole, known=known), needs)
         validation = self._asked(known)
         average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
-        here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average)
+        precision = self.fabric.strategy.precision
+        here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average, precision)
         if self.journal is not None and self.journal.begin(here):
             self.history += here.history
         else:
@@ -179,7 +187,12 @@ class Trainer:
         while here.epoch < phase.epochs and here.waited < phase.patience:
             here.epoch += 1
             start = time.perf_counter()
-            loss = self._epoch(phase, here, parts, batches(here.epoch))
+            for part in parts:
+                part.train()
+            loss = take_steps(phase, here, batches(here.epoch), self._call, self.world)
+            self.world.settle(*parts, *losses)
+            if average is not None:
+                average.update()
             if here.epoch % phase.eval_every == 0 or here.epoch == phase.epochs:
                 score = self._evaluate(validation, average)
                 better = self._keep(score, here.epoch, average, always=phase.last)
@@ -192,7 +205,8 @@ class Trainer:
     def _learn(self, phase: Phase, learner: Learner) -> Progress:
         """Let an expert learn that does so by itself; what it has learned is the best there is."""
         here, start = Progress(self.model, [], None, self.best, before=self.best.score), time.perf_counter()
-        here.epoch = learn(learner, phase, self.whole, Judged(self.val, self.val_y))
+        here.epoch = self.world.told(learn(learner, phase, self.whole, Judged(self.val, self.val_y)))
+        self.world.alike(self.model)
         out = self.output()
         self._keep(score := self.score(out.rows(self.val), self.val_y), here.epoch, always=True)
         loss = float(phase.terms[0].value(out, self.whole))
@@ -203,7 +217,7 @@ class Trainer:
     def output(self) -> Output:
         """Run the model with its present weights on all nodes, in evaluation mode."""
         self.model.eval()
-        return self._said(self.feed.asked(self.whole, self.reads.hops, None))
+        return self.world.same(self._said(self.feed.asked(self.whole, self.reads.hops, None)))
 
     @torch.no_grad()
     def glimpse(self, scope: Scope, on: Collection[str]) -> tuple[Output, Batch]:
@@ -239,26 +253,6 @@ class Trainer:
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
 
-    def _epoch(self, phase: Phase, here: Progress, parts: list[nn.Module], batches: Iterable[Batch]) -> float:
-        """Take a step on each batch, and return their mean loss."""
-        for part in parts:
-            part.train()
-        losses, optimizer = [], here.optimizer
-        assert optimizer is not None
-        for batch in batches:
-            optimizer.zero_grad(set_to_none=True)
-            out = self._call(batch)
-            terms = [term.weight_at(here.epoch - 1) * term.value(out, batch) for term in phase.terms]
-            loss = torch.stack(terms).sum()
-            if not loss.isfinite():
-                raise FloatingPointError(f"the loss of phase {phase.name!r} is {loss.item()}; a smaller lr may help")
-            self.fabric.backward(loss)
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        if here.average is not None:
-            here.average.update()
-        return sum(losses) / len(losses)
-
     def _call(self, batch: Batch) -> Output:
         with self.fabric.autocast():
             return as_output(run_module(self.model, self.reads, batch.x, batch.graph, **batch.known.given()))
@@ -268,15 +262,15 @@ class Trainer:
         return joined(batch.of_seeds(self._call(batch)) for batch in batches)
 
     def _asked(self, known: Known) -> Iterable[Batch]:
-        """Return the batches that validation nodes are scored from."""
-        return self.feed.asked(replace(self.whole, known=known), self._reach(known), self.val)
+        """Return the batches that this process's share of the validation nodes is scored from."""
+        return self.feed.asked(replace(self.whole, known=known), self._reach(known), self.world.share.of(self.val))
 
     @torch.no_grad()
     def _evaluate(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> float:
         self.model.eval()
         with nullcontext() if average is None else average.standing_in():
-            out = self._said(batches)
-            score = self.score(out, self.val_y)
+            out = self.world.rows(self._said(batches), len(self.val))
+            score = self.world.told(self.score(out, self.val_y))
         if math.isnan(score) or any(bool(logits.isnan().any()) for logits in out[:2]):
             raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
         return score

@@ -1,0 +1,283 @@
+"""Several processes that train one model together, each with its share of every step."""
+
+import hashlib
+import itertools
+import os
+import signal
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+import graphkd
+from mowst.errors import InputError
+from mowst.evaluation import accuracy
+from mowst.evaluation import signal as signal_of
+from mowst.experiment import Config, Opened
+from mowst.experiment.batching import Need, chosen_batch
+from mowst.experiment.building import check_devices
+from mowst.experiment.together import devices_here, takes_seeds
+from mowst.kernels import Adjacency
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, as_output, expert
+from mowst.system import heard, in_ranks
+from mowst.training import (
+    REGIMES,
+    Batch,
+    Needs,
+    Neighbours,
+    Parts,
+    Phase,
+    Schedule,
+    Share,
+    Term,
+    Trainer,
+    Whole,
+    cross_entropy,
+)
+from tests.graphs import good
+
+SCORE = signal_of("metric", accuracy)
+ALL = Neighbours((-1, -1), 9)  # shares of some steps are uneven
+EPOCHS = 6
+
+
+def spread(out, batch):
+    """A loss of every node, with a label or not."""
+    return -(out.probs() * out.log_probs()).sum(-1)
+
+
+ONE, BOTH = (Term(cross_entropy),), (Term(cross_entropy), Term(spread, 0.3, on="all"))
+CURVES = {
+    "a GNN on neighbourhoods": ("sage", ALL, ONE),
+    "a GNN with a loss of all nodes": ("gcn", ALL, BOTH),
+    "an MLP on rows": ("mlp", Neighbours((-1, -1), 12), ONE),
+    "a GNN on parts": ("sage", Parts(4), BOTH),
+}
+"""Experts, feeds and terms of a loss."""
+
+
+def ready():
+    data = good()
+    data.adj_t = Adjacency.from_edge_index(data.edge_index, 60)
+    return data
+
+
+def small(kind, norm="layer_norm", dropout=0.0):
+    torch.manual_seed(1)
+    return expert(kind, 8, 3, hidden_channels=8, num_layers=2, norm=norm, dropout=dropout)
+
+
+def phase_of(terms):
+    return Phase("together", ("",), terms, epochs=EPOCHS)
+
+
+@contextmanager
+def doubles():
+    """Let everything be made in float64: Adam makes much of the last digits of small gradients."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@doubles()
+def curve(kind, feed, terms, fabric=None):
+    """Train, and return losses, scores, and the weights at the end."""
+    torch.manual_seed(2)
+    trainer = Trainer(small(kind), ready(), SCORE, feed=feed, fabric=fabric)
+    trainer.fit(phase_of(terms))
+    lines = [(line["loss"], line["val"]) for line in trainer.history]
+    return lines, {name: value.tolist() for name, value in trainer.model.state_dict().items()}
+
+
+def mixed(regime, fabric):
+    """Train a mixture with batch norm and dropout by a regime."""
+    torch.manual_seed(3)
+    holds = REGIMES.lookup(regime).holds_out
+    experts = small("mlp", "batch_norm", 0.4), small("gcn", "batch_norm", 0.4)
+    gate, router = (FusedGate(), LogisticGate()) if holds else (LearnedGate(), None)
+    model = Mowst(*experts, gate, router=router)
+    feed = Parts(4) if holds else Neighbours((3, 2), 12)
+    trainer = Trainer(model, ready(), SCORE, feed=feed, fabric=fabric)
+    before = torch.get_rng_state()
+    REGIMES.lookup(regime)(trainer, Schedule(epochs=5, rounds=1, pretrain="both", ema_decay=0.9))
+    state = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
+    said = [(line["phase"], line["loss"], line["val"]) for line in trainer.history]
+    moved = not torch.equal(before, torch.get_rng_state())
+    return hashlib.sha256(state).hexdigest(), said, torch.get_rng_state().sum().item(), moved
+
+
+def together(group, tell):
+    """Train everything, and return it for every process."""
+    fabric = Fabric(accelerator="cpu", devices=group.local_size, num_nodes=group.hosts, strategy="ddp")
+    fabric.launch()
+    torch.set_num_threads(1)
+    found = {name: curve(*case, fabric=fabric) for name, case in CURVES.items()}
+    found |= {regime: mixed(regime, fabric) for regime in ("held-out", "joint", "alternate")}
+    world = Trainer(small("mlp"), ready(), SCORE, fabric=fabric).world
+    torch.manual_seed(5)
+    with world.own_draws():
+        found["masks"] = torch.rand(8).tolist()  # of dropout in a step
+    everywhere = [None] * group.size
+    dist.all_gather_object(everywhere, found)
+    return everywhere
+
+
+@doubles()
+def by_hand(kind, feed, terms, size):
+    """Take steps on the shares of all processes in one: a loss is averaged over the nodes of all of them."""
+    model, whole = small(kind), Batch.of(ready())
+    reached = frozenset(term.on for term in terms)
+    needs = [Needs(2, graphkd.Scope.NODE, reached, Share(rank, size)) for rank in range(size)]
+    optimizer, lines = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=5e-4), []
+    for epoch in range(1, EPOCHS + 1):
+        losses = []
+        for batches in zip(*(feed.training(whole, need)(epoch) for need in needs), strict=True):
+            outs, total = [as_output(model(batch.x, batch.graph)) for batch in batches], torch.zeros(())
+            for term in terms:
+                values = [
+                    term.loss(out, batch)[slice(None) if batch.on[term.on] is None else batch.on[term.on]]
+                    for out, batch in zip(outs, batches, strict=True)
+                ]
+                total = total + term.weight * torch.cat(values).mean()
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(total.item())
+        lines.append(sum(losses) / len(losses))
+    return lines
+
+
+def check(everywhere, size):
+    first, *others = everywhere
+    assert len(everywhere) == size
+    for other in others:
+        for name in first.keys() - {"masks"}:
+            assert other[name] == first[name]  # bit for bit
+        assert other["masks"] != first["masks"]
+    for name, (kind, feed, terms) in CURVES.items():
+        lines, weights = first[name]
+        if isinstance(feed, Parts):
+            expected = [(loss, None) for loss in by_hand(kind, feed, terms, size)]
+        else:
+            expected, their_weights = curve(kind, feed, terms)
+            for key, value in their_weights.items():
+                ours, theirs = (np.array(each) for each in (weights[key], value))
+                np.testing.assert_allclose(ours, theirs, atol=1e-9, rtol=1e-7)
+        for (loss, score), (their_loss, their_score) in zip(lines, expected, strict=True):
+            assert loss == pytest.approx(their_loss, rel=1e-9)
+            assert their_score in (None, score)  # every validation node once
+    assert all(first[regime][3] for regime in ("held-out", "joint", "alternate"))
+
+
+def test_two_processes_train_what_one_does_with_the_same_steps_and_stay_alike():
+    check(in_ranks(2, together), 2)
+
+
+@pytest.mark.slow
+def test_so_do_four():
+    check(in_ranks(4, together), 4)
+
+
+# --- Shares
+
+
+@pytest.mark.parametrize("feed", [Parts(12), Neighbours((3, 2), 20), Neighbours((-1,), 7)], ids=str)
+@pytest.mark.parametrize("on", [{"train"}, {"all"}])
+@pytest.mark.parametrize("hops", [0, 1])
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_node_of_a_term_is_in_one_share_of_an_epoch_and_shares_have_as_many_steps(feed, on, hops, size):
+    data = ready()
+    whole, needs = Batch.of(data), Needs(hops, graphkd.Scope.NODE, frozenset(on))
+    (term,) = on
+    shares = [list(feed.training(whole, needs._replace(share=Share(rank, size)))(1)) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1
+    seen = [
+        batch.nodes[slice(None) if batch.on[term] is None else batch.on[term]] for share in shares for batch in share
+    ]
+    expected = data.train_mask.nonzero().flatten() if term == "train" else torch.arange(60)
+    assert torch.cat(seen).sort().values.tolist() == expected.tolist()
+    assert all(batch.count_on("train") >= 1 for share in shares for batch in share)
+    alone = list(feed.training(whole, needs)(1))
+    if isinstance(feed, Neighbours) and len(alone) == len(shares[0]):  # it is fewer where batch norm asks for rows
+        for step, batch in enumerate(alone):
+            parts = [share[step] for share in shares]
+            ours = [part.nodes[part.seeds] if part.seeds is not None else part.nodes for part in parts]
+            theirs = batch.nodes[batch.seeds] if batch.seeds is not None else batch.nodes
+            assert sorted(torch.cat(ours).tolist()) == sorted(theirs.tolist())
+
+
+# --- Processes that end
+
+
+def killed(group, tell):
+    value = torch.ones(1)
+    for _ in itertools.count():
+        if group.rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.all_reduce(value)
+
+
+def wrong(group, tell, what):
+    if group.rank:
+        raise InputError(what)
+    with heard():
+        dist.all_reduce(torch.ones(1))
+
+
+def test_one_that_is_killed_ends_the_others():
+    with pytest.raises(InputError, match=r"^devices: one of 2 processes was killed, perhaps for want of memory; "):
+        in_ranks(2, killed)
+
+
+@pytest.mark.slow
+def test_one_that_fails_says_why_whatever_the_others_say():
+    with pytest.raises(InputError, match=r"^its disk is full$"):
+        in_ranks(2, partial(wrong, what="its disk is full"))
+
+
+# --- What is asked for
+
+
+def test_what_devices_cannot_do_is_a_line(monkeypatch):
+    whole, needs = Batch.of(ready()), Needs(2, graphkd.Scope.NODE, frozenset({"train"}), Share(1, 4))
+    with pytest.raises(InputError, match=r"parts\(10\): 4 devices take 4 parts a step; take parts\(8\)"):
+        Parts(10).training(whole, needs)
+    with pytest.raises(InputError, match=r"parts\(2\): 4 devices take 4 parts a step; take parts\(4\)"):
+        Parts(2).training(whole, needs)
+    with pytest.raises(InputError, match="40 are too many for 30 training nodes"):
+        ALL.training(whole, needs._replace(share=Share(0, 40)))
+    with pytest.raises(InputError, match=r"not divided among 4; take --batch parts\(4\) or neighbors"):
+        Whole().training(whole, needs)
+    quick = {"dataset": "tests.graphs:good", "device": "cpu"}
+    with pytest.raises(InputError, match=r"4 devices take 4 parts a step; take parts\(8\)"):
+        Opened(Config(batch="parts(10)", **quick), devices=4)
+    with pytest.raises(InputError, match="5 are asked for, and this machine has 1 of the kind mps"):
+        check_devices(torch.device("mps"), 5)
+    full = Config(batch="full")
+    with pytest.raises(InputError, match="not divided among 2, and there is one seed"):
+        takes_seeds(full, 2, 1)
+    with pytest.warns(UserWarning, match="each takes a seed, as with --workers"):
+        assert takes_seeds(full, 2, 3)
+    assert not takes_seeds(Config(batch="parts(2)"), 2, 1)
+    assert not takes_seeds(full, 1, 1)
+    assert (devices_here(None), devices_here(3)) == (1, 3)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert devices_here(None) == devices_here(2) == 4
+    with pytest.raises(InputError, match="torchrun has started 2 processes here, --devices says 3"):
+        devices_here(3)
+    with pytest.raises(InputError, match="not divided among 4"):
+        takes_seeds(full, 4, 3)
+
+
+def test_parts_that_memory_asks_for_can_be_shared_out(capsys):
+    gib = 2**30
+    assert chosen_batch(Need(30 * gib, 2 * gib), 10 * gib, 1000, 4) == "parts(8)"
+    assert chosen_batch(Need(3 * gib, 2 * gib), 10 * gib, 1000, 4) == "full"
+    assert "parts(8)" in capsys.readouterr().err
