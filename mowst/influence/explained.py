@@ -3,7 +3,7 @@
 Where an expert can be asked edge by edge, GNNExplainer (Ying et al., 2019, arXiv 1903.03894) learns a mask: how much of
 each edge and of each feature, from 0 to 1, the answer needs. It is run on the nodes that the answer can see, whose
 degrees stay those of the whole graph. Trees and counts have no gradient, and averages that were made beforehand no
-edges to mask: there each feature, and each direct neighbour, is a candidate. Each candidate is then left out once, and
+edges to mask: there each feature, and each direct neighbour, is a candidate; elsewhere the mask says who is. Each candidate is then left out once, and
 they are put in the order of how far the log-odds of the class move, log p - log(1 - p): these move near p = 1, too.
 
 Left out means: a feature is 0 at all nodes (a column of a table: missing), a neighbour has no edges.
@@ -25,8 +25,8 @@ from mowst.models import ROLES, Learner, Mowst, Neighbours, Panel, reads_of, run
 
 EPOCHS = 200
 """Steps in which masks are learned."""
-CANDIDATES = 3
-"""Times as many as are asked for are taken of those with the greatest mask, and left out one by one."""
+CANDIDATES, FEW = 3, 100
+"""Times as many as are asked for, of those with the greatest mask, are left out one by one; of so many features all."""
 LEAST = 1e-4
 """Nats below which nothing has moved but by rounding."""
 MOST = 200
@@ -212,7 +212,7 @@ class Ask:
         """Return the features without which the answer changes most, of those with the greatest mask, or of all."""
         if isinstance(self.expert, Neighbours):  # it looks at no feature, but knows its graph by them
             return []
-        asked = range(len(columns)) if mask is None else strongest(mask, k)
+        asked = range(len(columns)) if mask is None or len(columns) <= FEW else strongest(mask, CANDIDATES * k)
         cut = ((place, without_column(self.seen, columns[place])) for place in asked)
         return self.moved([self.without(place, mask, x, self.part, 0) for place, x in cut], k)
 
@@ -223,7 +223,11 @@ class Ask:
         if self.reads.hops == 0:
             return []
         found = []
-        for place in direct[:MOST] if mask is None else strongest(mask, k):
+        asked = direct[:MOST]
+        if mask is not None:  # where an answer is sure its masks say little, so those beside it are always asked
+            asked = [direct[at] for at in strongest(mask[direct], CANDIDATES * k)]
+            asked += [place for place in strongest(mask, k) if place not in asked]
+        for place in asked:
             kept = (edges != place).all(dim=0)
             graph = Adjacency.from_edge_index(edges[:, kept], len(self.x), None if weight is None else weight[kept])
             found.append(self.without(place, mask, self.x, graph, self.node)._replace(direct=place in direct))
@@ -254,8 +258,8 @@ class Subject(nn.Module):
 
 
 def strongest(mask: Tensor, k: int) -> list[int]:
-    """Return the places of the greatest numbers of a mask that are above 0, several for each that is asked for."""
-    order = mask.argsort(descending=True, stable=True)[: CANDIDATES * k].tolist()
+    """Return the places of the k greatest numbers of a mask that are above 0, the greatest first."""
+    order = mask.argsort(descending=True, stable=True)[:k].tolist()
     return [place for place in order if float(mask[place]) > 0]
 
 
