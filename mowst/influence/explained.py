@@ -3,7 +3,7 @@
 Where an expert can be asked edge by edge, GNNExplainer (Ying et al., 2019, arXiv 1903.03894) learns a mask: how much of
 each edge and of each feature, from 0 to 1, the answer needs. It is run on the nodes that the answer can see, whose
 degrees stay those of the whole graph, and says who is a candidate. Trees and counts have no gradient, and averages that
-were made beforehand no edges to mask: there each feature, and each direct neighbour, is one. Each candidate is then left
+were made beforehand no edges to mask: there each feature, and each direct neighbour, is one. Each candidate is left
 out once, and they are put in the order of how far the log-odds of the class move, log p - log(1 - p): these move near
 p = 1, too.
 
