@@ -284,11 +284,11 @@ def tell_grounds(parsed: Namespace, query: Query, config: Config) -> None:
             print(f"{what}: none changes what it says")
             continue
         masks = "" if spoke[0][1].mask is None else "; in brackets, how much of it the answer needs (GNNExplainer)"
-        print(f"{what}: the probability without each{masks}")
+        print(f"{what}: nats by which the class's log-odds change without each, and the probability{masks}")
         for name, each in spoke:
             mask = "" if each.mask is None else f"  ({each.mask:.2f})"
             word = ("node " if each.direct else "further away, node ") * (what == "neighbours")
-            print(f"{each.without:.3f}{mask}  {word}{name}")
+            print(f"{each.moved:+.3f}  {each.without:.3f}{mask}  {word}{name}")
 
 
 def show_layers(query: Query) -> None:

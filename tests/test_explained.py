@@ -48,7 +48,7 @@ def test_the_one_neighbour_and_the_one_feature_that_decide_come_first(kind):
     assert found.neighbours[0].place == 3
     assert found.neighbours[0].direct
     assert found.features[0].place == 2
-    assert [each.place for each in found.features if abs(each.without - found.probability) > 1e-6] == [2]
+    assert [each.place for each in found.features] == [2]
     if kind in GNNS:
         assert found.neighbours[0].mask > 0.5
 
@@ -140,6 +140,8 @@ def test_without_it_is_what_is_said_where_its_edges_are_not_there(kind, weighted
     if kind == "neighbours":
         model.learn(x, data.adj_t, torch.arange(N) % 3, None, 1)
     found = told(model.eval(), data, 9)
+    with torch.no_grad():
+        before = run_module(model, reads_of(model), x, data.adj_t)[9].softmax(-1)
     assert found.neighbours
     for each in found.neighbours:
         kept = (edges() != each.place).all(dim=0)
@@ -148,7 +150,10 @@ def test_without_it_is_what_is_said_where_its_edges_are_not_there(kind, weighted
             said = run_module(model, reads_of(model), x, graph)[9].softmax(-1)
         assert each.without == pytest.approx(float(said[found.predicted]), abs=1e-5)
         assert each.direct == bool(((edges()[0] == each.place) & (edges()[1] == 9)).any())
-    moved = [abs(each.without - found.probability) for each in found.neighbours]
+        others = torch.arange(3) != found.predicted
+        odds = [p[found.predicted].log() - p[others].sum().log() for p in (said, before)]
+        assert each.moved == pytest.approx(float(odds[0] - odds[1]), abs=1e-4)
+    moved = [abs(each.moved) for each in found.neighbours]
     assert moved == sorted(moved, reverse=True)
 
 

@@ -2,9 +2,10 @@
 
 Where an expert can be asked edge by edge, GNNExplainer (Ying et al., 2019, arXiv 1903.03894) learns a mask: how much of
 each edge and of each feature, from 0 to 1, the answer needs. It is run on the nodes that the answer can see, whose
-degrees stay those of the whole graph. Trees and counts have no gradient, and averages that were made beforehand no
-edges to mask: there each feature, and each direct neighbour, is a candidate. Each candidate is then left out once, and
-they are put in the order of how far the probability of the class moves.
+degrees stay those of the whole graph, and says who is a candidate. Trees and counts have no gradient, and averages that
+were made beforehand no edges to mask: there each feature, and each direct neighbour, is one. Each candidate is left
+out once, and they are put in the order of how far the log-odds of the class move, log p - log(1 - p): these move near
+p = 1, too.
 
 Left out means: a feature is 0 at all nodes (a column of a table: missing), a neighbour has no edges.
 """
@@ -25,8 +26,10 @@ from mowst.models import ROLES, Learner, Mowst, Neighbours, Panel, reads_of, run
 
 EPOCHS = 200
 """Steps in which masks are learned."""
-CANDIDATES = 3
-"""Times as many as are asked for are taken of those with the greatest mask, and left out one by one."""
+CANDIDATES, FEW = 3, 100
+"""Times as many as are asked for, of those with the greatest mask, are left out one by one; of so many features all."""
+LEAST = 1e-4
+"""Nats below which nothing has moved but by rounding."""
 MOST = 200
 """Neighbours that are left out one by one; of more, the first."""
 
@@ -49,6 +52,8 @@ class Felt(NamedTuple):
     """How much of it the answer needs, from 0 to 1; none: no mask was learned."""
     without: float
     """Probability of the predicted class when it is left out."""
+    moved: float
+    """Nats by which its log-odds change then; below 0: it spoke for the class."""
     direct: bool = True
     """Of a neighbour: an edge leads from it to the node."""
 
@@ -150,9 +155,9 @@ class Ask:
         else:
             self.nodes = neighbourhood(graph.rows, seed, [-1] * self.reads.hops, None).nodes
         self.part, self.seen = graph.within(self.nodes), rows_of(x, self.nodes)
-        log_p = self.said(x, graph, node).log_softmax(-1)
-        self.predicted = int(log_p.argmax())
-        self.probability = float(log_p[self.predicted].exp())
+        logits = self.said(x, graph, node)
+        self.predicted = int(logits.argmax())
+        self.odds, self.probability = self.odds_in(logits), float(logits.softmax(-1)[self.predicted])
 
     @torch.no_grad()
     def said(self, x: Tensor, graph: Any, node: int) -> Tensor:
@@ -160,9 +165,16 @@ class Ask:
         found: Tensor = run_module(self.expert, self.reads, x, graph)
         return found[node].float() / self.temperature
 
-    def without(self, x: Tensor, graph: Any, node: int) -> float:
-        """Return the probability of the class that was predicted, on another graph or other features."""
-        return float(self.said(x, graph, node).softmax(-1)[self.predicted])
+    def odds_in(self, logits: Tensor) -> float:
+        """Return the log-odds of the class that was predicted, from logits [C]."""
+        others = torch.arange(len(logits), device=logits.device) != self.predicted
+        return float(logits[self.predicted] - logits[others].logsumexp(0))
+
+    def without(self, place: int, mask: Tensor | None, x: Tensor, graph: Any, node: int) -> Felt:
+        """Return what is said of a node on another graph or other features, from which something was left out."""
+        logits = self.said(x, graph, node)
+        share = None if mask is None else float(mask[place])
+        return Felt(place, share, float(logits.softmax(-1)[self.predicted]), self.odds_in(logits) - self.odds)
 
     def masked(self) -> Masks:
         """Learn masks of edges and features where the expert can be asked edge by edge, else of features alone."""
@@ -201,11 +213,9 @@ class Ask:
         """Return the features without which the answer changes most, of those with the greatest mask, or of all."""
         if isinstance(self.expert, Neighbours):  # it looks at no feature, but knows its graph by them
             return []
-        found = []
-        for place in range(len(columns)) if mask is None else strongest(mask, k):
-            value = self.without(without_column(self.seen, columns[place]), self.part, 0)
-            found.append(Felt(place, None if mask is None else float(mask[place]), value))
-        return self.moved(found, k)
+        asked = range(len(columns)) if mask is None or len(columns) <= FEW else strongest(mask, CANDIDATES * k)
+        cut = ((place, without_column(self.seen, columns[place])) for place in asked)
+        return self.moved([self.without(place, mask, x, self.part, 0) for place, x in cut], k)
 
     def left_out_neighbours(self, mask: Tensor | None, k: int) -> list[Felt]:
         """Return the neighbours likewise; without a mask, of the direct ones."""
@@ -214,17 +224,20 @@ class Ask:
         if self.reads.hops == 0:
             return []
         found = []
-        for place in direct[:MOST] if mask is None else strongest(mask, k):
+        asked = direct[:MOST]
+        if mask is not None:  # where an answer is sure its masks say little, so those beside it are always asked
+            asked = [direct[at] for at in strongest(mask[direct], CANDIDATES * k)]
+            asked += [place for place in strongest(mask, k) if place not in asked]
+        for place in asked:
             kept = (edges != place).all(dim=0)
             graph = Adjacency.from_edge_index(edges[:, kept], len(self.x), None if weight is None else weight[kept])
-            value = self.without(self.x, graph, self.node)
-            found.append(Felt(place, None if mask is None else float(mask[place]), value, place in direct))
+            found.append(self.without(place, mask, self.x, graph, self.node)._replace(direct=place in direct))
         return self.moved(found, k)
 
     def moved(self, found: list[Felt], k: int) -> list[Felt]:
-        """Return those without which the probability is another one, the greatest difference first."""
-        apart = [each for each in found if abs(each.without - self.probability) > 1e-6]
-        return sorted(apart, key=lambda each: -abs(each.without - self.probability))[:k]
+        """Return those without which the log-odds are others, the greatest difference first."""
+        apart = [each for each in found if abs(each.moved) > LEAST]
+        return sorted(apart, key=lambda each: -abs(each.moved))[:k]
 
 
 class Subject(nn.Module):
@@ -246,8 +259,8 @@ class Subject(nn.Module):
 
 
 def strongest(mask: Tensor, k: int) -> list[int]:
-    """Return the places of the greatest numbers of a mask that are above 0, several for each that is asked for."""
-    order = mask.argsort(descending=True, stable=True)[: CANDIDATES * k].tolist()
+    """Return the places of the k greatest numbers of a mask that are above 0, the greatest first."""
+    order = mask.argsort(descending=True, stable=True)[:k].tolist()
     return [place for place in order if float(mask[place]) > 0]
 
 
