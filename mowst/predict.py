@@ -134,14 +134,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     config = fitting(dataclasses.replace(read_config(folder), **place_of(parsed)))
     take_threads(read_record(folder, parsed.model).threads)
     query = opened(parsed, folder, config)
-    if parsed.why is not None:
-        tell_labels(parsed, folder, query, config)
-    if parsed.explain is not None:
-        tell_grounds(parsed, query, config)
-    if parsed.layers:
-        show_layers(query)
-    asked_more = parsed.why is not None or parsed.explain is not None or parsed.layers
-    if asked_more and words is None and parsed.out is None and parsed.save is None:
+    if tell_more(parsed, folder, query, config) and (words, parsed.out, parsed.save) == (None, None, None):
         return 0
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
@@ -242,69 +235,20 @@ def place_of(parsed: Namespace) -> dict[str, Any]:
     return {name: value for name in ("data_root", "device") if (value := getattr(parsed, name)) is not None}
 
 
-def one_node(query: Query, flag: str, word: str) -> int:
-    """Return the number of the node that a flag names.
-
-    Raises:
-        InputError: it names none, or several.
-    """
-    from mowst.experiment.asking import nodes_named
-
-    named = nodes_named(query, [word], flag)
-    if len(named) != 1:
-        raise InputError(f"{flag} {word!r}: must name one node")
-    return named[0]
-
-
-def tell_labels(parsed: Namespace, folder: Path, query: Query, config: Config) -> None:
-    """Print which training labels spoke most for the prediction of a node."""
+def tell_more(parsed: Namespace, folder: Path, query: Query, config: Config) -> bool:
+    """Print what predictions rest on, as far as that was asked for; false if nothing was."""
     from mowst.experiment.asking import trained_on
-    from mowst.experiment.reasons import reasons_of
+    from mowst.experiment.telling import show_layers, tell_grounds, tell_labels
 
-    node = one_node(query, "--why", parsed.why)
-    home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
-    found = reasons_of(query, home, node)
-    print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
-    print("in nats by which each raises the log-probability of the class (below 0: the label speaks against it):")
-    if found.standing:
-        print(f"(through all of the model but {' and '.join(found.standing)}, which would have to be trained anew)")
-    for each in found.spoke:
-        print(f"{each.score:+.3g}  node {each.node}, class {each.label}")
-
-
-def tell_grounds(parsed: Namespace, query: Query, config: Config) -> None:
-    """Print which neighbours and features spoke most for what was answered for a node."""
-    from mowst.experiment.explaining import grounds_of
-
-    node = one_node(query, "--explain", parsed.explain)
-    found = grounds_of(query, config, node, seed=parsed.seed, how=parsed.how, threshold=parsed.threshold)
-    print(f"node {query.names[node]}: {found.voice} says class {found.predicted}, probability {found.probability:.3f}")
-    for what, spoke in (("neighbours", found.neighbours), ("features", found.features)):
-        if not spoke:
-            print(f"{what}: none changes what it says")
-            continue
-        masks = "" if spoke[0][1].mask is None else "; in brackets, how much of it the answer needs (GNNExplainer)"
-        print(f"{what}: nats by which the class's log-odds change without each, and the probability{masks}")
-        for name, each in spoke:
-            mask = "" if each.mask is None else f"  ({each.mask:.2f})"
-            word = ("node " if each.direct else "further away, node ") * (what == "neighbours")
-            print(f"{each.moved:+.3f}  {each.without:.3f}{mask}  {word}{name}")
-
-
-def show_layers(query: Query) -> None:
-    """Print what each layer of the model knows.
-
-    Raises:
-        InputError: the graph has no training and validation nodes.
-    """
-    from rich.console import Console
-
-    from mowst.probes import as_table, probe
-
-    if not {"train_mask", "val_mask", "y"} <= set(query.ready.keys()):
-        raise InputError("--layers: the graph has no training and validation nodes to fit and score probes on")
-    console = Console()
-    (console if console.is_terminal else Console(width=120)).print(as_table(probe(query.model, query.ready)))
+    if parsed.why is not None:
+        home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
+        tell_labels(query, home, parsed.why)
+    if parsed.explain is not None:
+        options = {"seed": parsed.seed, "how": parsed.how, "threshold": parsed.threshold}
+        tell_grounds(query, config, parsed.explain, **options)
+    if parsed.layers:
+        show_layers(query)
+    return bool(parsed.layers or parsed.why is not None or parsed.explain is not None)
 
 
 def promised_of(parsed: Namespace, folder: Path, query: Query, config: Config) -> Told | None:
