@@ -77,6 +77,7 @@ class VQGraph(Hint):
 
     synonyms: ClassVar[set[str]] = set()
     search: ClassVar[dict[str, Any]] = {"size": [32, 128, 512], "temperature": (0.03, 1.0, "log")}
+    found: ClassVar[str] = "codes"
     codes: Tensor
 
     def __init__(

@@ -72,6 +72,7 @@ class DistillationLoss(nn.Module):
     search: ClassVar[dict[str, Any]] = {}
     synonyms: ClassVar[set[str]] = set()  # further short names, for the catalogue
     binary: ClassVar[str] = ""  # what is lost with fewer than three classes, in words; said once
+    found: ClassVar[str] = ""  # what `prepare` finds in the teacher, which must be trained by then and whole, in words
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mowst.data.arrays import TENSORS
 from mowst.data.columns import Columns
-from mowst.data.joining import as_ids
-from mowst.data.matching import read_edges
+from mowst.data.matching import WIDEST, as_numbers, read_edges
 from mowst.data.networkfiles import NETWORKS
 from mowst.data.roles import ends_of, id_of
 from mowst.data.tables import TABLES, Table, Tables, header_of, read_table
@@ -68,8 +67,12 @@ def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:
         table = read_table(path, lambda _: {})
         return table, id_of(columns, list(table.rows.columns), table.name)
     own = id_of(columns, header_of(path).names, path.name)
-    table = read_table(path, lambda _: {own: str})
-    table.rows[own] = as_ids(table.rows[own])
+    table = read_table(path, lambda _: {own: f"S{WIDEST}"})
+    numbers = as_numbers(table.rows[own].to_numpy(f"S{WIDEST}"))
+    if numbers is None:
+        table = read_table(path, lambda _: {own: str})
+    else:
+        table.rows[own] = numbers
     return table, own
 
 

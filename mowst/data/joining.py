@@ -15,8 +15,6 @@ from mowst.data.roles import Ends
 from mowst.data.tables import Table
 from mowst.errors import InputError
 
-POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
-
 
 class Joined(NamedTuple):
     """The edges of a graph, and what of them was left out."""
@@ -29,18 +27,6 @@ class Joined(NamedTuple):
     """Edges that were there already, in this direction or, where that does not count, in the other."""
     unknown: str
     """Says which edges name no node; "": none."""
-
-
-def as_ids(column: pd.Series) -> pd.Series:
-    """Return ids that were read as text as whole numbers, if all of them are written as these are; 007 is not."""
-    text = column.to_numpy(dtype=object)
-    try:
-        numbers = text.astype(np.int64)
-    except (ValueError, TypeError, OverflowError):
-        return column
-    digits = 1 + np.searchsorted(POWERS, np.abs(numbers), side="right") + (numbers < 0)
-    written = np.fromiter(map(len, text), np.int64, len(text))  # whatever else int() takes is longer
-    return pd.Series(numbers) if bool((digits == written).all()) else column
 
 
 def shown_id(value: Any) -> str:

@@ -15,10 +15,22 @@ import pandas as pd
 
 from mowst.data.tables import Table, read_table
 
+POWERS = 10 ** np.arange(1, 19, dtype=np.int64)
 WORD, WIDEST = 8, 64
 """Bytes of a number, and of the longest id that is looked up so."""
 MIXER = np.uint64(0x9E3779B97F4A7C15)
 """An odd number, by which every bit of a word changes those above it."""
+
+
+def as_numbers(text: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+    """Return ids, bytes of one width, as whole numbers, if all of them are written as these are; 007 is not."""
+    try:
+        numbers = text.astype(np.int64)
+    except (ValueError, OverflowError):
+        return None
+    digits = 1 + np.searchsorted(POWERS, np.abs(numbers), side="right") + (numbers < 0)
+    written = np.char.str_len(text)  # whatever else int() takes is longer
+    return numbers if bool((digits == written).all()) else None
 
 
 def read_edges(path: Path, ends: Callable[[list[str]], Sequence[str]], ids: pd.Series) -> Table:

@@ -78,8 +78,10 @@ def graph_lines(data: Data, links: Joined) -> Iterator[str]:
     if "y" in data and ends.size(1):
         y = data.y.numpy()
         source, target = y.astype(np.min_scalar_type(-1 - int(y.max())))[ends.numpy()]
-        known = (source >= 0) & (target >= 0)
-        share = float((source == target)[known].mean()) if known.any() else None
+        alike = source == target
+        if int(y.min()) < 0:
+            alike = alike[(source >= 0) & (target >= 0)]
+        share = float(alike.mean()) if len(alike) else None
         same = "" if share is None else f", {share:.0%} of the edges join nodes of one class"
     met = np.zeros(int(data.num_nodes), dtype=bool)
     for end in ends.numpy():

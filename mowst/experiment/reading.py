@@ -177,7 +177,7 @@ def standing_alone(words: Sequence[str]) -> list[str]:
     parts = {f"{name}.": get_type_hints(hint) for name, hint in hints.items() if is_dataclass(hint)}
     switches = {f"--{head}{name}" for head, own in {"": hints, **parts}.items() for name in own if own[name] is bool}
     found = list[str]()
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
         found += [word, "true"] if word in switches and following.startswith("--") else [word]
     return found
 

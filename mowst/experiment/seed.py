@@ -54,15 +54,15 @@ class SeedRun:
     """That took its steps together."""
 
 
-def train_seed(opened: Opened, seed: int, hook: Hook | None = None, journal: Journal | None = None) -> Bench:
-    """Train what one seed trains, and return it on its bench."""
+def train_seed(
+    opened: Opened, seed: int, hook: Hook | None = None, journal: Journal | None = None
+) -> tuple[Bench, Fitted | None]:
+    """Train what one seed trains, and return it on its bench, with the mixture for use, where there is one."""
     bench = opened.bench(seed, hook)
     bench.journal = journal or bench.journal
     for name in opened.plan.models:
         bench.train(name)
-    if opened.plan.final:
-        bench.final()
-    return bench
+    return bench, bench.final() if opened.plan.final else None
 
 
 def run_seed(
@@ -87,10 +87,8 @@ def run_seed(
         FloatingPointError: training diverged.
     """
     opened = opened or Opened(config)
-    bench = opened.bench(seed, hook)
-    bench.journal = journal or bench.journal
-    fitted = {name: bench.train(name) for name in opened.plan.models}
-    return judged(opened, bench, fitted, bench.final() if opened.plan.final else None)
+    bench, final = train_seed(opened, seed, hook, journal)
+    return judged(opened, bench, {name: bench.train(name) for name in opened.plan.models}, final)
 
 
 def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitted | None = None) -> SeedRun:

@@ -89,9 +89,19 @@ class Distill(nn.Module):
         """Return the teacher's hidden layers of its latest run."""
         return layers(self.teacher_hidden)
 
-    def prepare(self, out: Output, batch: Batch) -> None:
-        """Let the loss create its parameters on the student's device."""
-        self.loss.prepare(*self.signals(out, batch))
+    def prepare(self, out: Output, batch: Batch, whole: Signals | None) -> None:
+        """Let the loss create its parameters on the student's device; `whole` is what an outside teacher says of all.
+
+        Raises:
+            InputError: what it finds in a teacher is to be found in one that is not trained yet.
+        """
+        if self.loss.found and self.teacher:
+            raise InputError(
+                f"kd: {type(self.loss).__name__} finds its {self.loss.found} in a teacher that is trained already; "
+                "give --teacher RUN, or the regime solo, whose teacher is trained first"
+            )
+        student, teacher = self.signals(out, batch)
+        self.loss.prepare(student, whole if self.loss.found else teacher)
         self.loss.to(batch.y.device)
 
     def forward(self, out: Output, batch: Batch) -> Tensor:
@@ -165,7 +175,7 @@ def attached(
         for weighted, distill in zip(losses, distills, strict=True):
             try:
                 out, batch = trainer.glimpse(distill.scope, [weighted.on])
-                distill.prepare(out, batch)
+                distill.prepare(out, batch, trainer.whole.teacher)
                 with torch.no_grad():
                     distill(out, batch)
             except ValueError as error:
