@@ -193,6 +193,7 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
 
     from mowst.experiment.asking import right_of
     from mowst.experiment.reload import compared
+    from mowst.models import Mowst
     from mowst.system import write_arrays
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
@@ -201,7 +202,7 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
         console.print(f"asks {folder}, the seed that validates best")
     if parsed.how == "pooled" and parsed.graph is None:
         console.print(f"{len(probs)} nodes predicted, {compared(probs, folder, nodes, query.name)}")
-    console.print(f"the {'strong expert' if query.name == 'mixture' else query.name} read {found.touched}")
+    console.print(f"the {'strong expert' if isinstance(query.model, Mowst) else query.name} read {found.touched}")
     names = query.class_names
     if nodes is not None and parsed.nodes is not None:
         for name, row in zip(query.names[nodes], probs, strict=True):
