@@ -182,6 +182,8 @@ def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_
         forget(tmp_path / "run", [int(good().test_mask.nonzero()[0])], tmp_path / "test")
     found = forget(tmp_path / "run", [node], tmp_path / "out").measured
     assert found["kl"]["after"]["forgotten"] == 0
+    with pytest.raises(InputError, match="training labels"):  # steps leave no `final`, and the node is not to come back
+        forget(tmp_path / "out", [int(good().train_mask.nonzero()[0])], tmp_path / "more", how="steps")
     poisoned = good()
     poisoned.y[node] = (poisoned.y[node] + 1) % 3
     monkeypatch.setattr("tests.graphs.good", lambda: poisoned)

@@ -20,7 +20,7 @@ from mowst.experiment.building import seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import claim, read_config, read_json
 from mowst.experiment.nodes import numbers_of, without
-from mowst.experiment.opening import Opened
+from mowst.experiment.opening import Opened, graph_of
 from mowst.experiment.plan import regime_of, schedule_of
 from mowst.experiment.record import write_seed
 from mowst.experiment.reload import fitting
@@ -94,11 +94,12 @@ def forget(
     config = fitting(replace(read_config(first), first_seed=seed, seeds=len(runs), **changed))
     home = trained_on(first, config, trained_in(first).judged)
     called = named(home, nodes)
-    learned = True
+    whole, learned = graph_of(config), True
+    gone = numbers_of(home.names, [*config.forget, *called], "forget")
     for each, place in runs.items():
         known = (home if place == first else trained_on(place, config)).data
-        left = without(known, called, each, validation=config.use_validation)
-        learned = learned and left.val_mask.equal(known.val_mask)
+        without(known, called, each, validation=config.use_validation)
+        learned = learned and not bool(whole.of_seed(each).val_mask[gone].any())
     how = chosen_way(config, how, runs, learned=learned)
     after = replace(config, forget=[*config.forget, *dict.fromkeys(called)])
     after = after if how == RETRAIN else replace(after, baselines=False, use_validation=False)
@@ -173,7 +174,7 @@ def chosen_way(config: Config, how: str, runs: dict[int, Path], *, learned: bool
         config: of the run.
         how: as somebody said.
         runs: folders of its seeds, by seed.
-        learned: whether all of the labels are of training nodes; some may be of validation nodes.
+        learned: whether all labels that are gone then are of training nodes; some may be of validation nodes.
 
     Raises:
         InputError: it was taught from outside, or the way is not for it.
