@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mowst import Config, InputError, MowstClassifier
 from mowst.evaluation import METRICS, signal
-from mowst.experiment import ExpertConfig, Opened, reading, run, run_seed
+from mowst.experiment import ExpertConfig, Opened, forget, read_config, reading, run, run_seed
 from mowst.models import LearnedGate, Mowst, expert
 from mowst.predict import command as predict
 from mowst.training import Journal, Schedule, Trainer, refit
@@ -168,3 +169,26 @@ def test_a_switch_may_stand_alone():
     parsed = reading.parse(reading.parser("run", ""), ["--use-validation", "--seeds", "2", "--normalize-features"])
     config = reading.config_of(parsed)
     assert (config.use_validation, config.seeds, config.normalize_features) == (True, 2, True)
+
+
+def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_chosen_by_it(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, epochs=5, baselines=False)
+    run(config, tmp_path / "run", report=False)
+    node = int(good().val_mask.nonzero()[0])
+    for how in ("steps", "last"):
+        with pytest.raises(InputError, match="training labels"):
+            forget(tmp_path / "run", [node], tmp_path / "out", how=how)
+    with pytest.raises(InputError, match="no training or validation node of seed 0"):
+        forget(tmp_path / "run", [int(good().test_mask.nonzero()[0])], tmp_path / "test")
+    found = forget(tmp_path / "run", [node], tmp_path / "out").measured
+    assert found["kl"]["after"]["forgotten"] == 0
+    with pytest.raises(InputError, match="training labels"):  # steps leave no `final`, and the node is not to come back
+        forget(tmp_path / "out", [int(good().train_mask.nonzero()[0])], tmp_path / "more", how="steps")
+    poisoned = good()
+    poisoned.y[node] = (poisoned.y[node] + 1) % 3
+    monkeypatch.setattr("tests.graphs.good", lambda: poisoned)
+    run(read_config(tmp_path / "out"), tmp_path / "poisoned", report=False)
+    one, other = (load_file(tmp_path / each / "seed-0" / "model.safetensors") for each in ("out", "poisoned"))
+    assert any(name.startswith("final.") for name in one)
+    assert one.keys() == other.keys()
+    assert all(one[name].equal(other[name]) for name in one)

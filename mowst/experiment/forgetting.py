@@ -20,7 +20,7 @@ from mowst.experiment.building import seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import claim, read_config, read_json
 from mowst.experiment.nodes import numbers_of, without
-from mowst.experiment.opening import Opened
+from mowst.experiment.opening import Opened, graph_of
 from mowst.experiment.plan import regime_of, schedule_of
 from mowst.experiment.record import write_seed
 from mowst.experiment.reload import fitting
@@ -77,7 +77,7 @@ def forget(
 
     Args:
         folder: of a run, all of whose seeds forget, or of one seed.
-        nodes: what they are called.
+        nodes: what they are called; with `use_validation`, validation nodes, too, which are forgotten by retraining.
         out: folder to write; none: a new one in runs/.
         how: retrain; `steps` from the trained weights, or the `last` layers alone, which is quick and for mixtures
             of experts that are trained apart (`mowst.training.forget`); auto: retrain what was trained in a minute.
@@ -85,8 +85,8 @@ def forget(
         changed: fields of the run's configuration that are of the place, such as `data_root` and `device`.
 
     Raises:
-        InputError: there is no such run, node or way; a node is no training node of a seed; a class would have no label
-            left; a teacher from outside the run may know the labels.
+        InputError: there is no such run, node or way; a node's label was not learned in a seed; a class would have no
+            label left; a teacher from outside the run may know the labels.
     """
     check(folder, nodes, out, how, measure)
     runs = seeds_of(Path(folder))
@@ -94,9 +94,13 @@ def forget(
     config = fitting(replace(read_config(first), first_seed=seed, seeds=len(runs), **changed))
     home = trained_on(first, config, trained_in(first).judged)
     called = named(home, nodes)
+    whole, learned = graph_of(config), True
+    gone = numbers_of(home.names, [*config.forget, *called], "forget")
     for each, place in runs.items():
-        without((home if place == first else trained_on(place, config)).data, called, each)
-    how = chosen_way(config, how, runs)
+        known = (home if place == first else trained_on(place, config)).data
+        without(known, called, each, validation=config.use_validation)
+        learned = learned and not bool(whole.of_seed(each).val_mask[gone].any())
+    how = chosen_way(config, how, runs, learned=learned)
     after = replace(config, forget=[*config.forget, *dict.fromkeys(called)])
     after = after if how == RETRAIN else replace(after, baselines=False, use_validation=False)
     with claim(None if out is None else str(out), after) as claimed:
@@ -163,8 +167,14 @@ def trained_in(folder: Path) -> Trained:
         raise InputError(f"{folder / 'result.json'}: not the record of a seed, or damaged") from None
 
 
-def chosen_way(config: Config, how: str, runs: dict[int, Path]) -> str:
+def chosen_way(config: Config, how: str, runs: dict[int, Path], *, learned: bool = True) -> str:
     """Return how a run forgets.
+
+    Args:
+        config: of the run.
+        how: as somebody said.
+        runs: folders of its seeds, by seed.
+        learned: whether all labels that are gone then are of training nodes; some may be of validation nodes.
 
     Raises:
         InputError: it was taught from outside, or the way is not for it.
@@ -174,11 +184,11 @@ def chosen_way(config: Config, how: str, runs: dict[int, Path]) -> str:
             f"forget: teacher {config.teacher} may know these labels; let it forget them first, then train with it"
         )
     took = sum(trained_in(folder).seconds for folder in runs.values())
-    can = regime_of(config).apart and config.kd is None and config.mixture and config.batch == "full"
+    can = regime_of(config).apart and config.kd is None and config.mixture and config.batch == "full" and learned
     if how in WAYS and not can:
         raise InputError(
-            f"forget: how {how}: is for mixtures whose experts were trained apart, on the whole graph and without a "
-            f"teacher; take {RETRAIN}"
+            f"forget: how {how}: is for training labels of mixtures whose experts were trained apart, on the whole "
+            f"graph and without a teacher; take {RETRAIN}"
         )
     return how if how != AUTO else RETRAIN if took <= QUICK or not can else "steps"
 
@@ -195,7 +205,8 @@ def forgotten_seed(opened: Opened, before: Query, seed: int, how: str, *, measur
     """
     start = time.perf_counter()
     data = opened.seed(seed).data
-    gone = before.data.train_mask & ~data.train_mask
+    known = before.data
+    gone = (known.train_mask & ~data.train_mask) | (known.val_mask & ~data.val_mask)
     found = run_seed(opened.config, seed, opened=opened) if how == RETRAIN else quick(opened, before, gone, seed, how)
     now = found.fitted[before.name]
     told: dict[str, Any] = {"how": how, "seconds": round(time.perf_counter() - start, 3)}
@@ -230,7 +241,7 @@ def quick(opened: Opened, before: Query, gone: Tensor, seed: int, way: str) -> S
 def measured(before: Query, now: Fitted, anew: Fitted, gone: Tensor, data: Data) -> dict[str, Any]:
     """Compare the model of before and that of now with one that was trained anew."""
     known, graph = before.data, before.ready.adj_t
-    nodes = {"forgotten": gone, "kept": data.train_mask, "other": ~known.train_mask}
+    nodes = {"forgotten": gone, "kept": data.train_mask, "other": ~(known.train_mask | gone)}
     said = {
         "before": as_output(run_module(before.model, reads_of(before.model), before.ready.x, graph)).log_probs().cpu(),
         "after": now.output.log_probs().cpu(),
@@ -240,5 +251,5 @@ def measured(before: Query, now: Fitted, anew: Fitted, gone: Tensor, data: Data)
         name: {where: apart(said["retrained"][mask], said[name][mask]) for where, mask in nodes.items()}
         for name in ("before", "after")
     }
-    found = {name: membership(log_p, known.y, gone, known.val_mask) for name, log_p in said.items()}
+    found = {name: membership(log_p, known.y, gone, data.val_mask) for name, log_p in said.items()}
     return {"kl": kl, "membership": found}

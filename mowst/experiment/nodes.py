@@ -39,28 +39,35 @@ def numbers_of(names: pd.Index, called: Sequence[Hashable], flag: str) -> list[i
     return [int(place) for place in found]
 
 
-def without(data: Data, called: Sequence[Hashable], seed: int) -> Data:
+def without(data: Data, called: Sequence[Hashable], seed: int, *, validation: bool = False) -> Data:
     """Return a graph in which some training nodes have no label, and are in no mask; the nodes stay where they are.
 
     Args:
         data: the graph with the masks of a seed, whose tensors are left as they are.
         called: what the nodes are called; none of them: the graph as it is.
-        seed: of the masks, to be named where one of the nodes is no training node.
+        seed: of the masks, to be named where a label of one of the nodes was not learned.
+        validation: whether labels of validation nodes are learned, too, and may be taken away.
 
     Raises:
-        InputError: there is no such node, it is no training node, or a class would have no training label left.
+        InputError: there is no such node, its label was not learned, or no training label of a class, or none to
+            validate, would be left.
     """
     if not called:
         return data
     names = names_of(data)
     nodes = torch.tensor(numbers_of(names, called, "forget"))
-    if len(others := nodes[~data.train_mask[nodes]]):
+    learned = data.train_mask | data.val_mask if validation else data.train_mask
+    if len(others := nodes[~learned[nodes]]):
+        kind = "training or validation" if validation else "training"
         raise InputError(
-            f"forget: {some(names[others.tolist()])}: no training node of seed {seed}; only training labels are learned"
+            f"forget: {some(names[others.tolist()])}: no {kind} node of seed {seed}; only {kind} labels are learned"
         )
     left = copy.copy(data)
-    left.train_mask, left.y = data.train_mask.clone(), data.y.clone()
-    left.train_mask[nodes], left.y[nodes] = False, -1
+    left.y = data.y.index_fill(0, nodes, -1)
+    for mask in ("train_mask", "val_mask"):
+        left[mask] = data[mask].index_fill(0, nodes, False)
+    if bool(data.val_mask.any()) and not bool(left.val_mask.any()):
+        raise InputError("forget: no label of a validation node would be left; keep one")
     had, has = (each.y[each.train_mask].bincount(minlength=classes_of(data)) for each in (data, left))
     if lost := ((had > 0) & (has == 0)).nonzero().flatten().tolist():
         classes = data.get("class_names") or range(len(had))

@@ -70,7 +70,9 @@ class Opened:
     def __init__(self, config: Config, plan: Plan | None = None, *, fabric: Fabric | None = None, devices: int = 1):
         self.fabric = fabric or fabric_of(config)
         self.graph = graph_of(config)
-        self._split = cache(lambda seed: without(self.graph.of_seed(seed), config.forget, seed))
+        self._split = cache(
+            lambda seed: without(self.graph.of_seed(seed), config.forget, seed, validation=config.use_validation)
+        )
         data = self._split(config.first_seed)
         for seed in config.all_seeds if config.forget else ():
             self._split(seed)

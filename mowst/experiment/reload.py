@@ -130,7 +130,8 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
             class numbers now.
     """
     record = unedited(folder, name)
-    data = without(graph_of(config).of_seed(record.seed), config.forget, record.seed)
+    known = graph_of(config).of_seed(record.seed)
+    data = without(known, config.forget, record.seed, validation=config.use_validation)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
     if record.labels not in (None, labels_hash(data)):
