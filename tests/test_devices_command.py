@@ -68,7 +68,7 @@ def test_a_run_of_two_that_is_stopped_goes_on_as_if_it_never_had_been(tmp_path):
     assert "the same command goes on" in said
     other = command(*words[:2], *words[4:], "--out", str(parts))
     assert other.returncode == 2
-    assert "of another number of devices: 2, here it is 1" in other.stderr
+    assert "of another number of --devices: 2, here it is 1" in other.stderr
     again = command(*words, "--out", str(parts))
     assert again.returncode == 0
     assert "goes on: seed 0 after" in again.stdout

@@ -40,7 +40,7 @@ ANOTHER = {
     "class_names": "other names of classes",
     "teacher_sha256": "another teacher",
     "device": "another kind of device",
-    "devices": "another number of devices",
+    "devices": "another number of --devices",
     "fast": "another --fast",
     "matmul": "another --matmul",
 }

@@ -97,8 +97,8 @@ class Distill(nn.Module):
         """
         if self.loss.found and self.teacher:
             raise InputError(
-                f"kd: {type(self.loss).__name__} finds its {self.loss.found} in a teacher that is trained already; "
-                "give --teacher RUN, or the regime solo, whose teacher is trained first"
+                f"its {self.loss.found} are found in a teacher that is trained already; give --teacher RUN, or the "
+                "regime solo, whose teacher is trained first"
             )
         student, teacher = self.signals(out, batch)
         self.loss.prepare(student, whole if self.loss.found else teacher)
