@@ -127,8 +127,8 @@ def forget(trainer: Trainer, schedule: Schedule, gone: Gone, way: str, objective
         forget_alone(trainer, schedule, "", gone, way)
         trainer.consider()
         return
-    heard = {part for part in parts_of(model, ROLES) if is_heard(model, part)}
-    sharp = {part: sharp_of(trainer, part) for part in parts_of(model, ROLES) if part in heard}
+    heard = parts_of(model, ROLES, heard=True)
+    sharp = {part: sharp_of(trainer, part) for part in heard}
     for part in parts_of(model, ROLES):
         if part in heard:
             forget_alone(trainer, schedule, part, gone, way)
@@ -152,13 +152,6 @@ def forget_alone(trainer: Trainer, schedule: Schedule, part: str, gone: Gone, wa
         fit_expert(trainer, schedule, f"forget {part}".strip(), part)
     else:
         WAYS[way](expert.eval(), trainer.whole, gone)
-
-
-def is_heard(model: Mowst, part: str) -> bool:
-    """Tell whether a part of a mixture is run when it is asked: an expert, or a member of a panel that is heard."""
-    role, _, place = part.partition(".members.")
-    expert = model.of(role)
-    return not isinstance(expert, Panel) or bool(expert.active[int(place)])
 
 
 def sharp_of(trainer: Trainer, part: str) -> float:

@@ -88,10 +88,11 @@ class World:
         """Return what the first process has, whatever it is."""
         if self.alone:
             return value
-        box = [value if self.first else None]
+        box: list[Any] = [value if self.first else None]
         with heard():
             dist.broadcast_object_list(box)
-        return box[0]  # type: ignore[return-value]  # which is the first process's
+        found: Anything = box[0]
+        return found
 
     def same(self, out: Named) -> Named:
         """Return named tensors as the first process has them; they have the same shapes everywhere."""
