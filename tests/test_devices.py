@@ -220,7 +220,8 @@ def killed(group, tell):
     for _ in itertools.count():
         if group.rank:
             os.kill(os.getpid(), signal.SIGKILL)
-        dist.all_reduce(value)
+        with heard():  # as all that ranks tell one another is
+            dist.all_reduce(value)
 
 
 def wrong(group, tell, what):
