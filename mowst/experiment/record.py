@@ -9,7 +9,8 @@ import platform
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -167,8 +168,10 @@ def without_value(scores: Mapping[str, Mapping[str, float]], data: Data) -> list
 
 def environment(config: Config, device: torch.device) -> dict[str, Any]:
     """Return where a run took place: versions, threads, device."""
-    packages = ("mowst", "torch", "torch-geometric", "numpy")
-    versions = {name: version(name) for name in packages if name != "mowst"} | {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
+    for name in ("torch", "torch-geometric", "numpy", "scikit-learn", "xgboost"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         "versions": {"mowst": own_version(), **versions},
         "threads": torch.get_num_threads(),

@@ -1,17 +1,17 @@
 """Boosted trees as experts: on the features alone, or on their averages over the neighbourhood, too.
 
-scikit-learn's `HistGradientBoostingClassifier` grows them (gradient boosting: Friedman, 2001; by histograms: Ke et al.,
-2017). On tables of numbers trees are hard to beat, and with the features averaged over one and two hops beside
-a node's own they rival graph neural networks (GraphLand, arXiv 2409.14500). A missing value is a value to them, and a
-category is divided into two groups of values; where a graph came from a table they see its columns as they were there,
-and beside them the averages of the features that were made of these: shares of each category among the neighbours.
+They are grown by gradient boosting on histograms (Friedman, 2001; Ke et al., 2017; `mowst.models.boosting`). On tables
+of numbers trees are hard to beat, and with the features averaged over one and two hops beside a node's own they rival
+graph neural networks (GraphLand, arXiv 2409.14500). A missing value is a value to them, and a category is divided into
+two groups of values; where a graph came from a table they see its columns as they were there, and beside them the
+averages of the features that were made of these: shares of each category among the neighbours.
 
-What is kept are the trees as arrays, which the module walks through by itself: no pickle, and the same anywhere.
+What is kept are the trees as arrays, which the module walks through by itself: no pickle, and the same anywhere,
+whoever grew them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,9 +19,10 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from mowst.errors import InputError
+from mowst.errors import InputError, unknown
 from mowst.kernels import Averaged, SparseFeatures, Tabled, dense
 from mowst.models.averages import averages
+from mowst.models.boosting import VALUES, WAYS, Wish, grower
 from mowst.models.learners import ABSENT, Judged, Learned
 from mowst.models.options import number, whole
 from mowst.models.reads import Reads
@@ -30,8 +31,6 @@ WIDEST, REDUCED = 300, 64
 """More columns than this become so many by a truncated singular value decomposition."""
 AT_ONCE = 4_000_000
 """Places in trees that are walked through at a time."""
-VALUES = 256
-"""Numbers that a category may have."""
 
 
 class Trees(Learned):
@@ -44,6 +43,8 @@ class Trees(Learned):
         leaves: of a tree, at most.
         smallest: nodes in a leaf, at least.
         rounds: of growing a tree for each class, at most.
+        by: who grows them, "scikit-learn" or "xgboost"; "auto" is xgboost where it is installed and the graph is on a
+            GPU, else scikit-learn.
     """
 
     feature: Tensor
@@ -85,40 +86,38 @@ class Trees(Learned):
         leaves: int = 15,
         smallest: int = 5,
         rounds: int = 150,
+        by: str = "auto",
     ):
         super().__init__()
         self.in_channels, self.out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
         self.hops, self.leaves = whole("hops", hops, least=0, most=8), whole("leaves", leaves, least=2, most=10_000)
         self.smallest, self.rounds = whole("smallest", smallest), whole("rounds", rounds, most=100_000)
         self.learning_rate = number("learning_rate", learning_rate, lambda rate: 0 < rate <= 1, "a number above 0 to 1")
+        if by not in WAYS:
+            raise unknown("by", by, WAYS)
+        self.by = by
         self.reads = Reads(hops, adjacency=True, sparse=True, weights=hops > 0, table=True, averages=True)
 
     def learn(self, x: Tensor, graph: Tensor, y: Tensor, judged: Judged | None, rounds: int) -> int:
         """Grow the trees on the nodes with a label, and keep those up to the round that `judged` nodes like best."""
-        from sklearn.ensemble import HistGradientBoostingClassifier
-
         labels = y.cpu().numpy()
-        nodes = (labels >= 0).nonzero()[0]
-        if len(np.unique(labels[nodes])) < 2:
+        if len(np.unique(labels[labels >= 0])) < 2:
             raise InputError("trees: labelled nodes are of one class only; at least two are needed")
         self.hold(**{name: torch.empty(0) for name in self.sizes})
         held = x.features if isinstance(x, Averaged) else x
         if isinstance(held, Tabled):
             self.hold(columns=torch.tensor([held.raw.values.size(1), held.raw.categories]))
         self._project(held)
-        table, rounds = self.table(x, graph).numpy(), min(rounds, self.rounds)
-        grown = HistGradientBoostingClassifier(
-            max_iter=rounds,
-            learning_rate=self.learning_rate,
-            max_leaf_nodes=self.leaves,
-            min_samples_leaf=self.smallest,
-            early_stopping=False,
-            random_state=0,
-            categorical_features=list(range(held.raw.categories)) if isinstance(held, Tabled) else [],
-        ).fit(table[nodes], labels[nodes])
-        best = rounds if judged is None else best_round(grown, table, judged)
-        self.hold(**arrays_of(grown, best))
-        return best
+        wish = Wish(
+            self.learning_rate,
+            self.leaves,
+            self.smallest,
+            min(rounds, self.rounds),
+            held.raw.categories if isinstance(held, Tabled) else 0,
+        )
+        grown = grower(self.by, graph.device)(self.table(x, graph).numpy(), labels, wish, judged, graph.device)
+        self.hold(**grown.arrays)
+        return grown.rounds
 
     def table(self, x: Tensor, graph: Tensor) -> Tensor:
         """Return what the trees see of each node, [N, D] float64, on the CPU."""
@@ -206,64 +205,3 @@ def as_scipy(x: Tensor) -> Any:
         value = np.ones(len(rows.column), np.float32) if rows.value is None else rows.value.numpy()
         return scipy.sparse.csr_matrix((value, rows.column.numpy(), rows.start.numpy()), shape=tuple(x.shape))
     return x.to_dense().detach().cpu().numpy()
-
-
-def best_round(grown: Any, table: np.ndarray[Any, Any], judged: Judged) -> int:
-    """Return after how many rounds the labels of some nodes are likeliest."""
-    y, place = judged.y.cpu().numpy(), {label: column for column, label in enumerate(grown.classes_)}
-    column = np.array([place.get(label, -1) for label in y.tolist()])
-    known = column >= 0
-    likely = [
-        np.log(probs[known, column[known]].clip(ABSENT)).sum()
-        for probs in grown.staged_predict_proba(table[judged.nodes.cpu().numpy()])
-    ]
-    return int(np.argmax(likely)) + 1
-
-
-def arrays_of(grown: Any, rounds: int) -> dict[str, Tensor]:
-    """Return the trees of the first rounds as arrays, each padded to the largest."""
-    predictors = [tree for by_class in grown._predictors[:rounds] for tree in by_class]
-    trees = [tree.nodes for tree in predictors]
-    classes = len(grown._predictors[0])
-    most = max(len(tree) for tree in trees)
-    fields: dict[str, list[np.ndarray[Any, Any]]] = {
-        name: [] for name in ("feature", "threshold", "left", "right", "missing_left", "value")
-    }
-    for tree in trees:
-        leaf, own = tree["is_leaf"].astype(bool), np.arange(len(tree))
-        rest = np.arange(len(tree), most)
-        fields["feature"].append(np.append(np.where(leaf, 0, tree["feature_idx"]), 0 * rest))
-        fields["threshold"].append(np.append(np.where(leaf, np.inf, tree["num_threshold"]), np.inf + rest))
-        fields["left"].append(np.append(np.where(leaf, own, tree["left"]), rest))
-        fields["right"].append(np.append(np.where(leaf, own, tree["right"]), rest))
-        fields["missing_left"].append(np.append(leaf | tree["missing_go_to_left"].astype(bool), rest >= 0))
-        fields["value"].append(np.append(np.where(leaf, tree["value"], 0.0), 0.0 * rest))
-    found = {name: torch.from_numpy(np.stack(held).astype(np.float64)) for name, held in fields.items()}
-    found |= divisions_of(grown, predictors, most)
-    found["tells_of"] = torch.arange(len(trees)) % classes
-    found["seen"] = torch.from_numpy(grown.classes_.astype(np.int64))
-    found["base"] = torch.from_numpy(np.asarray(grown._baseline_prediction, dtype=np.float64).reshape(-1))
-    return found
-
-
-def divisions_of(grown: Any, predictors: Sequence[Any], most: int) -> dict[str, Tensor]:
-    """Return where trees ask for a category, and for each such place which of its numbers go to the left.
-
-    scikit-learn counts only the numbers that it has seen; the others go where a missing value goes.
-    """
-    if grown.is_categorical_ is None:
-        return {}
-    seen = grown._preprocessor.named_transformers_["encoder"].categories_
-    divides = np.full((len(predictors), most), -1)
-    rows = list[np.ndarray[Any, Any]]()
-    for own, tree in zip(divides, predictors, strict=True):
-        for place in (tree.nodes["is_categorical"] & ~tree.nodes["is_leaf"]).nonzero()[0].tolist():
-            node = tree.nodes[place]
-            numbers = seen[node["feature_idx"]]
-            numbers = numbers[~np.isnan(numbers)].astype(int)
-            bits = np.unpackbits(tree.raw_left_cat_bitsets[node["bitset_idx"]].view(np.uint8), bitorder="little")
-            row = np.full(VALUES, bool(node["missing_go_to_left"]))
-            row[numbers] = bits[: len(numbers)].astype(bool)
-            own[place] = len(rows)
-            rows.append(row)
-    return {"divides": torch.from_numpy(divides), "goes_left": torch.from_numpy(np.array(rows, dtype=bool))}
