@@ -92,3 +92,15 @@ def test_a_student_is_distilled_in_bf16(tmp_path):
     assert scores["student"]["test"][0] > 50
     again = Config(dataset="sbm", regime="solo", teacher=str(tmp_path / "run"), kd="krd", **experts, **options)
     assert run(again)["scores"]["teacher"]["test"][0] == pytest.approx(scores["strong"]["test"][0], abs=1)
+
+
+def test_trees_grown_on_the_gpu_learn_what_those_of_the_cpu_learn():
+    pytest.importorskip("xgboost", reason="xgboost is not installed")
+    x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.where(torch.arange(500) < 400, (x[:, 0] + x[:, 1] > 0).long(), -1)
+    edges = torch.empty(2, 0, dtype=torch.long, device="cuda")
+    trees = expert("trees", 6, 2).cuda()
+    trees.learn(x.cuda(), edges, y.cuda(), None, 60)
+    said = trees(x.cuda(), edges)
+    assert said.is_cuda
+    assert (said[400:].argmax(1).cpu() == (x[400:, 0] + x[400:, 1] > 0)).float().mean() > 0.9
