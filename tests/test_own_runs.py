@@ -173,3 +173,23 @@ def test_parquet_holds_the_same(finished):
     found = pd.read_parquet(finished / "p.parquet")
     assert found.columns.tolist() == table.columns.tolist()
     assert found.predicted.tolist() == table.predicted.tolist()
+
+
+def test_a_run_on_a_card_may_leave_a_folder_of_that_name_and_be_made_again(tmp_path, monkeypatch):
+    """`--dataset karate --out karate` takes the dataset, also where the folder is there already."""
+    monkeypatch.chdir(tmp_path)
+    for again in ([], ["--overwrite"]):
+        run(["--dataset", "karate", "--seeds", "1", "--out", "karate", *again, *FAST])
+        assert json.loads((tmp_path / "karate" / "result.json").read_text())["dataset"] == "karate"
+    run(["--dataset", "Karate", "--seeds", "1", "--out", "again", *FAST])
+    with pytest.raises(InputError, match="is the folder of a run, and no graph"):
+        run(["--dataset", "again", "--seeds", "1", "--out", "third", *FAST])
+
+
+def test_a_graph_in_a_folder_that_is_called_like_a_card_is_the_one_that_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "karate"
+    folder.mkdir()
+    written(folder, *people())
+    run(["--dataset", "karate", "--label", "drink", "--seeds", "1", "--out", "out", *FAST])
+    assert (tmp_path / "out" / "karate.yaml").exists()

@@ -12,20 +12,28 @@ from mowst.data.networkfiles import NETWORKS
 from mowst.data.roles import ends_of, id_of
 from mowst.data.tables import TABLES, Table, Tables, header_of, read_table
 from mowst.errors import InputError, some
+from mowst.system import OF_A_RUN
 
 NODES, EDGES = ("nodes", "node", "vertices"), ("edges", "edge", "links", "edgelist")
 """What tables are called, the likeliest first."""
+
+
+def shown_in(folder: Path) -> list[Path]:
+    """Return what is in a folder, in order, without what is hidden."""
+    return sorted(file for file in folder.iterdir() if not file.name.startswith("."))
 
 
 def single(folder: Path) -> Path:
     """Return the one file of a folder that is a graph by itself.
 
     Raises:
-        InputError: there are none, or several.
+        InputError: there are none, or several; it is the folder of a run.
     """
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (*NETWORKS, *TENSORS))
+    if (folder / OF_A_RUN).exists():
+        raise InputError(f"dataset: {folder} is the folder of a run, and no graph")
+    files = [file for file in shown_in(folder) if file.suffix.lower() in (*NETWORKS, *TENSORS)]
     if len(files) != 1:
-        there = some(sorted(file.name for file in folder.iterdir())) or "nothing"
+        there = some([file.name for file in shown_in(folder)]) or "nothing"
         raise InputError(
             f"dataset: {folder} needs nodes.csv and edges.csv (or .tsv, .parquet), or one graph file; "
             f"it holds {there}; --nodes-file and --edges-file name files that are called otherwise"

@@ -17,12 +17,13 @@ from torch_geometric.data import Data
 
 from mowst.data.arrays import ARRAYS, TENSORS, read_arrays, read_tensors
 from mowst.data.assembling import Like, graph_of, numbered
-from mowst.data.cards import Card, Split
+from mowst.data.cards import Card, Split, names
 from mowst.data.columns import Columns
-from mowst.data.gathering import EDGES, NODES, found_in, single, tables_in
+from mowst.data.gathering import EDGES, NODES, found_in, shown_in, single, tables_in
 from mowst.data.networkfiles import NETWORKS, read_network, tables_of
 from mowst.data.tables import TABLES, Table, Tables
 from mowst.errors import InputError, unknown
+from mowst.system import OF_A_RUN
 from mowst.system.typed import check_type_of
 
 FILES = (*TABLES, *NETWORKS, *ARRAYS, *TENSORS)
@@ -34,11 +35,18 @@ ANY = "a graph of your own (docs/own-data.md), the name or file of a card (--lis
 
 
 def is_own(name: str) -> bool:
-    """Tell whether a dataset's name is a file or folder of a person's own, and neither a card nor code."""
+    """Tell whether a dataset's name is a file or folder of a person's own, and neither a card nor code.
+
+    A folder called like a card is one's own only if there is a graph in it: it may be what a run on that card has left.
+    """
     path = Path(name)
-    return ":" not in name and (
-        path.suffix.lower() in FILES or (path.is_dir() and path.suffix not in (".yaml", ".yml"))
-    )
+    if ":" in name or path.suffix.lower() in FILES:
+        return ":" not in name
+    if not path.is_dir() or path.suffix in (".yaml", ".yml"):
+        return False
+    if name.lower() not in map(str.lower, names()):
+        return True
+    return not (path / OF_A_RUN).exists() and any(file.suffix.lower() in FILES for file in shown_in(path))
 
 
 def card_of(path: str, columns: Columns) -> Card:

@@ -35,9 +35,9 @@ from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
 from mowst.reporting import GENERATED, is_card
-from mowst.system import check_type_of, finite, write_text
+from mowst.system import OF_A_RUN, check_type_of, finite, write_text
 
-MARK, LOCK, WEIGHTS, CHOSEN, PAGE = ".mowst.json", ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
+MARK, LOCK, WEIGHTS, CHOSEN, PAGE = OF_A_RUN, ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
 NEW = ".mowst.new"
 MODEL_CARD = "README.md"
 LOGS = {"tensorboard", "wandb"}

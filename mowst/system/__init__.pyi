@@ -1,4 +1,5 @@
 from .documents import read_yaml as read_yaml
+from .files import OF_A_RUN as OF_A_RUN
 from .files import in_place as in_place
 from .files import try_place as try_place
 from .files import whole_file as whole_file

@@ -13,6 +13,9 @@ from safetensors import SafetensorError
 
 from mowst.errors import InputError
 
+OF_A_RUN = ".mowst.json"
+"""The file by which a folder is known as that of a run."""
+
 
 class UnwritableError(InputError):
     """A file or folder cannot be written; its cause says why."""

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from mowst.errors import InputError
-from mowst.system import write_text
+from mowst.system import OF_A_RUN, write_text
 from mowst.tuning.plan import Plan
 
-MARK, OF_A_RUN = ".mowst-study.json", ".mowst.json"
+MARK = ".mowst-study.json"
 NAMES = ("best.yaml", "default.yaml", "result.json", "study.html", "best", "default", "front", "judged")
 """What a study writes there."""
 
