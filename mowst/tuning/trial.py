@@ -128,18 +128,14 @@ def objective(
 
 def judged(watch: Watch, config: Config, measures: Sequence[Goal], shared: Shared) -> list[list[float]]:
     """Train a trial's configuration on each of its seeds, and return what it is worth there by each measure."""
-    values, place = [], shared.trials.place(watch.trial, config)
-    try:
+    values = []
+    with shared.trials.claimed(watch.trial, config) as place:
         opened = shared.open(config, judged_alone(config))
         for seed in config.all_seeds:
             bench = opened.bench(seed, watch)
             with shared.trials.going_on(place, opened, seed, watch) as bench.journal:
                 fitted, data = trained(bench)
             values.append([measure(fitted, data) for measure in measures])
-    except Exception:  # it has come to an end, unlike one that somebody stops
-        shared.trials.forget(place)
-        raise
-    shared.trials.forget(place)
     return values
 
 
