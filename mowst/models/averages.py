@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from mowst.kernels import Adjacency, Averaged, Tabled, dense, take_columns
-from mowst.system import whole_file
+from mowst.system import needing, whole_file
 
 NUMBERS = 2**26
 """Numbers of a block of columns that is averaged at a time."""
+AVERAGES_LESS = "fewer features, by fewer --workers or --devices, and by a machine with more memory"
+"""What takes less memory where features are averaged."""
 
 
 def averages(x: Tensor, graph: Tensor, hops: int) -> list[Tensor]:
@@ -69,7 +71,8 @@ class OnDisk:
         """
         found = self._read(hop)
         if found is None:
-            self._write(hop)
+            with needing("average features over neighbours", AVERAGES_LESS):
+                self._write(hop)
             found = self._read(hop)
             assert found is not None
         return found

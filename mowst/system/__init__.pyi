@@ -6,8 +6,9 @@ from .files import write_arrays as write_arrays
 from .files import write_text as write_text
 from .group import Group as Group
 from .main import main as main
-from .main import out_of_memory as out_of_memory
 from .main import speak_plainly as speak_plainly
+from .memory import needing as needing
+from .memory import out_of_memory as out_of_memory
 from .native import guard_scatter as guard_scatter
 from .numbers import finite as finite
 from .process import Settings as Settings

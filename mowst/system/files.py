@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from mowst.errors import InputError
+from mowst.system.memory import out_of_memory
 
 
 class UnwritableError(InputError):
@@ -97,6 +98,8 @@ def said_of(path: Path) -> Iterator[None]:
     except UnwritableError as error:  # of a part of it
         raise UnwritableError(refusal(path, error.__cause__ or error)) from error.__cause__
     except (OSError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise UnwritableError(refusal(path, error)) from error
 
 

@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 
 from mowst.errors import InputError
 from mowst.experiment import Bench, Config, Fitted, judged_alone
+from mowst.system import out_of_memory
 from mowst.training import epochs_between, hide
 from mowst.tuning.arguments import checked
 from mowst.tuning.goals import GOALS, Goal
@@ -146,7 +147,7 @@ def failures() -> Iterator[None]:
         yield
     except FloatingPointError as error:
         raise TrialPruned(f"diverged: {error}") from None
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not out_of_memory(error):
             raise
         torch.cuda.empty_cache()
@@ -167,8 +168,3 @@ def without_test(ready: Data) -> Data:
     ready.y = hide(ready.y, ready.train_mask | ready.val_mask)
     del ready.test_mask
     return ready
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell too little memory, for which torch has a class of its own on accelerators only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
