@@ -37,7 +37,6 @@ from mowst.models import Mixture, Output
 from mowst.system import needing, out_of_memory
 from mowst.training import OBJECTIVES, Batch, Hook, Trainer, attached, held_batch, parse
 
-
 PREPARES_LESS = (
     "leaving out --standardize and --normalize_features, which copy the features, by fewer --workers or --devices, and "
     "by a machine with more memory"
