@@ -27,7 +27,7 @@ from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.identity import tensors_hash
 from mowst.experiment.plan import FINAL, regime_of, seats_of
 from mowst.experiment.without_edges import with_averages, without_edges
-from mowst.kernels import Adjacency, Tabled, dense, prepare_features
+from mowst.kernels import Adjacency, Tabled, dense, prepare_features, private, written_by_torch_alone
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
 from mowst.system import Group, Kept, guard_scatter
 
@@ -107,6 +107,8 @@ def kept(edge_index: Tensor, root: Path) -> Kept | None:
     """Return where the adjacency of a large graph is kept, under the folder of graphs; none for a small one."""
     if edge_index.size(1) < LARGE:
         return None
+    if written_by_torch_alone(edge_index):
+        private(edge_index)  # to take its hash is to look at its memory, no more
     return Kept(root / "adjacency", f"{KEPT}-{tensors_hash(edge_index)[:32]}")
 
 

@@ -7,7 +7,6 @@ a folder does (`OnDisk`), where they are more than memory should hold.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mowst.kernels import Adjacency, Averaged, Tabled, dense, take_columns
-from mowst.system import needing, whole_file
+from mowst.system import needing, take_room, whole_file
 
 NUMBERS = 2**26
 """Numbers of a block of columns that is averaged at a time."""
@@ -103,15 +102,3 @@ class OnDisk:
                 last = min(first + columns, width)
                 held[:, first:last] = rows.times(take_columns(before, first, last)).cpu().numpy()
             held.flush()
-
-
-def take_room(file: int, size: int) -> None:
-    """Let an open file have so many bytes on its disk; where the system cannot promise them, it is as long as that.
-
-    Raises:
-        OSError: there is no room.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.ftruncate(file, size)

@@ -1,5 +1,6 @@
 from .documents import read_yaml as read_yaml
 from .files import in_place as in_place
+from .files import take_room as take_room
 from .files import try_place as try_place
 from .files import whole_file as whole_file
 from .files import write_arrays as write_arrays

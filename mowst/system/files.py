@@ -107,3 +107,15 @@ def refusal(path: Path, error: BaseException) -> str:
     """Name what cannot be written, and why."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return f"{path}: cannot be written: {reason}"
+
+
+def take_room(file: int, size: int) -> None:
+    """Let an open file have so many bytes on its disk; where the system cannot promise them, it is as long as that.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
