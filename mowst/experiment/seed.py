@@ -104,5 +104,6 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
     found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
-    sampled = sampled_score(opened.config, seed, fitted[opened.plan.judged].output, one.ready)
+    *_, last = fitted.values()  # what is judged
+    sampled = sampled_score(opened.config, seed, last.output, one.ready)
     return replace(found, devices=opened.fabric.world_size, sampled=sampled)

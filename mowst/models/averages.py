@@ -17,8 +17,8 @@ from torch import Tensor
 from mowst.kernels import Adjacency, Averaged, Tabled, dense, take_columns
 from mowst.system import needing, take_room, whole_file
 
-NUMBERS = 2**26
-"""Numbers of a block of columns that is averaged at a time."""
+NUMBERS, COLUMNS = 2**26, 8
+"""Numbers of a block of columns that is averaged at a time, and its least columns: for each block the file is read."""
 AVERAGES_LESS = "fewer features, by fewer --workers or --devices, and by a machine with more memory"
 """What takes less memory where features are averaged."""
 
@@ -89,7 +89,7 @@ class OnDisk:
     def _write(self, hop: int) -> None:
         """Average the features over one hop more than those of before, some columns at a time."""
         before, (nodes, width) = self.x if hop == 1 else self.hop(hop - 1), self.x.shape
-        columns, rows = max(1, NUMBERS // max(nodes, 1)), self.graph.averaging().rows
+        columns, rows = max(COLUMNS, NUMBERS // max(nodes, 1)), self.graph.averaging().rows
         kind = torch.empty(0, dtype=self.x.dtype).numpy().dtype
         with whole_file(self.path(hop)) as beside:
             with beside.open("wb") as stream:  # room is taken first: a full disk would end a program that maps it
