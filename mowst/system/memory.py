@@ -38,13 +38,17 @@ def needing(what: str, less: str) -> Iterator[None]:
 
 def too_large(error: BaseException) -> str:
     """Say that memory was too small, and what would need less."""
-    asked = re.search(r"allocate ([\d.]+) ?(\w+)", str(error))
-    needed = ""
-    if asked is not None and asked[2] in UNITS:
-        needed = f"{float(asked[1]) * UNITS[asked[2]] / 2**30:,.2f} GiB more were asked for, and "
-    there = f"{free_memory() / 2**30:,.2f} GiB are free"
+    asked, left = (size_in(pattern, str(error)) for pattern in (r"allocate", r"of which"))  # the latter of a GPU
+    needed = "" if asked is None else f"{asked / 2**30:,.2f} GiB more were asked for, and "
+    there = f"{(free_memory() if left is None else left) / 2**30:,.2f} GiB are free"
     what, _, less = vars(error).get("__notes__", [f"; less is taken by {LESS}"])[0].partition(";")
     return f"memory was too small{what}: {needed}{there};{less}"
+
+
+def size_in(before: str, text: str) -> float | None:
+    """Return the bytes that a text names after some words; none if it names none there."""
+    found = re.search(before + r" ([\d.]+) ?(\w+)", text)
+    return None if found is None or found[2] not in UNITS else float(found[1]) * UNITS[found[2]]
 
 
 def free_memory() -> int:
