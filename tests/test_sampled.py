@@ -37,7 +37,10 @@ def outputs(nodes, seed):
     return Logits(torch.randn(nodes, 2, generator=generator) + 0.8 * torch.eye(2)[y]), y
 
 
-@pytest.mark.parametrize(("name", "metric"), [("metric", accuracy), ("loss", accuracy), ("metric", rocauc)])
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("metric", accuracy), ("loss", accuracy), pytest.param("metric", rocauc, marks=pytest.mark.slow)],
+)
 def test_the_error_that_is_said_is_the_spread_over_samples(name, metric):
     score, (out, y) = signal(name, metric), outputs(4000, 0)
     found, errors = [], []
