@@ -126,15 +126,17 @@ def command(arguments: Sequence[str] | None = None) -> int:
         console.print(catalogue_table(config.data_root))
         return 0
     check_logger(parsed.logger)
-    devices, device = devices_here(parsed.devices), fabric_of(config).device
-    check_devices(device, parsed.devices or 1)
-    if devices > 1 and (parsed.workers > 1 or parsed.advise):
-        raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
+    device = fabric_of(config).device
     products = float32_products(parsed.matmul, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
     with claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger) as claimed:
         there = before(config, claimed.place, claimed.done)
-        threads = take_threads(there.threads, max(parsed.workers, parsed.devices or 1))
+        devices = devices_here(parsed.devices, there.devices if parsed.resume else None)
+        here = devices if Group.here() is None else parsed.devices or 1
+        check_devices(device, here)
+        if devices > 1 and (parsed.workers > 1 or parsed.advise):
+            raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
+        threads = take_threads(there.threads, max(parsed.workers, here))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))

@@ -268,9 +268,12 @@ def test_what_devices_cannot_do_is_a_line(monkeypatch):
     assert not takes_seeds(Config(batch="parts(2)"), 2, 1)
     assert not takes_seeds(full, 1, 1)
     assert (devices_here(None), devices_here(3)) == (1, 3)
+    assert (devices_here(None, 2), devices_here(3, 2)) == (2, 3)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert devices_here(None) == devices_here(2) == 4
+    assert devices_here(None) == devices_here(2) == devices_here(None, 4) == 4
+    with pytest.raises(InputError, match="2 have trained this run so far, and torchrun has started 4 processes"):
+        devices_here(None, 2)
     with pytest.raises(InputError, match="torchrun has started 2 processes here, --devices says 3"):
         devices_here(3)
     with pytest.raises(InputError, match="not divided among 4"):

@@ -16,8 +16,9 @@ from torch_geometric.data import Data
 import mowst.names
 from mowst import Config, MowstClassifier, from_networkx, load
 from mowst.data import check
-from mowst.data.given import Scale, as_mask, edges, features, say_uneven, taken, weights
+from mowst.data.given import Scale, as_mask, edges, features, taken, weights
 from mowst.data.labels import labels, scalar
+from mowst.data.uneven import say_uneven
 from mowst.errors import InputError
 from tests.graphs import changed, good
 

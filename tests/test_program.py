@@ -23,6 +23,7 @@ from mowst.experiment.runs import run
 from mowst.run import command as run_command
 from mowst.system.files import in_place, try_place, whole_file, write_arrays, write_text
 from mowst.system.main import STOPPING, main
+from mowst.system.memory import needing
 
 PROGRAM = """
 import signal, sys, time
@@ -134,6 +135,37 @@ def test_too_little_memory_is_a_line_that_says_what_takes_less(capsys):
         assert line.startswith("error: memory was too small")
         assert "hidden_channels" in line
         assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 512.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which "
+                "256.00 MiB is free."
+            ),
+            "0.50 GiB more were asked for, and 0.25 GiB are free; less is taken by --batch",
+        ),
+        (MemoryError("Unable to allocate 3.00 TiB for an array with shape (1,)"), "3,072.00 GiB more were asked for"),
+        (OSError(12, "Cannot allocate memory", "some/file"), "GiB are free; less is taken by --batch"),
+    ],
+)
+def test_what_was_needed_and_what_there_is_is_said(error, said, capsys):
+    code, line = fails_with(error, capsys)
+    assert code == 2
+    assert line.startswith("error: memory was too small: ")
+    assert said in line
+
+
+def test_memory_knows_what_it_was_for(capsys):
+    with pytest.raises(MemoryError) as asked, needing("do this", "that"):
+        raise MemoryError("Unable to allocate 1.00 GiB")
+    assert fails_with(asked.value, capsys)[1].startswith("error: memory was too small to do this: 1.00 GiB more were")
+    assert fails_with(asked.value, capsys)[1].endswith("GiB are free; less is taken by that\n")
+    with pytest.raises(ValueError, match="other") as other, needing("do this", "that"):
+        raise ValueError("other")
+    assert not hasattr(other.value, "__notes__")
 
 
 def test_a_fault_of_ours_is_not_hidden(capsys):

@@ -9,11 +9,12 @@ from functools import partial
 
 import optuna
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from mowst.experiment import Saving
 from mowst.tuning.plan import Plan
-from mowst.tuning.saving import Trials
+from mowst.tuning.saving import LOCK, Trials
 from mowst.tuning.search import tune
 from mowst.tuning.sharing import Shared
 from mowst.tuning.storage import RETRIES
@@ -126,3 +127,15 @@ def test_the_folder_lies_beside_the_study(tmp_path):
     study = tune(SMALL, narrow(), **plan(tmp_path / "s.log", trials=2))
     assert len(state(study)) == 2
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def test_a_retry_leaves_the_checkpoint_of_a_worker_that_still_lives_alone(tmp_path, monkeypatch):
+    expected = ended(searched(tmp_path / "whole", trials=1))
+    killing(monkeypatch, 9, [])
+    with pytest.raises(Killed):
+        searched(tmp_path, trials=1)
+    (held,) = (tmp_path / "trials").rglob("checkpoint.safetensors")
+    before = held.read_bytes()
+    with FileLock(held.parents[1] / LOCK):  # it was asleep only
+        assert ended(searched(tmp_path, trials=1)) == expected
+        assert held.read_bytes() == before

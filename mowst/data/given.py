@@ -23,8 +23,6 @@ from mowst.errors import InputError, some
 MASKS = ("train_mask", "val_mask", "test_mask")
 EXACT = 2**24
 """Up to here float32 tells all whole numbers apart."""
-UNEVEN = 100.0
-"""How many times as wide as the middle one a column may be before it is said."""
 
 
 def tensor(given: Any, what: str, form: str, *, sparse: bool = False) -> Tensor:
@@ -233,22 +231,6 @@ def named_list(what: str, held: Any) -> list[Hashable]:
     if not whole or len(set(listed)) < len(listed):
         raise InputError(f"{what}: must be a list of names, one for each class, is {shown(held)}")
     return list(listed)
-
-
-def say_uneven(x: Tensor) -> None:
-    """Say where a column of features is far wider than the others: what is learned of the others then drowns in it."""
-    if x.layout != torch.strided or x.size(0) < 2:
-        return
-    wide = x.double().std(0)
-    told = wide[(x.count_nonzero(0) > len(x) // 2) & (wide > 0)]  # columns of counts and codes are wide here and there
-    if len(told) > 1 and float(told.max()) > UNEVEN * float(told.median()):
-        column = int((wide == told.max()).nonzero()[0])
-        ratio = float(told.max() / told.median())
-        warnings.warn(
-            f"x: column {column} varies {ratio:,.0f} times as much as the middle one, and the others drown in it; "
-            "standardize brings all columns to mean 0 and deviation 1",
-            stacklevel=2,
-        )
 
 
 class Scale(NamedTuple):

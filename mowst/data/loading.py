@@ -22,10 +22,15 @@ from mowst.data.splits import SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
 from mowst.names import resolve
+from mowst.system.memory import needing, out_of_memory
 from mowst.system.typed import check_type_of
 
 OTHER_FILES = {".txt", ".json", ".xlsx", ".npy", ".mat", ".pkl", ".edgelist", ".net", ".safetensors"}
 """What people's graphs end in, too, and is not read."""
+
+
+READS_LESS = "a part of the graph, fewer features, and a machine with more memory: no option makes a graph smaller"
+"""What takes less memory where a graph is read."""
 
 
 class Graph:
@@ -74,8 +79,9 @@ def open_graph(
     chosen = split or next(iter(entry.splits))
     if chosen not in entry.splits:
         raise unknown(f"{entry.name}: split", chosen, entry.splits)
-    loaded = _read(entry, Path(root), entry.splits[chosen], download)
-    data = tidy(loaded.clone() if outside else loaded, entry)
+    with needing(f"read {entry.name}", READS_LESS):
+        loaded = _read(entry, Path(root), entry.splits[chosen], download)
+        data = tidy(loaded.clone() if outside else loaded, entry)
     own = own_of(loaded)
     place_own(data, own)
     if (outside or own) and split is None and all(data.get(mask) is None for mask in MASKS):
@@ -134,6 +140,8 @@ def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Dat
             loaded = _called(loader, entry.name, bool(download), arguments) if is_dataset else loader(**arguments)
             graph = loaded[0] if isinstance(loaded, Dataset) else loaded
         except OSError as error:
+            if out_of_memory(error):
+                raise
             raise InputError(
                 f"{entry.name}: cannot read or write {error.filename or given['root']} ({error.strerror}); PyG keeps a "
                 "processed copy beside the raw files, or where that cannot be written in the user's cache folder"
@@ -141,6 +149,8 @@ def _read(entry: Card, root: Path, protocol: Split, download: bool | str) -> Dat
         except InputError:
             raise
         except Exception as error:  # damaged files, wrong arguments: PyG has no family of errors of its own
+            if out_of_memory(error):
+                raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError(f"{entry.name}: {entry.loader} failed with {arguments} ({reason})") from error
     if not isinstance(graph, Data):
@@ -155,8 +165,8 @@ def _called(loader: type[Dataset], name: str, download: bool, arguments: Mapping
         return kept(**arguments)
     except (InputError, OSError):
         raise
-    except Exception:  # of whatever reads the copy
-        if kept.fresh:
+    except Exception as error:  # of whatever reads the copy
+        if kept.fresh or out_of_memory(error):
             raise
         return fetch.sheltered(loader, name, download, anew=True)(**arguments)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from mowst.data.given import MASKS
+from mowst.data.uneven import AT_ONCE, rows_at_once
 from mowst.errors import InputError
 
 
@@ -45,8 +46,9 @@ def _check_features(x: Tensor) -> None:
     if x.layout not in (torch.strided, torch.sparse_csr):
         raise InputError(f"x: must be dense or sparse_csr, is {x.layout}; x.to_sparse_csr() makes it so")
     sparse = x.layout == torch.sparse_csr
-    bad = ~torch.isfinite(x.values() if sparse else x)
-    if bool(bad.any()):
+    parts = torch.split(x.values(), AT_ONCE) if sparse else torch.split(x, rows_at_once(x))
+    if not all(bool(part.isfinite().all()) for part in parts):
+        bad = ~torch.isfinite(x.values() if sparse else x)
         if sparse:
             position = int(bad.nonzero()[0])
             row = int(torch.searchsorted(x.crow_indices(), torch.tensor(position), right=True)) - 1

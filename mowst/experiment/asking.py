@@ -27,6 +27,7 @@ from mowst.experiment.nodes import names_of, numbers_of
 from mowst.experiment.reload import SPEAKERS, read_record, reload, respond, unedited
 from mowst.inference import Answer
 from mowst.models import ROLES, Mowst
+from mowst.system import needing
 
 
 class Query(NamedTuple):
@@ -146,7 +147,8 @@ def unlabelled(data: Data) -> list[int] | None:
 
 def asked(query: Query, config: Config, nodes: list[int] | None, **options: Any) -> Answer:
     """Predict some nodes, or all, and say who answered; options as of `mowst.inference.answer`."""
-    return respond(query.model, query.ready, config, nodes=nodes, whose=True, **options)
+    with needing("predict", "asking of fewer nodes (--nodes), and by a machine with more memory"):
+        return respond(query.model, query.ready, config, nodes=nodes, whose=True, **options)
 
 
 @torch.no_grad()

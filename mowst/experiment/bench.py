@@ -15,6 +15,7 @@ from mowst.evaluation import METRICS, Metric, best_threshold, routable, signal
 from mowst.experiment.batching import batched
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
+from mowst.experiment.nodes import drawn_of
 from mowst.experiment.plan import FINAL, Plan, name_of, regime_of, schedule_of, seats_of
 from mowst.models import ROLES, Mixture, Mowst, Output, parts_of
 from mowst.training import (
@@ -116,7 +117,7 @@ class Bench:
         clock = time.perf_counter if self.journal is None else self.journal.clock
         mixture, start = self.train("mixture"), clock()
         with seeded(self.seed, self.fabric.device):
-            trainer = self.trainer("mixture")
+            trainer = self.trainer("mixture", whole=True)
             trainer.hook = None  # its scores on validation nodes say nothing any more
             trainer.model.load_state_dict(mixture.model.state_dict())
             heard = parts_of(trainer.model, ROLES, heard=True)
@@ -161,10 +162,14 @@ class Bench:
         seen, y = routable(model, out, self.ready.x).rows(self.ready.val_mask), self.ready.y[self.ready.val_mask]
         model.threshold.fill_(best_threshold(seen, y, metric_of(self.ready)))
 
-    def trainer(self, name: str) -> Trainer:
-        """Return a trainer of a fresh model, with weights from torch's generator, on a graph without test labels."""
+    def trainer(self, name: str, *, whole: bool = False) -> Trainer:
+        """Return a trainer of a fresh model, with weights from torch's generator, on a graph without test labels.
+
+        It validates on as many nodes as the configuration says, or, whole, on all.
+        """
         seen = copy.copy(self.ready)
         seen.y = hide(self.ready.y, self.ready.train_mask | self.ready.val_mask)
+        seen.val_mask = drawn_of(seen.val_mask, None if whole else self.config.eval_nodes, self.seed)
         hook = self.hook
         return Trainer(
             build_model(name, self.config, self.ready.num_features, classes_of(self.ready)).to(self.fabric.device),

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,15 +19,22 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 
 from mowst.data.assembling import raw_of
-from mowst.data.given import Scale, say_uneven
+from mowst.data.given import Scale
+from mowst.data.uneven import say_uneven
 from mowst.errors import InputError, some
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
+from mowst.experiment.identity import tensors_hash
 from mowst.experiment.plan import FINAL, regime_of, seats_of
 from mowst.experiment.without_edges import with_averages, without_edges
-from mowst.kernels import Adjacency, Tabled, dense, prepare_features
+from mowst.kernels import Adjacency, Tabled, dense, prepare_features, private, written_by_torch_alone
 from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
-from mowst.system import Group, guard_scatter
+from mowst.system import Group, Kept, guard_scatter
+
+LARGE = 2**24
+"""Edges from which on an adjacency is kept on disk."""
+KEPT = 1
+"""Which form is kept there."""
 
 
 def fabric_of(config: Config, group: Group | None = None) -> Fabric:
@@ -86,12 +94,22 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
         data = NormalizeFeatures()(data)
     weight = data.get("edge_weight")
     weight = None if weight is None else weight.to(torch.get_default_dtype())
-    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight)
+    keep = kept(data.edge_index, Path(config.data_root)) if weight is None and device.type == "cpu" else None
+    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight, keep=keep)
     x = prepare_features(data.x)
     data = data.to(device)
     data.x, data.adj_t = x.to(device), adjacency.to(device)
     data.x = with_averages(config, data.x if raw is None else Tabled(data.x, raw), data.adj_t)
     return data
+
+
+def kept(edge_index: Tensor, root: Path) -> Kept | None:
+    """Return where the adjacency of a large graph is kept, under the folder of graphs; none for a small one."""
+    if edge_index.size(1) < LARGE:
+        return None
+    if written_by_torch_alone(edge_index):
+        private(edge_index)  # to take its hash is to look at its memory, no more
+    return Kept(root / "adjacency", f"{KEPT}-{tensors_hash(edge_index)[:32]}")
 
 
 def advise(config: Config, data: Data) -> None:

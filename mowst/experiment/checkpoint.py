@@ -221,6 +221,8 @@ class Standing(NamedTuple):
     """That it was trained with."""
     batch: str
     """What a step is taken on."""
+    devices: int
+    """That took its steps together."""
 
     def __str__(self) -> str:
         return f"after {self.phases} phases" + f" and {self.epochs} epochs" * (self.epochs > 0)
@@ -233,7 +235,7 @@ def standing(folder: Path, seeds: Iterable[int]) -> dict[int, Standing]:
         with suppress(InputError, KeyError, TypeError, ValueError):
             held = read_about(folder / f"seed-{seed}" / FILE)
             phases, epochs = held["stands"]
-            found[seed] = Standing(phases, epochs, held["threads"], held["batch"])
+            found[seed] = Standing(phases, epochs, held["threads"], held["batch"], held["devices"])
     return found
 
 
@@ -246,6 +248,8 @@ class Before(NamedTuple):
     """That it took; none: nothing is there."""
     said: str | None
     """What is there, in words."""
+    devices: int | None = None
+    """That took its steps together; none: nothing is there."""
 
 
 def before(config: Config, folder: Path, done: Mapping[int, Mapping[str, Any]]) -> Before:
@@ -259,7 +263,7 @@ def before(config: Config, folder: Path, done: Mapping[int, Mapping[str, Any]]) 
     there = [f"seed {seed} is there already" for seed in done] + [
         f"seed {seed} {where}" for seed, where in stand.items()
     ]
-    return Before(config, records[0].get("threads"), ", ".join(there))
+    return Before(config, records[0].get("threads"), ", ".join(there), records[0].get("devices", 1))
 
 
 def resumed(parsed: Namespace, arguments: Sequence[str] | None) -> Config:

@@ -48,7 +48,7 @@ class Checked:
                 raise InputError(f"{entry.name}: must be a finite number, got {value!r}")
             for limit, (holds, words) in LIMITS.items():
                 bound = entry.metadata.get(limit)
-                if bound is not None and not holds(value, bound):
+                if not (bound is None or value is None or holds(value, bound)):
                     raise InputError(f"{entry.name}: must be {words} {bound}, got {value!r}")
 
 

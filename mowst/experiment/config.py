@@ -189,6 +189,9 @@ class Config(Checked):
     """Most rounds of turns of the alternate regime."""
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""
+    eval_nodes: int | None = setting(None, at_least=2)
+    """Validation nodes, drawn at random by the seed, by which training stops, and the error of that is said; none: all
+    of them. What is reported is of all."""
     ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
     batch: str = "auto"

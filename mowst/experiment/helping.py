@@ -18,8 +18,8 @@ FIRST = {
 ABOUT = {
     "The graph": "dataset data_root split normalize_features standardize forget",
     "Who is trained": "preset budget regime mixture baselines kd teacher",
-    "How it is trained": "optimizer lr gate_lr weight_decay epochs patience rounds eval_every ema_decay batch signal "
-    "objective pretrain folds rehearsals use_validation device precision",
+    "How it is trained": "optimizer lr gate_lr weight_decay epochs patience rounds eval_every eval_nodes ema_decay "
+    "batch signal objective pretrain folds rehearsals use_validation device precision",
     "How often": "seeds first_seed",
     "How sure it is": "coverage conformal diffusion mondrian abstain_risk",
 }

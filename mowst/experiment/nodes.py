@@ -7,6 +7,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from mowst.data.assembling import own_of
@@ -37,6 +38,18 @@ def numbers_of(names: pd.Index, called: Sequence[Hashable], flag: str) -> list[i
     if lost := [word for word, place in zip(called, found, strict=True) if place < 0]:
         raise InputError(f"{flag}: no node is called {some(lost)}; they are {some(names[:3])} and so on")
     return [int(place) for place in found]
+
+
+def drawn_of(mask: Tensor, count: int | None, seed: int) -> Tensor:
+    """Return a mask [N] of so many nodes of another, drawn by a seed; the same mask where it has no more, or for none.
+
+    It depends on nothing else, the device or the number of processes included.
+    """
+    nodes = mask.nonzero().squeeze(-1)
+    if count is None or count >= len(nodes):
+        return mask
+    chosen = torch.randperm(len(nodes), generator=torch.Generator().manual_seed(seed))[:count]
+    return torch.zeros_like(mask).index_fill_(0, nodes[chosen.to(nodes.device)], True)
 
 
 def without(data: Data, called: Sequence[Hashable], seed: int, *, validation: bool = False) -> Data:

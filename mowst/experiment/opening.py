@@ -34,7 +34,14 @@ from mowst.experiment.nodes import without
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
 from mowst.models import Mixture, Output
+from mowst.system import needing, out_of_memory
 from mowst.training import OBJECTIVES, Batch, Hook, Trainer, attached, held_batch, parse
+
+PREPARES_LESS = (
+    "leaving out --standardize and --normalize_features, which copy the features, by fewer --workers or --devices, and "
+    "by a machine with more memory"
+)
+"""What takes less memory where a graph is prepared."""
 
 
 class OneSeed(NamedTuple):
@@ -91,8 +98,9 @@ class Opened:
         if seed not in self._seeds:
             data = self._split(seed)
             if self._prepared is None:
-                advise(self.config, data)
-                self._prepared = prepare(data, self.config, self.fabric.device)
+                with needing("prepare the graph", PREPARES_LESS):
+                    advise(self.config, data)
+                    self._prepared = prepare(data, self.config, self.fabric.device)
             ready = copy.copy(self._prepared)
             for mask in MASKS:
                 ready[mask] = data[mask].to(self.fabric.device)
@@ -151,6 +159,8 @@ def try_on(config: Config, out: Output, batch: Batch, where: str) -> None:
         with torch.no_grad():
             values = OBJECTIVES.lookup(config.objective)(out, batch)
     except Exception as error:  # of a third party's function: anything
+        if out_of_memory(error):
+            raise
         raise InputError(f"objective {config.objective}: fails on {what}: {reason_of(error)}") from None
     if not isinstance(values, Tensor) or values.shape not in (batch.y.shape, ()):
         said = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__

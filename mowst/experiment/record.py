@@ -148,6 +148,9 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         labels = int((run.data.train_mask | run.data.val_mask).sum())
         record[FINAL] = {"labels": labels, "seconds": round(run.final.own_seconds, 3)}
         notes.append(FOR_USE)
+    if run.sampled is not None:
+        record["validation_sample"] = finite(run.sampled._asdict())
+        notes.append(str(run.sampled))
     if notes:
         record["notes"] = notes
     together = {"devices": run.devices} if run.devices > 1 else {}

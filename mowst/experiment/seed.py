@@ -16,6 +16,7 @@ from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
+from mowst.experiment.sampled import Sampled, sampled_score
 from mowst.experiment.scoring import diagnosis_of, mixture_in, routed_output, scores_of
 from mowst.experiment.teachers import Teacher
 from mowst.experiment.trust import trust_of
@@ -50,6 +51,8 @@ class SeedRun:
     """Calibrated probabilities of the mixture; sets of classes and a confidence to answer from, where asked for."""
     forgotten: Mapping[str, Any] = field(default_factory=lambda: {"how": "retrain"})
     """How the labels that the configuration forgets were forgotten: by training without them."""
+    sampled: Sampled | None = None
+    """By what sample of the validation nodes training stopped; none: by all of them."""
     devices: int = 1
     """That took its steps together."""
 
@@ -101,4 +104,6 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
     found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
-    return replace(found, devices=opened.fabric.world_size)
+    *_, last = fitted.values()  # what is judged
+    sampled = sampled_score(opened.config, seed, last.output, one.ready)
+    return replace(found, devices=opened.fabric.world_size, sampled=sampled)

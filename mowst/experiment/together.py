@@ -45,15 +45,24 @@ def run_together(work: Together, devices: int, settings: Settings | None, hook: 
     return found
 
 
-def devices_here(asked: int | None) -> int:
+def devices_here(asked: int | None, before: int | None = None) -> int:
     """Return how many devices train together: as many as are asked for, or as torchrun has started processes.
+
+    Args:
+        asked: by the command line; none: as many as `before`.
+        before: that the run which goes on has had; none: none goes on, or nothing of it is there.
 
     Raises:
         InputError: that differs.
     """
     group = Group.here()
     if group is None:
-        return asked or 1
+        return asked or before or 1
+    if before not in (None, group.size):
+        raise InputError(
+            f"devices: {before} have trained this run so far, and torchrun has started {group.size} processes; start "
+            f"{before}, or train it anew in another folder"
+        )
     if asked not in (None, group.local_size):
         raise InputError(f"devices: torchrun has started {group.local_size} processes here, --devices says {asked}")
     return group.size

@@ -17,6 +17,7 @@ from mowst.errors import InputError
 from mowst.inference.checks import check_parts, check_question
 from mowst.kernels import Adjacency, dense
 from mowst.models import EXPERTS, ROLES, Learner, Mowst, Panel, run_module, shown
+from mowst.system import out_of_memory
 
 
 class Pooled(nn.Module):
@@ -82,6 +83,8 @@ def exported(model: Mowst, x: Tensor, edge_index: Tensor, before: nn.Module | No
         with torch.no_grad():
             said, right = program.module()(x, edge_index), whole(x, edge_index)
     except Exception as error:  # of whatever an expert does: anything
+        if out_of_memory(error):
+            raise
         raise InputError(f"model: torch.export cannot write it down: {type(error).__name__}: {error}") from None
     if not torch.allclose(said, right, rtol=1e-4, atol=1e-5):
         raise InputError("model: what torch.export wrote down says something else than the mixture")

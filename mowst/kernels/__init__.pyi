@@ -7,6 +7,7 @@ from .attention import attend as attend
 from .averaged import Averaged as Averaged
 from .compress import compressed as compressed
 from .compress import in_order as in_order
+from .compress import starts as starts
 from .dropout import ReLUDropout as ReLUDropout
 from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
@@ -28,3 +29,5 @@ from .sparse_features import take_columns as take_columns
 from .sparse_features import take_rows as take_rows
 from .tabled import Raw as Raw
 from .tabled import Tabled as Tabled
+from .turning import blocks as blocks
+from .turning import is_symmetric as is_symmetric

@@ -18,17 +18,20 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv, GINConv, SAGEConv
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
+from mowst.kernels.degrees import has_loops, normalized_rows, shares
 from mowst.kernels.edges import checked_edges, checked_weight
 from mowst.kernels.sampling import Drawn
 from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
 from mowst.kernels.thinned import Exact, Thin
+
+Keep = Callable[[str, Callable[[], tuple[Tensor, ...]]], tuple[Tensor, ...]]
+"""Returns tensors of a name, made now or before."""
 
 with torch.random.fork_rng(devices=[]):
     # PyG writes a class's `propagate` when its first instance is made: were that one with an aggregation that is no
@@ -47,13 +50,21 @@ class Adjacency(SparseMatrix):
     _rows_of: tuple[Adjacency, int, int] | None = None
     _exact: Exact | None = None
     _roots: tuple[Tensor, Tensor] | None = None
+    _keep: Keep | None = None
 
     @classmethod
-    def from_edge_index(cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None) -> Adjacency:
+    def from_edge_index(
+        cls, edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None = None, *, keep: Keep | None = None
+    ) -> Adjacency:
         """Prepare a graph given as source and target of each edge, [2, E], possibly with a weight per edge, [E].
 
         Weights are finite and not negative: GCN divides by the root of their sums, and an average by the sums. The
         graph stays as it was then, whatever is written into the tensors later.
+
+        Args:
+            edge_index, num_nodes, edge_weight: the graph.
+            keep: where the adjacency of a graph without weights is kept, `(name, make) -> tensors`; by default in
+                memory.
 
         Raises:
             InputError: an edge names no node, or a tensor is of another shape or kind.
@@ -61,7 +72,13 @@ class Adjacency(SparseMatrix):
         edge_index = checked_edges(edge_index, num_nodes)
         weight = None if edge_weight is None else checked_weight(edge_weight, edge_index)
         source, target = edge_index
-        adjacency = cls(Rows.from_entries(target, source, weight, (num_nodes, num_nodes)), num_nodes)
+        shape = num_nodes, num_nodes
+        if weight is None and keep is not None:
+            rows = Rows(*keep("plain", lambda: _pattern(Rows.from_entries(target, source, None, shape))))
+        else:
+            rows = Rows.from_entries(target, source, weight, shape)
+        adjacency = cls(rows, num_nodes)
+        adjacency._keep = keep
         kept = edge_index if written_by_torch_alone(edge_index) else edge_index.clone()
         adjacency._edge_index = kept, _version(kept)
         return adjacency
@@ -150,8 +167,8 @@ class Adjacency(SparseMatrix):
         if self._gcn is None and self._drawn is not None:
             self._gcn = Adjacency(self._drawn.gcn(), len(self))
             self._gcn._exact = self._drawn.exact(self._drawn.whole.gcn())
-        if self._gcn is None and self.rows.value is None and not bool((self.rows.row == self.rows.column).any()):
-            self._gcn = Adjacency(_normalized(self.rows, self.dtype), len(self))
+        if self._gcn is None and self.rows.value is None and not has_loops(self.rows):
+            self._gcn = Adjacency(Rows(*self._kept("gcn", lambda: normalized_rows(self.rows, self.dtype))), len(self))
         if self._gcn is None:
             target, source = self.rows.entries()
             edges, weight = gcn_norm(torch.stack([source, target]), self.rows.value, len(self), dtype=self.dtype)
@@ -173,14 +190,18 @@ class Adjacency(SparseMatrix):
             whole, first, last = self._rows_of
             self._mean = whole.averaging().between(first, last)
         if self._mean is None:
-            degree = self.rows.start.diff()
             if self.rows.value is None:
-                share = degree.to(self.dtype).reciprocal().repeat_interleave(degree)
+                (share,) = self._kept("mean", lambda: (shares(self.rows, self.dtype),))
             else:
+                degree = self.rows.start.diff()
                 total = torch.segment_reduce(self.rows.value, "sum", offsets=self.rows.start.long())
                 share = self.rows.value * total.reciprocal().nan_to_num(posinf=0.0).repeat_interleave(degree)
             self._mean = Adjacency(Rows(self.rows.start, self.rows.column, share), self.size(1))
         return self._mean
+
+    def _kept(self, name: str, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return tensors that belong to the whole graph, from where they are kept."""
+        return make() if self._keep is None else self._keep(f"{name}-{self.dtype}", make)
 
     def aggregate(self, x: Tensor, reduce: str = "sum") -> Tensor:
         """Reduce the rows of `x` [N, F] over the edges into each node, [N, F]; fast for `sum` and `mean`."""
@@ -211,25 +232,9 @@ class Adjacency(SparseMatrix):
         raise InputError(f"an Adjacency can only be multiplied; use its edge_index for {func}")
 
 
-def _normalized(rows: Rows, dtype: torch.dtype) -> Rows:
-    """Return D^-1/2 (A + I) D^-1/2 of a matrix of ones without self-loops, entry for entry as `gcn_norm` has it.
-
-    It takes a third of the memory: no node is named in 64 bits, and every entry is written where it belongs at once.
-    """
-    nodes, entries = len(rows.start) - 1, len(rows.column)
-    narrow = torch.int32 if nodes + entries < 2**31 else torch.int64
-    each = torch.arange(nodes, device=rows.start.device, dtype=narrow)
-    root = (rows.start.diff() + 1).to(dtype).pow_(-0.5)
-    below = rows.column < rows.row
-    start = rows.start.to(narrow) + F.pad(each, (0, 1), value=nodes)
-    diagonal = start[:-1] + torch.segment_reduce(below.to(torch.float32), "sum", offsets=rows.start.long()).to(narrow)
-    place = torch.arange(entries, device=each.device, dtype=narrow) + rows.row + ~below
-    del below
-    column = torch.empty(nodes + entries, device=each.device, dtype=narrow)
-    column[diagonal], column[place] = each, rows.column
-    value = root[column]
-    del place
-    return Rows(start, column, value.mul_(root.repeat_interleave(start.diff(), output_size=len(column))))
+def _pattern(rows: Rows) -> tuple[Tensor, ...]:
+    """Return what a matrix of ones is made of."""
+    return rows.start, rows.column
 
 
 _ANSWERS: dict[Any, Callable[..., Any]] = {

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mowst.kernels.turning import BLOCK, transpose
+
 MOST = 2**31 - 1
 """Entries, rows and columns that 32 bits can number."""
 
@@ -37,6 +39,8 @@ def compressed(row: Tensor, column: Tensor, shape: tuple[int, int] | torch.Size,
     narrow = torch.int32 if small else torch.int64
     if in_order(row, column):
         return Compressed(starts(row, shape[0]).to(narrow), column.to(narrow), None)
+    if row.device.type == "cpu" and small and not order and in_order(column, row):
+        return Compressed(*transpose(starts(column, shape[1]), row.to(narrow), int(shape[0])), None)
     if row.device.type != "cpu" or not small:
         place = torch.argsort(row.long() * shape[1] + column, stable=True)
         return Compressed(starts(row[place], shape[0]).to(narrow), column[place].to(narrow), place)
@@ -70,6 +74,14 @@ def starts(row: Tensor, rows: int) -> Tensor:
 
 def in_order(row: Tensor, column: Tensor, *, strictly: bool = False) -> bool:
     """Tell whether entries are ordered by row, then by column; strictly: and no place has two."""
+    return all(
+        _in_order(row[first : first + BLOCK + 1], column[first : first + BLOCK + 1], strictly)
+        for first in range(0, len(row), BLOCK)
+    )
+
+
+def _in_order(row: Tensor, column: Tensor, strictly: bool) -> bool:
+    """Tell it of some entries."""
     if bool((row[1:] < row[:-1]).any()):
         return False
     later = column[1:] > column[:-1] if strictly else column[1:] >= column[:-1]

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from mowst.errors import InputError
 from mowst.kernels.compress import compressed
+from mowst.kernels.turning import transpose
 
 Shape = tuple[int, int] | torch.Size
 PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
@@ -85,6 +86,9 @@ class Rows:
 
     def transposed(self, width: int) -> Rows:
         """Return the `width` columns as rows, sharing what is the same: all of it for a symmetric matrix."""
+        if self.value is None and self.column.device.type == "cpu":
+            start, column = transpose(self.start, self.column, width)
+            return self if column is self.column else Rows(start, column)
         other = Rows.from_entries(self.column, self._narrow(), self.value, (width, len(self.start) - 1))
         if torch.equal(other.start, self.start) and torch.equal(other.column, self.column):
             same = self.value is None or other.value is None or torch.equal(other.value, self.value)

@@ -7,7 +7,6 @@ a folder does (`OnDisk`), where they are more than memory should hold.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import torch
 from torch import Tensor
 
 from mowst.kernels import Adjacency, Averaged, Tabled, dense, take_columns
-from mowst.system import whole_file
+from mowst.system import needing, take_room, whole_file
 
-NUMBERS = 2**26
-"""Numbers of a block of columns that is averaged at a time."""
+NUMBERS, COLUMNS = 2**26, 8
+"""Numbers of a block of columns that is averaged at a time, and its least columns: for each block the file is read."""
+AVERAGES_LESS = "fewer features, by fewer --workers or --devices, and by a machine with more memory"
+"""What takes less memory where features are averaged."""
 
 
 def averages(x: Tensor, graph: Tensor, hops: int) -> list[Tensor]:
@@ -69,7 +70,8 @@ class OnDisk:
         """
         found = self._read(hop)
         if found is None:
-            self._write(hop)
+            with needing("average features over neighbours", AVERAGES_LESS):
+                self._write(hop)
             found = self._read(hop)
             assert found is not None
         return found
@@ -87,7 +89,7 @@ class OnDisk:
     def _write(self, hop: int) -> None:
         """Average the features over one hop more than those of before, some columns at a time."""
         before, (nodes, width) = self.x if hop == 1 else self.hop(hop - 1), self.x.shape
-        columns, rows = max(1, NUMBERS // max(nodes, 1)), self.graph.averaging().rows
+        columns, rows = max(COLUMNS, NUMBERS // max(nodes, 1)), self.graph.averaging().rows
         kind = torch.empty(0, dtype=self.x.dtype).numpy().dtype
         with whole_file(self.path(hop)) as beside:
             with beside.open("wb") as stream:  # room is taken first: a full disk would end a program that maps it
@@ -100,15 +102,3 @@ class OnDisk:
                 last = min(first + columns, width)
                 held[:, first:last] = rows.times(take_columns(before, first, last)).cpu().numpy()
             held.flush()
-
-
-def take_room(file: int, size: int) -> None:
-    """Let an open file have so many bytes on its disk; where the system cannot promise them, it is as long as that.
-
-    Raises:
-        OSError: there is no room.
-    """
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.ftruncate(file, size)

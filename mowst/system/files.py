@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from mowst.errors import InputError
+from mowst.system.memory import out_of_memory
 
 OF_A_RUN = ".mowst.json"
 """The file by which a folder is known as that of a run."""
@@ -100,6 +101,8 @@ def said_of(path: Path) -> Iterator[None]:
     except UnwritableError as error:  # of a part of it
         raise UnwritableError(refusal(path, error.__cause__ or error)) from error.__cause__
     except (OSError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
         raise UnwritableError(refusal(path, error)) from error
 
 
@@ -107,3 +110,15 @@ def refusal(path: Path, error: BaseException) -> str:
     """Name what cannot be written, and why."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else error
     return f"{path}: cannot be written: {reason}"
+
+
+def take_room(file: int, size: int) -> None:
+    """Let an open file have so many bytes on its disk; where the system cannot promise them, it is as long as that.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import io
 import os
-import re
 import signal
 import sys
 import warnings
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 from mowst.errors import InputError
+from mowst.system.memory import out_of_memory, too_large
 
 STOPPING = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 """Signals that end a program in good order, and what it then says."""
@@ -58,6 +58,8 @@ def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str
     except BrokenPipeError:
         sys.exit(BROKEN_PIPE)
     except OSError as error:
+        if out_of_memory(error):
+            fail(f"error: {too_large(error)}", 2)
         what = f"{error.filename}: " if error.filename is not None else ""
         fail(f"error: {what}{error.strerror or flat(error)}", 2)
     except (MemoryError, RuntimeError) as error:
@@ -104,28 +106,6 @@ def fail(line: str, code: int) -> NoReturn:
 def flat(error: BaseException) -> str:
     """Put what an error says on one line."""
     return " ".join(str(error).split())
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell too little memory, for which torch has a class of its own on accelerators only."""
-    return (
-        isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-    )
-
-
-def too_large(error: BaseException) -> str:
-    """Say that memory was too small, and what would need less."""
-    import psutil
-
-    asked = re.search(r"allocate ([\d.]+) ?(\w+)", str(error))
-    needed = "" if asked is None else f", it was asked for {asked[1]} {asked[2]}"
-    if asked is not None and asked[2] == "bytes":
-        needed = f", it was asked for {float(asked[1]) / 2**30:,.2f} GiB"
-    there = f" and {psutil.virtual_memory().available / 2**30:,.2f} GiB were free" if needed else ""
-    return (
-        f"memory was too small{needed}{there}; less is taken by --batch, such as parts(10), by smaller hidden_channels "
-        "and num_layers of weak and strong, by fewer --workers, by --no-keep_memory, and by a smaller graph"
-    )
 
 
 def speak_plainly() -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -26,6 +26,7 @@ from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
 from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joined, reads_of, run_module
 from mowst.training.batches import Batch, Feed, Needs, Whole
+from mowst.training.frozen import gathered
 from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
@@ -242,13 +243,16 @@ class Trainer:
             return Known()
         losses: list[Any] = [term.loss for term in phase.terms]
         watching: list[Watching] = [loss for loss in losses if isinstance(loss, Watching)]
-        said = []
-        with self.fabric.autocast():
+        parts = self.parts
+
+        def said() -> Iterator[Known]:
             for batch in self.feed.asked(self.whole, self.reads.hops, None):
-                known = self.parts.known(batch.x, batch.graph, phase.trains)
+                known = parts.known(batch.x, batch.graph, phase.trains)
                 layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
-                said.append(batch.of_seeds(known._replace(layers=layers)))
-        return joined(said)
+                yield batch.of_seeds(known._replace(layers=layers))
+
+        with self.fabric.autocast():
+            return gathered(said(), len(self.whole.y))
 
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)

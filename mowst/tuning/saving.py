@@ -3,7 +3,8 @@
     study-trials/trial-7-CONFIGURATION/seed-0/checkpoint.safetensors
 
 A retry draws the same parameters, so that its folder is the one of the trial that was killed; it goes when the trial
-has come to its end, pruned or not. A worker on another machine that does not see it begins the trial anew.
+has come to its end, pruned or not. A worker on another machine that does not see it begins the trial anew, and so does
+one that finds the first worker alive there, asleep perhaps: a folder belongs to one process at a time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from optuna.trial import BaseTrial, Trial
 
 from mowst.errors import InputError
 from mowst.experiment import Beside, Checkpoint, Config, Opened, Saving, basis, dump, kept
+from mowst.system.files import said_of
 from mowst.training import Journal
 from mowst.tuning.plan import Plan
+
+LOCK = ".mowst.lock"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,42 @@ class Trials:
         stem = Path(plan.name).name if plan.file is None else plan.file.with_suffix("") if plan.file.name else ""
         return cls(Path(f"{stem}-trials"), Saving(conditions={"fast": plan.fast}))
 
-    def place(self, trial: BaseTrial, config: Config) -> Path | None:
+    @contextmanager
+    def claimed(self, trial: BaseTrial, config: Config) -> Iterator[Path | None]:
+        """Give a trial its folder, for this process alone, and take it away when the trial has come to its end.
+
+        None: nothing is saved, because there is no folder, or a process that still lives has it.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        place = self._place(trial, config)
+        if place is None or self.folder is None:
+            yield None
+            return
+        lock = FileLock(place / LOCK, timeout=0)
+        with said_of(place):
+            place.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout, FileNotFoundError):  # another one has it, or is just taking it away
+                lock.acquire()
+        if not lock.is_locked:
+            yield None
+            return
+        try:
+            yield place
+        except Exception:  # it has come to an end, unlike one that somebody stops
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+        finally:
+            (place / LOCK).unlink(missing_ok=True)
+            lock.release()
+            for folder in (place, self.folder):
+                with suppress(OSError):  # something is saved there
+                    folder.rmdir()
+
+    def _place(self, trial: BaseTrial, config: Config) -> Path | None:
         """Return the folder of a trial, which a retry of it has, too."""
         if self.folder is None or not isinstance(trial, Trial):
             return None
@@ -75,10 +115,3 @@ class Trials:
             held.path.unlink(missing_ok=True)
         with kept(folder, about, self.saving, beside) as journal:
             yield journal
-
-    def forget(self, place: Path | None) -> None:
-        """Take the folder of a trial away that has come to its end."""
-        if place is not None and self.folder is not None:
-            shutil.rmtree(place, ignore_errors=True)
-            with suppress(OSError):
-                self.folder.rmdir()

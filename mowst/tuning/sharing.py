@@ -31,6 +31,7 @@ OWN = {
         "patience",
         "rounds",
         "eval_every",
+        "eval_nodes",
         "ema_decay",
         "signal",
         "batch",

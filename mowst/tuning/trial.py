@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 
 from mowst.errors import InputError
 from mowst.experiment import Bench, Config, Fitted, judged_alone
+from mowst.system import out_of_memory
 from mowst.training import epochs_between, hide
 from mowst.tuning.arguments import checked
 from mowst.tuning.goals import GOALS, Goal
@@ -128,18 +129,14 @@ def objective(
 
 def judged(watch: Watch, config: Config, measures: Sequence[Goal], shared: Shared) -> list[list[float]]:
     """Train a trial's configuration on each of its seeds, and return what it is worth there by each measure."""
-    values, place = [], shared.trials.place(watch.trial, config)
-    try:
+    values = []
+    with shared.trials.claimed(watch.trial, config) as place:
         opened = shared.open(config, judged_alone(config))
         for seed in config.all_seeds:
             bench = opened.bench(seed, watch)
             with shared.trials.going_on(place, opened, seed, watch) as bench.journal:
                 fitted, data = trained(bench)
             values.append([measure(fitted, data) for measure in measures])
-    except Exception:  # it has come to an end, unlike one that somebody stops
-        shared.trials.forget(place)
-        raise
-    shared.trials.forget(place)
     return values
 
 
@@ -150,7 +147,7 @@ def failures() -> Iterator[None]:
         yield
     except FloatingPointError as error:
         raise TrialPruned(f"diverged: {error}") from None
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not out_of_memory(error):
             raise
         torch.cuda.empty_cache()
@@ -171,8 +168,3 @@ def without_test(ready: Data) -> Data:
     ready.y = hide(ready.y, ready.train_mask | ready.val_mask)
     del ready.test_mask
     return ready
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Tell too little memory, for which torch has a class of its own on accelerators only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -39,7 +39,7 @@ gate.dispersions · gate.features · gate.detach · gate.options · dataset · d
 gate · columns.id · columns.source · columns.label · columns.features · columns.split_column · columns.weight
 columns.nodes_file · columns.edges_file · columns.directed · regime · objective · pretrain · folds · rehearsals
 kd · teacher · optimizer · lr · gate_lr · weight_decay · epochs · patience · rounds · eval_every · ema_decay
-signal · normalize_features · standardize · mixture · baselines · seeds · first_seed · device · precision
+eval_nodes · signal · normalize_features · standardize · mixture · baselines · seeds · first_seed · device · precision
 """)
 """Fields of a configuration."""
 DAMAGED = listed(r"""

@@ -1,0 +1,64 @@
+"""Memory that is too small, in a line: what was asked for, what there is, and what takes less."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+LESS = (
+    "--batch, such as parts(10), by smaller hidden_channels and num_layers of weak and strong, by fewer --workers, by "
+    "--no-keep_memory, and by a smaller graph"
+)
+"""What takes less memory, where nobody knows better."""
+UNITS = {unit: 1024**power for power, unit in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Tell too little memory, for which torch has a class of its own on accelerators only."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    )
+
+
+@contextmanager
+def needing(what: str, less: str) -> Iterator[None]:
+    """Let an allocation that fails inside know what it was for, and what would take less; it fails as it does."""
+    try:
+        yield
+    except Exception as error:
+        if out_of_memory(error):
+            error.add_note(f" to {what}; less is taken by {less}")
+        raise
+
+
+def too_large(error: BaseException) -> str:
+    """Say that memory was too small, and what would need less."""
+    asked, left = (size_in(pattern, str(error)) for pattern in (r"allocate", r"of which"))  # the latter of a GPU
+    needed = "" if asked is None else f"{asked / 2**30:,.2f} GiB more were asked for, and "
+    there = f"{(free_memory() if left is None else left) / 2**30:,.2f} GiB are free"
+    what, _, less = vars(error).get("__notes__", [f"; less is taken by {LESS}"])[0].partition(";")
+    return f"memory was too small{what}: {needed}{there};{less}"
+
+
+def size_in(before: str, text: str) -> float | None:
+    """Return the bytes that a text names after some words; none if it names none there."""
+    found = re.search(before + r" ([\d.]+) ?(\w+)", text)
+    return None if found is None or found[2] not in UNITS else float(found[1]) * UNITS[found[2]]
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still take: what is free, within the limits that it was given."""
+    import psutil
+
+    free, process = int(psutil.virtual_memory().available), psutil.Process()
+    try:
+        import resource
+    except ImportError:  # no limits there
+        return free
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - int(process.memory_info().vms)))
