@@ -28,3 +28,4 @@ from .sparse_features import take_columns as take_columns
 from .sparse_features import take_rows as take_rows
 from .tabled import Raw as Raw
 from .tabled import Tabled as Tabled
+from .thinned import Around as Around

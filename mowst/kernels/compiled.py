@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from mowst.kernels.sampling import Drawn
 from mowst.kernels.sparse import Rows
 
 Array = Any
@@ -24,10 +26,8 @@ BITS = 64
 _room = threading.local()
 
 
-def neighbourhood(
-    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return nodes, targets, sources and entries of `mowst.kernels.neighbourhood`, on a CPU."""
+def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None) -> Drawn:
+    """Draw what `mowst.kernels.neighbourhood` does, on a CPU."""
     start, column = rows.start.numpy(), rows.column.numpy()
     place, marks = _room_for(len(start) - 1)
     front, base, count = seeds.numpy(), 0, len(seeds)
@@ -46,7 +46,7 @@ def neighbourhood(
     forget(place, nodes)
     whole = (np.concatenate(each) for each in ((nodes,), *zip(*parts, strict=True)) if len(each))
     out = [torch.from_numpy(each) for each in whole]
-    return out[0], out[1], out[2], out[3]
+    return Drawn(out[0], out[1], out[2], out[3], tuple(accumulate(map(len, found))))
 
 
 def _room_for(nodes: int) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,13 @@ class Drawn(NamedTuple):
     """[e] likewise of its source."""
     entry: Tensor
     """[e] place of the edge among the entries of the whole matrix."""
+    sizes: tuple[int, ...]
+    """How many of the nodes are within 0, 1, ... hops of those that were asked for."""
+
+    @property
+    def expanded(self) -> int:
+        """How many of the nodes, which come first, have had their neighbours drawn; all that were given."""
+        return self.sizes[max(0, len(self.sizes) - 2)]
 
 
 def induced(rows: Rows, nodes: Tensor) -> Drawn:
@@ -40,7 +48,7 @@ def induced(rows: Rows, nodes: Tensor) -> Drawn:
     target, entry = _few(rows, nodes, ALL, None)
     source = place[rows.column[entry].long()]
     kept = source >= 0
-    return Drawn(nodes, target[kept], source[kept], entry[kept])
+    return Drawn(nodes, target[kept], source[kept], entry[kept], (len(nodes),))
 
 
 def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None) -> Drawn:
@@ -56,11 +64,11 @@ def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: 
         generator: on the CPU.
     """
     fast = compiled() if seeds.device.type == "cpu" and fanouts else None
-    return Drawn(*(fast or in_torch)(rows, seeds, fanouts, generator))
+    return (fast or in_torch)(rows, seeds, fanouts, generator)
 
 
-Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""What `neighbourhood` does; returns the fields of a `Drawn`."""
+Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None], Drawn]
+"""What `neighbourhood` does."""
 
 
 @cache
@@ -73,9 +81,7 @@ def compiled() -> Draws | None:
     return fast
 
 
-def in_torch(
-    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def in_torch(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None) -> Drawn:
     """Draw a neighbourhood in plain torch, on any device."""
     place = _nowhere(rows)
     place[seeds] = torch.arange(len(seeds), device=seeds.device)
@@ -93,7 +99,7 @@ def in_torch(
         found.append(new)
         front, base, count = new, count, count + len(new)
     target, source, entry = (torch.cat([seeds[:0], *each]) for each in (targets, sources, entries))
-    return torch.cat(found), target, source, entry
+    return Drawn(torch.cat(found), target, source, entry, tuple(accumulate(map(len, found))))
 
 
 MET = -2

@@ -99,6 +99,8 @@ class Neighbours:
             )
         total = train if needs.on == {"train"} else len(whole.y)
         count = max(1, min(-(-total // self.size), train // share.size))
+        looked_up = needs.looked_up and whole.keeps_products  # no neighbour is read there whose features are not known
+        fanouts = self.fanouts[: (hops or 0) - looked_up]
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
@@ -108,7 +110,8 @@ class Neighbours:
                     yield rows(whole, seeds)
                 else:
                     own = numbered(self.seed, epoch, number * share.size + share.rank + 1)
-                    yield whole.drawn(neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], own), len(seeds))
+                    drawn = neighbourhood(rows_in(whole), seeds, fanouts, own)
+                    yield whole.ringed(drawn) if needs.seeds_alone else whole.drawn(drawn, len(seeds))
 
         return (lambda epoch: ahead(batches(epoch))) if needs.edges else batches
 
