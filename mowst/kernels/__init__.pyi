@@ -12,6 +12,12 @@ from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
 from .dropout import relu_dropout as relu_dropout
 from .edges import checked_edges as checked_edges
+from .sampler import OURS as OURS
+from .sampler import SAMPLERS as SAMPLERS
+from .sampler import Draws as Draws
+from .sampler import NeighbourSampler as NeighbourSampler
+from .sampling import KINDS as KINDS
+from .sampling import UNIFORM as UNIFORM
 from .sampling import Drawn as Drawn
 from .sampling import induced as induced
 from .sampling import neighbourhood as neighbourhood

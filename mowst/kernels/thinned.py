@@ -65,8 +65,11 @@ class Thin(NamedTuple):
     def of(cls, whole: Adjacency, drawn: Drawn, features: tuple[Tensor, Tensor] | None) -> Thin:
         """Find out for how many edges each one stands."""
         n, target = len(drawn.nodes), drawn.target
-        had = whole.rows.start.diff()[drawn.nodes].to(whole.dtype)
-        times = (had / torch.bincount(target, minlength=n).clamp(min=1))[target]
+        if drawn.times is None:
+            had = whole.rows.start.diff()[drawn.nodes].to(whole.dtype)
+            times = (had / torch.bincount(target, minlength=n).clamp(min=1))[target]
+        else:
+            times = drawn.times.to(whole.dtype)
         return cls(whole, drawn, times, compressed(target, drawn.source, (n, n)), features)
 
     def exact(self, matrix: Adjacency) -> Exact | None:
@@ -88,14 +91,14 @@ class Thin(NamedTuple):
 
     def mean(self) -> Rows:
         """Return the entries whose product is a mean over neighbours."""
-        nodes, target, _, entry, _ = self.drawn
+        nodes, target, _, entry, *_ = self.drawn
         if self.whole.rows.value is None:
             return self._rows(self.times / self.whole.rows.start.diff()[nodes][target])
         return self._rows(self.times * self.whole.averaging().values()[entry])
 
     def gcn(self) -> Rows:
         """Return the entries of the GCN-normalised adjacency; self-loops are all there, of the nodes with edges."""
-        nodes, target, source, entry, _ = self.drawn
+        nodes, target, source, entry, *_ = self.drawn
         root, loops = (each[nodes] for each in self.whole.roots())
         value = root[target] * self.whole.values()[entry] * root[source] * self.times
         others, each = target != source, torch.arange(self.drawn.expanded, device=nodes.device)

@@ -12,7 +12,6 @@ from .feeds import Hops as Hops
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
 from .feeds import check_share as check_share
-from .feeds import feed_of as feed_of
 from .forgetting import WAYS as WAYS
 from .forgetting import Gone as Gone
 from .forgetting import forget as forget
@@ -42,6 +41,7 @@ from .regimes import pretrain as pretrain
 from .regimes import solo as solo
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
+from .specification import feed_of as feed_of
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
 from .world import Share as Share
