@@ -7,8 +7,7 @@ from torch_geometric.data import Data
 
 import graphkd
 from mowst.evaluation import accuracy, signal
-from mowst.kernels import Adjacency, prepare_features
-from mowst.kernels.sampling import ALL
+from mowst.kernels import ALL, Adjacency, prepare_features
 from mowst.models import LearnedGate, Mowst, Panel, Reads, expert, reads_of, run_module
 from mowst.training import Batch, Needs, Neighbours, Trainer
 from tests.graphs import TRAINED, good

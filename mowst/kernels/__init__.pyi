@@ -7,6 +7,9 @@ from .attention import attend as attend
 from .averaged import Averaged as Averaged
 from .compress import compressed as compressed
 from .compress import in_order as in_order
+from .drawn import ALL as ALL
+from .drawn import UNIFORM as UNIFORM
+from .drawn import Drawn as Drawn
 from .dropout import ReLUDropout as ReLUDropout
 from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
@@ -17,8 +20,6 @@ from .sampler import SAMPLERS as SAMPLERS
 from .sampler import Draws as Draws
 from .sampler import NeighbourSampler as NeighbourSampler
 from .sampling import KINDS as KINDS
-from .sampling import UNIFORM as UNIFORM
-from .sampling import Drawn as Drawn
 from .sampling import induced as induced
 from .sampling import neighbourhood as neighbourhood
 from .sparse import Rows as Rows

@@ -25,8 +25,8 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
+from mowst.kernels.drawn import Drawn
 from mowst.kernels.edges import checked_edges, checked_weight
-from mowst.kernels.sampling import Drawn
 from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
 from mowst.kernels.thinned import Around, Exact, Thin
 

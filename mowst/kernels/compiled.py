@@ -16,7 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from mowst.kernels.sampling import LABOR, STEP, STIRS, UNIFORM, Drawn, salted
+from mowst.kernels.drawn import LABOR, STEP, STIRS, UNIFORM, Drawn, salted
 from mowst.kernels.sparse import Rows
 
 Array = Any

@@ -21,7 +21,8 @@ from torch_geometric.sampler import BaseSampler, NeighborSampler, NodeSamplerInp
 
 from mowst.errors import InputError, unknown
 from mowst.kernels.adjacency import Adjacency
-from mowst.kernels.sampling import ALL, KINDS, UNIFORM, Drawn, neighbourhood
+from mowst.kernels.drawn import ALL, UNIFORM, Drawn
+from mowst.kernels.sampling import KINDS, neighbourhood
 
 
 class Draws(Protocol):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mowst.kernels.compress import Compressed, compressed
-from mowst.kernels.sampling import Drawn
+from mowst.kernels.drawn import Drawn
 from mowst.kernels.sparse import Rows
 
 if TYPE_CHECKING:
