@@ -141,14 +141,17 @@ def test_every_node_of_a_term_is_in_one_batch_of_an_epoch(ready, feed, on, hops)
     "name", ["held-out", "joint", *(pytest.param(each, marks=pytest.mark.slow) for each in ("fine-tuned", "alternate"))]
 )
 def test_every_regime_trains(ready, feed, name):
-    regime = REGIMES.lookup(name)
-    gate, router = (FusedGate, LogisticGate()) if regime.holds_out else (LearnedGate, None)
-    torch.manual_seed(1)
-    model = Mowst(expert("mlp", 8, 3, **LAYERS), expert("gcn", 8, 3, **LAYERS), gate(), router=router)
-    trainer = Trainer(model, ready, SCORE, feed=feed)
-    outcome = regime(trainer, Schedule(epochs=24, lr=0.02, rounds=1, pretrain="both"))
-    assert trainer.best.score > 0.6
-    assert (outcome.twins is not None) == regime.holds_out
+    regime, scores = REGIMES.lookup(name), list[float]()
+    for seed in range(3):
+        gate, router = (FusedGate, LogisticGate()) if regime.holds_out else (LearnedGate, None)
+        torch.manual_seed(seed)
+        model = Mowst(expert("mlp", 8, 3, **LAYERS), expert("gcn", 8, 3, **LAYERS), gate(), router=router)
+        trainer = Trainer(model, ready, SCORE, feed=feed)
+        outcome = regime(trainer, Schedule(epochs=12, lr=0.02, rounds=1, pretrain="both"))
+        scores.append(trainer.best.score)
+        assert (outcome.twins is not None) == regime.holds_out
+    assert min(scores) > 0.45  # chance is a third
+    assert sum(scores) / 3 > 0.6
 
 
 @pytest.mark.slow

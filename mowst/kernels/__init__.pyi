@@ -5,6 +5,7 @@ from .attention import GAT as GAT
 from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
 from .averaged import Averaged as Averaged
+from .brought import Brought as Brought
 from .compress import compressed as compressed
 from .compress import in_order as in_order
 from .drawn import ALL as ALL
@@ -19,6 +20,7 @@ from .sampler import OURS as OURS
 from .sampler import SAMPLERS as SAMPLERS
 from .sampler import Draws as Draws
 from .sampler import NeighbourSampler as NeighbourSampler
+from .sampler import drawn_by as drawn_by
 from .sampling import KINDS as KINDS
 from .sampling import induced as induced
 from .sampling import neighbourhood as neighbourhood

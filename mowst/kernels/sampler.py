@@ -141,20 +141,28 @@ class ByPyG:
         """Draw what is around distinct nodes [n]; torch's own generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            return drawn_by(self.sampler.sample_from_nodes(NodeSamplerInput(None, seeds)), len(seeds), self.hops)
+            out = self.sampler.sample_from_nodes(NodeSamplerInput(None, seeds))
+        return drawn_by(torch.stack([out.row, out.col]), out.node, len(seeds), self.hops, out.edge)
 
 
-def drawn_by(output: SamplerOutput, seeds: int, hops: int) -> Drawn:
-    """Return what one of PyG's samplers has drawn around so many nodes, which come first, as it is called here.
+def drawn_by(edge_index: Tensor, nodes: Tensor, seeds: int, hops: int, edge: Tensor | None = None) -> Drawn:
+    """Return what somebody else has drawn around so many of some nodes [n], which come first.
 
-    Every sampler numbers nodes in the order in which edges lead to them; so how far they are follows from the edges.
+    Every sampler numbers nodes in the order in which edges lead to them, so how far they are follows from the edges.
+
+    Args:
+        edge_index: places of the source and of the target of each edge among the nodes, [2, e].
+        nodes: ids.
+        seeds: how many of them were asked for.
+        hops: how often it was drawn.
+        edge: place of each edge in the whole graph, [e], where somebody asks for it.
     """
+    source, target = edge_index
     sizes = [seeds]
     for _ in range(hops):
-        near = output.row[output.col < sizes[-1]]
+        near = source[target < sizes[-1]]
         sizes.append(max(sizes[-1], 1 + int(near.max()) if len(near) else 0))
-    assert output.edge is not None, "edges have no numbers"
-    return Drawn(output.node, output.col, output.row, output.edge, tuple(sizes))
+    return Drawn(nodes, target, source, torch.empty_like(target) if edge is None else edge, tuple(sizes))
 
 
 OURS, PYG = "mowst", "pyg"

@@ -39,6 +39,9 @@ from .regimes import Outcome as Outcome
 from .regimes import Regime as Regime
 from .regimes import pretrain as pretrain
 from .regimes import solo as solo
+from .remote import Holder as Holder
+from .remote import OnCuGraph as OnCuGraph
+from .remote import Remote as Remote
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
 from .specification import feed_of as feed_of
