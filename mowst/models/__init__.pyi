@@ -49,6 +49,7 @@ from .reads import reads_of as reads_of
 from .reads import run_module as run_module
 from .reads import suited as suited
 from .reads import suited_features as suited_features
+from .rings import inward as inward
 from .sign import Sign as Sign
 from .trees import REDUCED as REDUCED
 from .trees import WIDEST as WIDEST
