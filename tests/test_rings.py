@@ -151,3 +151,18 @@ def test_a_loss_sees_all_rows_of_the_layers_that_it_looks_at():
     with graphkd.hidden_of(model):
         out, batch = trainer.glimpse(graphkd.Scope.NODE, ["train"])
         assert len(out.values) == len(batch.nodes) > len(batch.seeds)
+
+
+class Curious(Mowst):
+    """A mixture of one's own that looks at edges, too."""
+
+    def forward(self, x, edge_index, **known):
+        assert len(x) == edge_index.size(0)
+        return super().forward(x, edge_index, **known)
+
+
+def test_a_mixture_that_may_look_at_edges_itself_is_given_all_rows():
+    experts = expert("mlp", 8, 3, **LAYERS), expert("sage", 8, 3, **LAYERS)
+    trainer = Trainer(Curious(*experts, LearnedGate()), prepared(), SCORE, feed=Neighbours((2, 2, 2), 12))
+    out, batch = trainer.glimpse(graphkd.Scope.NODE, ["train"])
+    assert len(out.weak) == len(batch.nodes) > len(batch.seeds)

@@ -116,6 +116,17 @@ def at_entries(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
 
 
+def with_loops(adjacency: Adjacency) -> Adjacency:
+    """Return the edges with one from every target to itself; of a graph, [N, N], they are kept."""
+    n, m = adjacency.shape
+    if n == m:
+        return adjacency.gcn()
+    (target, source), each = adjacency.rows.entries(), torch.arange(n, device=adjacency.device)
+    others = target != source
+    entries = torch.cat([target[others], each]), torch.cat([source[others], each])
+    return Adjacency(Rows.from_entries(*entries, None, (n, m)), m, adjacency.dtype)
+
+
 def attend(
     adjacency: Adjacency, x: Tensor, source: Tensor, target: Tensor, *, slope: float = 0.2, dropout: float = 0.0
 ) -> Tensor:
@@ -161,7 +172,7 @@ class AttentionConv(GATConv):
         heads = self.lin(seen).view(-1, self.heads, self.out_channels)
         theirs = heads if own is seen else self.lin(own).view(-1, self.heads, self.out_channels)
         source, target = (heads * self.att_src).sum(-1), (theirs * self.att_dst).sum(-1)
-        adjacency = edge_index.gcn() if self.add_self_loops else edge_index
+        adjacency = with_loops(edge_index) if self.add_self_loops else edge_index
         dropout = self.dropout if self.training else 0.0
         out = attend(adjacency, heads, source, target, slope=self.negative_slope, dropout=dropout)
         out = out.flatten(1) if self.concat else out.mean(1)

@@ -46,7 +46,8 @@ class Mowst(nn.Module):
         self.router = None if router is None else module("router", router)
         agree(channels_of(weak), channels_of(strong))
         self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
-        self.reads = handing_on(self.reach(Known()), self.experts_read.values())
+        alone = type(self).forward is Mowst.forward
+        self.reads = handing_on(self.reach(Known()), self.experts_read.values(), alone=alone)
         self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))

@@ -57,7 +57,7 @@ class Panel(nn.Module):
         self.register_buffer("active", torch.ones(len(self.names), dtype=torch.bool))
         hops = [each.hops for each in self.members_read]
         reach = None if None in hops else max(hop for hop in hops if hop is not None)
-        self.reads = handing_on(reach, self.members_read)
+        self.reads = handing_on(reach, self.members_read, alone=type(self).forward is Panel.forward)
         self.lean(*[1 / len(self.names)] * len(self.names))
 
     @torch.no_grad()

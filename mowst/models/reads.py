@@ -75,7 +75,12 @@ class Reads:
     looked_up: bool = False
     """And its first act on dense features is their product with the graph, which is looked up for the whole graph."""
     hands_on: bool = False
-    """It hands features and graph on to modules inside it (`run_module`), and looks at neither's edges itself."""
+    """It hands features and graph on to modules inside it (`run_module`), and looks at no edge itself."""
+
+    @property
+    def spares_a_hop(self) -> bool:
+        """Whether of dense features it never looks at those of the last hop."""
+        return self.looked_up and (self.by_ring or self.hands_on)
 
 
 @runtime_checkable
@@ -112,12 +117,13 @@ def reads_of(module: nn.Module) -> Reads:
     return Reads(sparse=isinstance(module, MLP))
 
 
-def handing_on(hops: int | None, inside: Iterable[Reads]) -> Reads:
-    """Return what a module reads that hands features and graph on to others (`Reads.hands_on`).
+def handing_on(hops: int | None, inside: Iterable[Reads], *, alone: bool) -> Reads:
+    """Return what a module reads that runs others.
 
     Args:
         hops: from how many edges away one of them reads anything.
         inside: what these read.
+        alone: whether it looks at no edge itself (`Reads.hands_on`).
     """
     inside = list(inside)
     return Reads(
@@ -127,8 +133,8 @@ def handing_on(hops: int | None, inside: Iterable[Reads]) -> Reads:
         weights=any(each.weights for each in inside),
         table=True,
         averages=True,
-        looked_up=all(each.looked_up or each.hops == 0 for each in inside),
-        hands_on=True,
+        looked_up=all(each.spares_a_hop or each.hops == 0 for each in inside),
+        hands_on=alone,
     )
 
 

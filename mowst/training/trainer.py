@@ -253,7 +253,7 @@ class Trainer:
     def _needs(self, hops: int | None, scope: Scope, on: Iterable[str]) -> Needs:
         """Return what is needed of batches, by how far the model reaches."""
         alone = scope is Scope.NODE and (self.parts is None or self.reads.hands_on) and not watched(self.model)
-        return Needs(hops, scope, frozenset(on), self.world.share, alone, alone and self.reads.looked_up)
+        return Needs(hops, scope, frozenset(on), self.world.share, alone, alone and self.reads.spares_a_hop)
 
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
