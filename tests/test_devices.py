@@ -1,131 +1,28 @@
 """Several processes that train one model together, each with its share of every step."""
 
-import hashlib
-import itertools
-import os
-import signal
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from lightning_fabric import Fabric
 
 import graphkd
 from mowst.errors import InputError
-from mowst.evaluation import accuracy
-from mowst.evaluation import signal as signal_of
 from mowst.experiment import Config, Opened
 from mowst.experiment.batching import Need, chosen_batch
 from mowst.experiment.building import check_devices
 from mowst.experiment.together import devices_here, takes_seeds
-from mowst.kernels import Adjacency
-from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, as_output, expert
-from mowst.system import heard, in_ranks
+from mowst.models import as_output
+from mowst.system import in_ranks
 from mowst.training import (
-    REGIMES,
     Batch,
     Needs,
     Neighbours,
     Parts,
-    Phase,
-    Schedule,
     Share,
-    Term,
-    Trainer,
     Whole,
-    cross_entropy,
 )
-from tests.graphs import good
-
-SCORE = signal_of("metric", accuracy)
-ALL = Neighbours((-1, -1), 9)  # shares of some steps are uneven
-EPOCHS = 6
-
-
-def spread(out, batch):
-    """A loss of every node, with a label or not."""
-    return -(out.probs() * out.log_probs()).sum(-1)
-
-
-ONE, BOTH = (Term(cross_entropy),), (Term(cross_entropy), Term(spread, 0.3, on="all"))
-CURVES = {
-    "a GNN on neighbourhoods": ("sage", ALL, ONE),
-    "a GNN with a loss of all nodes": ("gcn", ALL, BOTH),
-    "an MLP on rows": ("mlp", Neighbours((-1, -1), 12), ONE),
-    "a GNN on parts": ("sage", Parts(4), BOTH),
-}
-"""Experts, feeds and terms of a loss."""
-
-
-def ready():
-    data = good()
-    data.adj_t = Adjacency.from_edge_index(data.edge_index, 60)
-    return data
-
-
-def small(kind, norm="layer_norm", dropout=0.0):
-    torch.manual_seed(1)
-    return expert(kind, 8, 3, hidden_channels=8, num_layers=2, norm=norm, dropout=dropout)
-
-
-def phase_of(terms):
-    return Phase("together", ("",), terms, epochs=EPOCHS)
-
-
-@contextmanager
-def doubles():
-    """Let everything be made in float64: Adam makes much of the last digits of small gradients."""
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-@doubles()
-def curve(kind, feed, terms, fabric=None):
-    """Train, and return losses, scores, and the weights at the end."""
-    torch.manual_seed(2)
-    trainer = Trainer(small(kind), ready(), SCORE, feed=feed, fabric=fabric)
-    trainer.fit(phase_of(terms))
-    lines = [(line["loss"], line["val"]) for line in trainer.history]
-    return lines, {name: value.tolist() for name, value in trainer.model.state_dict().items()}
-
-
-def mixed(regime, fabric):
-    """Train a mixture with batch norm and dropout by a regime."""
-    torch.manual_seed(3)
-    holds = REGIMES.lookup(regime).holds_out
-    experts = small("mlp", "batch_norm", 0.4), small("gcn", "batch_norm", 0.4)
-    gate, router = (FusedGate(), LogisticGate()) if holds else (LearnedGate(), None)
-    model = Mowst(*experts, gate, router=router)
-    feed = Parts(4) if holds else Neighbours((3, 2), 12)
-    trainer = Trainer(model, ready(), SCORE, feed=feed, fabric=fabric)
-    before = torch.get_rng_state()
-    REGIMES.lookup(regime)(trainer, Schedule(epochs=5, rounds=1, pretrain="both", ema_decay=0.9))
-    state = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
-    said = [(line["phase"], line["loss"], line["val"]) for line in trainer.history]
-    moved = not torch.equal(before, torch.get_rng_state())
-    return hashlib.sha256(state).hexdigest(), said, torch.get_rng_state().sum().item(), moved
-
-
-def together(group, tell):
-    """Train everything, and return it for every process."""
-    fabric = Fabric(accelerator="cpu", devices=group.local_size, num_nodes=group.hosts, strategy="ddp")
-    fabric.launch()
-    torch.set_num_threads(1)
-    found = {name: curve(*case, fabric=fabric) for name, case in CURVES.items()}
-    found |= {regime: mixed(regime, fabric) for regime in ("held-out", "joint", "alternate")}
-    world = Trainer(small("mlp"), ready(), SCORE, fabric=fabric).world
-    torch.manual_seed(5)
-    with world.own_draws():
-        found["masks"] = torch.rand(8).tolist()  # of dropout in a step
-    everywhere = [None] * group.size
-    dist.all_gather_object(everywhere, found)
-    return everywhere
+from tests.together import ALL, CURVES, EPOCHS, curve, doubles, ready, small, together, together_then_killed, wrong
 
 
 @doubles()
@@ -175,8 +72,21 @@ def check(everywhere, size):
     assert all(first[regime][3] for regime in ("held-out", "joint", "alternate"))
 
 
-def test_two_processes_train_what_one_does_with_the_same_steps_and_stay_alike():
-    check(in_ranks(2, together), 2)
+@pytest.fixture(scope="module")
+def two():
+    """What two processes tell that train together, and what is said when one of them is killed then.
+
+    They are started once: that takes longer than all else here.
+    """
+    told = []
+    with pytest.raises(InputError) as caught:
+        in_ranks(2, together_then_killed, told=told.append)
+    return told, str(caught.value)
+
+
+def test_two_processes_train_what_one_does_with_the_same_steps_and_stay_alike(two):
+    (everywhere,), _ = two
+    check(everywhere, 2)
 
 
 @pytest.mark.slow
@@ -215,25 +125,8 @@ def test_every_node_of_a_term_is_in_one_share_of_an_epoch_and_shares_have_as_man
 # --- Processes that end
 
 
-def killed(group, tell):
-    value = torch.ones(1)
-    for _ in itertools.count():
-        if group.rank:
-            os.kill(os.getpid(), signal.SIGKILL)
-        with heard():  # as all that ranks tell one another is
-            dist.all_reduce(value)
-
-
-def wrong(group, tell, what):
-    if group.rank:
-        raise InputError(what)
-    with heard():
-        dist.all_reduce(torch.ones(1))
-
-
-def test_one_that_is_killed_ends_the_others():
-    with pytest.raises(InputError, match=r"^devices: one of 2 processes was killed, perhaps for want of memory; "):
-        in_ranks(2, killed)
+def test_one_that_is_killed_ends_the_others(two):
+    assert two[1].startswith("devices: one of 2 processes was killed, perhaps for want of memory; ")
 
 
 @pytest.mark.slow

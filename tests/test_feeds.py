@@ -2,11 +2,9 @@
 
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from scipy.stats import chisquare
 from torch_geometric.data import Data
 
 import graphkd
@@ -14,8 +12,7 @@ from mowst.errors import InputError
 from mowst.evaluation import accuracy, signal
 from mowst.experiment import Config, ExpertConfig, Opened
 from mowst.experiment.batching import Need, chosen_batch
-from mowst.kernels import Adjacency, Drawn, induced, neighbourhood, sampling
-from mowst.kernels.sampling import ALL
+from mowst.kernels import ALL, Adjacency, induced
 from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert, reads_of
 from mowst.training import (
     REGIMES,
@@ -57,43 +54,6 @@ def directed(weighted: bool) -> Adjacency:
 # --- Which nodes and edges
 
 
-@pytest.fixture(params=["torch", "numba"])
-def drawing(request, monkeypatch) -> str:
-    """Neighbours are drawn in plain torch, then by compiled code."""
-    if request.param == "numba":
-        pytest.importorskip("numba")
-    else:
-        monkeypatch.setattr(sampling, "compiled", lambda: None)
-    return request.param
-
-
-def test_compiled_code_draws_what_torch_draws():
-    fast = pytest.importorskip("mowst.kernels.compiled").neighbourhood
-    for weighted, fanouts, number in itertools.product(
-        [False, True], [(2,), (3, 5), (ALL, 2), (2, ALL), (1,) * 4], [0, 1]
-    ):
-        rows, seeds = directed(weighted).rows, torch.randperm(30)[:7]
-        found = [
-            draw(rows, seeds, fanouts, torch.Generator().manual_seed(number)) for draw in (fast, sampling.in_torch)
-        ]
-        for one, other in zip(*found, strict=True):
-            assert one.dtype == other.dtype
-            assert torch.equal(one, other)
-
-
-def test_two_threads_draw_at_once_as_one_after_the_other(drawing):
-    rows = Adjacency.from_edge_index(torch.randint(0, 3000, (2, 40_000)), 3000).rows
-
-    def draw(number: int) -> Drawn:
-        generator = torch.Generator().manual_seed(number)
-        return neighbourhood(rows, torch.randperm(3000, generator=generator)[:100], (5, 5), generator)
-
-    alone = [draw(number) for number in range(20)]
-    with ThreadPoolExecutor(2) as threads:
-        for one, other in zip(alone, threads.map(draw, range(20)), strict=True):
-            assert all(map(torch.equal, one, other))
-
-
 def test_batches_made_ahead_are_the_same_and_so_is_what_goes_wrong(ready, monkeypatch):
     whole, feed = Batch.of(ready), Neighbours((3, 2), 12)
     made = [(batch.nodes, batch.graph.rows.column) for batch in feed.training(whole, EDGES)(4)]
@@ -112,71 +72,6 @@ def test_batches_made_ahead_are_the_same_and_so_is_what_goes_wrong(ready, monkey
     with pytest.raises(InputError, match="no more"):
         list(feeds.ahead(breaks()))
     assert next(iter(feeds.ahead(itertools.repeat(whole)))) is whole  # and is left before its end
-
-
-def test_neighbours_are_drawn_uniformly_without_replacement(drawing):
-    degree, fanout, rounds = 6, 3, 2000
-    edges = torch.stack([torch.arange(1, degree + 1), torch.zeros(degree, dtype=torch.long)])
-    rows = Adjacency.from_edge_index(edges, degree + 1).rows
-    generator, counts = (
-        torch.Generator().manual_seed(0),
-        dict.fromkeys(itertools.combinations(range(degree), fanout), 0),
-    )
-    for _ in range(rounds):
-        drawn = neighbourhood(rows, torch.tensor([0]), (fanout,), generator)
-        counts[tuple(sorted(drawn.entry.tolist()))] += 1  # a KeyError where one is drawn twice
-    assert chisquare(list(counts.values())).pvalue > 0.01
-
-
-@pytest.mark.parametrize("fanouts", [(2,), (2, 3), (ALL, 1), (ALL, ALL), (1, 1, 1)])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_a_neighbourhood_is_seeds_first_then_what_the_hops_reach(drawing, fanouts, weighted):
-    whole = directed(weighted)
-    target, source = whole.rows.entries()
-    seeds = torch.tensor([7, 3, 28, 4])  # 28 is isolated
-    drawn = neighbourhood(whole.rows, seeds, fanouts, torch.Generator().manual_seed(1))
-    nodes = drawn.nodes
-    assert nodes[:4].tolist() == seeds.tolist()
-    assert len(nodes.unique()) == len(nodes)
-    assert torch.equal(nodes[drawn.target], target[drawn.entry])
-    assert torch.equal(nodes[drawn.source], source[drawn.entry])
-    assert len(drawn.entry.unique()) == len(drawn.entry)
-    degree, expected, front, met = whole.rows.start.diff(), {}, seeds.tolist(), set(seeds.tolist())
-    for fanout in fanouts:
-        for node in front:
-            expected[node] = int(degree[node]) if fanout == ALL else min(fanout, int(degree[node]))
-        near = {int(s) for t, s in zip(nodes[drawn.target], nodes[drawn.source], strict=True) if int(t) in front}
-        front, met = sorted(near - met), met | near
-    taken = torch.bincount(nodes[drawn.target], minlength=30)
-    assert {node: int(taken[node]) for node in expected} == expected
-    assert set(nodes.tolist()) == met
-
-
-def test_a_draw_follows_from_its_number(drawing):
-    whole = directed(False)
-    first, again, other = (
-        neighbourhood(whole.rows, torch.arange(5), (2, 2), torch.Generator().manual_seed(number))
-        for number in (0, 0, 1)
-    )
-    assert torch.equal(first.entry, again.entry)
-    assert not torch.equal(first.entry, other.entry)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_what_is_drawn_is_right_on_average(drawing, weighted):
-    whole, identity = directed(weighted), torch.eye(30)
-    seeds, generator = torch.arange(30), torch.Generator().manual_seed(0)
-    sums = {"gcn": torch.zeros(30, 30), "averaging": torch.zeros(30, 30), "itself": torch.zeros(30, 30)}
-    rounds = 400
-    for _ in range(rounds):
-        part = whole.thinned(neighbourhood(whole.rows, seeds, (2,), generator))
-        sums["gcn"] += part.gcn().times(identity) / rounds
-        sums["averaging"] += part.averaging().times(identity) / rounds
-        sums["itself"] += part.times(identity) / rounds
-    for name, expected in (("gcn", whole.gcn()), ("averaging", whole.averaging()), ("itself", whole)):
-        for dim in (0, 1):
-            theirs = expected.times(identity).sum(dim)
-            torch.testing.assert_close(sums[name].sum(dim), theirs, atol=0.05, rtol=0.12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -246,14 +141,17 @@ def test_every_node_of_a_term_is_in_one_batch_of_an_epoch(ready, feed, on, hops)
     "name", ["held-out", "joint", *(pytest.param(each, marks=pytest.mark.slow) for each in ("fine-tuned", "alternate"))]
 )
 def test_every_regime_trains(ready, feed, name):
-    regime = REGIMES.lookup(name)
-    gate, router = (FusedGate, LogisticGate()) if regime.holds_out else (LearnedGate, None)
-    torch.manual_seed(1)
-    model = Mowst(expert("mlp", 8, 3, **LAYERS), expert("gcn", 8, 3, **LAYERS), gate(), router=router)
-    trainer = Trainer(model, ready, SCORE, feed=feed)
-    outcome = regime(trainer, Schedule(epochs=24, lr=0.02, rounds=1, pretrain="both"))
-    assert trainer.best.score > 0.6
-    assert (outcome.twins is not None) == regime.holds_out
+    regime, scores = REGIMES.lookup(name), list[float]()
+    for seed in range(3):
+        gate, router = (FusedGate, LogisticGate()) if regime.holds_out else (LearnedGate, None)
+        torch.manual_seed(seed)
+        model = Mowst(expert("mlp", 8, 3, **LAYERS), expert("gcn", 8, 3, **LAYERS), gate(), router=router)
+        trainer = Trainer(model, ready, SCORE, feed=feed)
+        outcome = regime(trainer, Schedule(epochs=12, lr=0.02, rounds=1, pretrain="both"))
+        scores.append(trainer.best.score)
+        assert (outcome.twins is not None) == regime.holds_out
+    assert min(scores) > 0.45  # chance is a third
+    assert sum(scores) / 3 > 0.6
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from graphkd import Scope
 from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
 from mowst.experiment.runs import run
 from mowst.kernels.adjacency import Adjacency
@@ -12,6 +13,8 @@ from mowst.kernels.attention import AttentionConv
 from mowst.models.experts import EXPERTS
 from mowst.models.gates import GATES
 from mowst.models.reads import reads_of, run_module
+from mowst.training.batches import Batch, Needs
+from mowst.training.feeds import Neighbours
 from mowst.training.objectives import OBJECTIVES
 from tests.test_attention import LAYERS
 from tests.test_propagation import N, edges
@@ -29,6 +32,22 @@ def test_experts_agree(tiny, name):
     x, adjacency = tiny.x.double(), Adjacency.from_edge_index(tiny.edge_index, 60)
     there = run_module(copy.deepcopy(model).cuda(), reads_of(model), x.cuda(), adjacency.to("cuda"))
     torch.testing.assert_close(there.cpu(), run_module(model, reads_of(model), x, adjacency), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gcn", "sage", "gin", "gat", "gat-res"])
+@pytest.mark.parametrize("fanouts", [(2, 2), (-1, -1)])
+def test_batches_that_are_cut_agree(tiny, name, fanouts):
+    model, said = expert(name, 8, 3, hidden_channels=16, num_layers=2, norm="layer_norm").double(), []
+    for device in ("cpu", "cuda"):
+        data, moved = tiny.clone().to(device), copy.deepcopy(model).to(device)
+        data.x, data.adj_t = data.x.double(), Adjacency.from_edge_index(data.edge_index, 60)
+        needs = Needs(2, Scope.NODE, frozenset({"train"}), seeds_alone=True, looked_up=reads_of(model).looked_up)
+        batches = Neighbours(fanouts, 12).training(Batch.of(data), needs)(1)
+        outs = torch.cat([run_module(moved, reads_of(moved), batch.x, batch.graph) for batch in batches])
+        outs.square().sum().backward()
+        said.append([outs.detach().cpu(), *(each.grad.cpu() for each in moved.parameters())])
+    for here, there in zip(*said, strict=True):
+        torch.testing.assert_close(there, here, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)

@@ -25,10 +25,10 @@ from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
 from mowst.kernels.degrees import has_loops, normalized_rows, shares
+from mowst.kernels.drawn import Drawn
 from mowst.kernels.edges import checked_edges, checked_weight
-from mowst.kernels.sampling import Drawn
 from mowst.kernels.sparse import PRODUCTS, Rows, SparseMatrix, written_by_torch_alone
-from mowst.kernels.thinned import Exact, Thin
+from mowst.kernels.thinned import Around, Exact, Thin
 
 Keep = Callable[[str, Callable[[], tuple[Tensor, ...]]], tuple[Tensor, ...]]
 """Returns tensors of a name, made now or before."""
@@ -49,6 +49,8 @@ class Adjacency(SparseMatrix):
     _drawn: Thin | None = None
     _rows_of: tuple[Adjacency, int, int] | None = None
     _exact: Exact | None = None
+    around: Around | None = None
+    """Of which nodes something is asked, where the others are there for their sake."""
     _roots: tuple[Tensor, Tensor] | None = None
     _keep: Keep | None = None
 
@@ -112,13 +114,33 @@ class Adjacency(SparseMatrix):
         part._part_of = self, nodes
         return part
 
-    def between(self, first: int, last: int) -> Adjacency:
-        """Return the rows from one to before another, as a matrix [last - first, N] for products and averages."""
-        part = Adjacency(self.rows.between(first, last), self.size(1), self.dtype)
+    def between(self, first: int, last: int, width: int | None = None) -> Adjacency:
+        """Return the rows from one to before another, as a matrix [last - first, N] for products and averages.
+
+        Args:
+            first, last: rows.
+            width: how many columns there are, where no entry of these rows lies in a later one.
+        """
+        part = Adjacency(self.rows.between(first, last), width or self.size(1), self.dtype)
         part._rows_of = self, first, last
+        if self._exact is not None and part.size(1) == self.size(1):
+            part._exact = self._exact.between(first, last)
         return part
 
-    def thinned(self, drawn: Drawn, features: tuple[Tensor, Tensor] | None = None) -> Adjacency:
+    def ring(self, hops: int, width: int) -> Adjacency:
+        """Return the rows of the nodes within so many hops of those asked for (`around`), [n, width]."""
+        assert self.around is not None, "nobody was asked for"
+        return self.between(0, self.around.sizes[hops], width)
+
+    def uncut(self) -> Adjacency:
+        """Return the same graph, of whose nodes none is asked for before others."""
+        same = Adjacency(self.rows, self.size(1), self.dtype)
+        same._drawn, same._exact = self._drawn, self._exact
+        return same
+
+    def thinned(
+        self, drawn: Drawn, features: tuple[Tensor, Tensor] | None = None, around: Around | None = None
+    ) -> Adjacency:
         """Return some nodes [n] with some of the edges among them, as the adjacency of a graph of these.
 
         Each edge stands for those into its target that were left out, too: a node with k of its d edges has them
@@ -129,22 +151,17 @@ class Adjacency(SparseMatrix):
             drawn: the nodes and edges.
             features: of these nodes, [n, F], and of all, [N, F], from which they are: neither ever changes, so that
                 products with them are those of the whole graph, which keeps them.
+            around: which of the nodes are asked for, and how far the others are from these.
         """
-        nodes, target, source, entry = drawn
-        had = self.rows.start.diff()[nodes].to(self.dtype)
-        share = had / torch.bincount(target, minlength=len(nodes)).clamp(min=1)
-        times = share[target]
-        value = times if self.rows.value is None else self.rows.value[entry] * times
-        missing = self.rows.value is not None or bool((times != 1).any())
-        rows = Rows.from_entries(target, source, value if missing else None, (len(nodes), len(nodes)))
-        part = Adjacency(rows, len(nodes), self.dtype)
-        part._drawn = Thin(self, drawn, times, features)
-        part._exact = part._drawn.exact(self)
+        thin = Thin.of(self, drawn, features)
+        part = Adjacency(thin.itself(), len(drawn.nodes), self.dtype)
+        part._drawn, part._exact, part.around = thin, thin.exact(self), around
         return part
 
     def times(self, x: Tensor) -> Tensor:
         """Multiply by a dense matrix; for the features of a part (`thinned`) the whole graph answers."""
         if self._exact is None or x is not self._exact.features:
+            assert self._exact is None or not self._exact.alone, "of some nodes no neighbours were drawn"
             return super().times(x)
         return self._exact.matrix.times(self._exact.of_all).index_select(0, self._exact.nodes)
 
@@ -166,7 +183,10 @@ class Adjacency(SparseMatrix):
             self._gcn = Adjacency(whole.gcn().rows.within(nodes), len(nodes))
         if self._gcn is None and self._drawn is not None:
             self._gcn = Adjacency(self._drawn.gcn(), len(self))
-            self._gcn._exact = self._drawn.exact(self._drawn.whole.gcn())
+            self._gcn._exact, self._gcn.around = self._drawn.exact(self._drawn.whole.gcn()), self.around
+        if self._gcn is None and self._rows_of is not None:
+            matrix, first, last = self._rows_of
+            self._gcn = matrix.gcn().between(first, last, self.size(1))
         if self._gcn is None and self.rows.value is None and not has_loops(self.rows):
             self._gcn = Adjacency(Rows(*self._kept("gcn", lambda: normalized_rows(self.rows, self.dtype))), len(self))
         if self._gcn is None:
@@ -188,7 +208,7 @@ class Adjacency(SparseMatrix):
             self._mean._exact = self._drawn.exact(self._drawn.whole.averaging())
         if self._mean is None and self._rows_of is not None:
             whole, first, last = self._rows_of
-            self._mean = whole.averaging().between(first, last)
+            self._mean = whole.averaging().between(first, last, self.size(1))
         if self._mean is None:
             if self.rows.value is None:
                 (share,) = self._kept("mean", lambda: (shares(self.rows, self.dtype),))

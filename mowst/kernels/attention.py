@@ -54,8 +54,8 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, Tensor, Tensor, None]:
         weights, positive = ctx.saved_tensors
         rows, columns, turn = ctx.adjacency.rows, ctx.adjacency.columns, ctx.adjacency.turn
-        size = len(ctx.adjacency)
-        source, target = gradient.new_empty(len(weights), size), gradient.new_empty(len(weights), size)
+        heads, (n, m) = len(weights), ctx.adjacency.shape
+        source, target = gradient.new_empty(heads, m), gradient.new_empty(heads, n)
         for head, (weight, above) in enumerate(zip(weights, positive, strict=True)):
             pushed = weight * gradient[head]
             pushed -= weight * spread(reduced(pushed, rows, "sum"), rows)
@@ -116,16 +116,27 @@ def at_entries(rows: Rows, left: Tensor, right: Tensor) -> Tensor:
     return torch.sparse.sampled_addmm(pattern, left, right.t(), beta=0.0).values()
 
 
+def with_loops(adjacency: Adjacency) -> Adjacency:
+    """Return the edges with one from every target to itself; of a graph, [N, N], they are kept."""
+    n, m = adjacency.shape
+    if n == m:
+        return adjacency.gcn()
+    (target, source), each = adjacency.rows.entries(), torch.arange(n, device=adjacency.device)
+    others = target != source
+    entries = torch.cat([target[others], each]), torch.cat([source[others], each])
+    return Adjacency(Rows.from_entries(*entries, None, (n, m)), m, adjacency.dtype)
+
+
 def attend(
     adjacency: Adjacency, x: Tensor, source: Tensor, target: Tensor, *, slope: float = 0.2, dropout: float = 0.0
 ) -> Tensor:
     """Average what nodes say over the edges into each node, by attention (arXiv 1710.10903, equations 3 to 5).
 
     Args:
-        adjacency: [N, N], whose structure alone counts.
-        x: [N, H, C] what each node says to its neighbours, by head.
-        source, target: [N, H] scores of a node as source and as target; the weight of an edge is the softmax of
-            leaky_relu(source + target), over the edges into the same target.
+        adjacency: [N, M], whose structure alone counts; targets and sources are the same nodes, or these come first.
+        x: [M, H, C] what each node says to its neighbours, by head.
+        source, target: [M, H], [N, H] scores of a node as source and as target; the weight of an edge is the softmax
+            of leaky_relu(source + target), over the edges into the same target.
         slope: of the leaky ReLU below zero.
         dropout: probability of dropping an edge of a head.
 
@@ -147,20 +158,25 @@ class AttentionConv(GATConv):
     propagate = MessagePassing.propagate  # PyG compiles it; left to GATConv's compiled one it could not explain
 
     def forward(self, x: Any, edge_index: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """[N, F], [2, E] or an `Adjacency` [N, N] -> [N, H * C], or [N, C] where heads are averaged."""
+        """[N, F], [2, E] or an `Adjacency` [N, N] -> [N, H * C], or [N, C] where heads are averaged.
+
+        As PyG's, it takes a pair, too: the features of sources [M, F] and of targets [N, F], with [N, M] edges.
+        """
         if not isinstance(edge_index, Adjacency):
             return super().forward(x, edge_index, *args, **kwargs)
-        plain = self.flow == "source_to_target" and self.lin is not None and isinstance(x, Tensor)
+        plain = self.flow == "source_to_target" and self.lin is not None
+        seen, own = x if isinstance(x, tuple) else (x, x)
         asked = self.explain or any(value is not None for value in (*args, *kwargs.values()))
-        if asked or not plain or edge_index.device.type not in DEVICES:
+        if asked or not plain or own is None or edge_index.device.type not in DEVICES:
             return super().forward(x, edge_index.edge_index, *args, **kwargs)
-        heads = self.lin(x).view(-1, self.heads, self.out_channels)
-        source, target = ((heads * each).sum(-1) for each in (self.att_src, self.att_dst))
-        adjacency = edge_index.gcn() if self.add_self_loops else edge_index
+        heads = self.lin(seen).view(-1, self.heads, self.out_channels)
+        theirs = heads if own is seen else self.lin(own).view(-1, self.heads, self.out_channels)
+        source, target = (heads * self.att_src).sum(-1), (theirs * self.att_dst).sum(-1)
+        adjacency = with_loops(edge_index) if self.add_self_loops else edge_index
         dropout = self.dropout if self.training else 0.0
         out = attend(adjacency, heads, source, target, slope=self.negative_slope, dropout=dropout)
         out = out.flatten(1) if self.concat else out.mean(1)
-        out = out if self.res is None else out + self.res(x)
+        out = out if self.res is None else out + self.res(own)
         return out if self.bias is None else out + self.bias.to(out.dtype)
 
 

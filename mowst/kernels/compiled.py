@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from mowst.kernels.drawn import LABOR, STEP, STIRS, UNIFORM, Drawn, salted
 from mowst.kernels.sparse import Rows
 
 Array = Any
@@ -25,18 +27,24 @@ _room = threading.local()
 
 
 def neighbourhood(
-    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return nodes, targets, sources and entries of `mowst.kernels.neighbourhood`, on a CPU."""
+    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None, kind: str = UNIFORM
+) -> Drawn:
+    """Draw what `mowst.kernels.neighbourhood` does, on a CPU."""
     start, column = rows.start.numpy(), rows.column.numpy()
     place, marks = _room_for(len(start) - 1)
     front, base, count = seeds.numpy(), 0, len(seeds)
-    found, parts = [front], []
+    found, parts, times = [front], [], []
     seat(place, front, 0)
     for fanout in fanouts:
-        total, many = measure(start, front, fanout)
-        draws = torch.rand(fanout if many else 0, many, dtype=torch.float64, generator=generator).numpy()
-        target, entry, fresh = expand(start, column, front, (fanout, base, total), draws, place, marks)
+        if kind == LABOR:
+            salt = salted(generator)
+            total = likely(start, column, front, fanout, salt)
+            target, entry, stands, fresh = pick(start, column, front, (fanout, base, total, salt), place, marks)
+            times.append(stands)
+        else:
+            total, many = measure(start, front, fanout)
+            draws = torch.rand(fanout if many else 0, many, dtype=torch.float64, generator=generator).numpy()
+            target, entry, fresh = expand(start, column, front, (fanout, base, total), draws, place, marks)
         new = settle(marks, fresh)
         seat(place, new, count)
         parts.append((target, look(place, column, entry), entry))
@@ -46,7 +54,8 @@ def neighbourhood(
     forget(place, nodes)
     whole = (np.concatenate(each) for each in ((nodes,), *zip(*parts, strict=True)) if len(each))
     out = [torch.from_numpy(each) for each in whole]
-    return out[0], out[1], out[2], out[3]
+    stands_for = torch.from_numpy(np.concatenate(times)) if times else None
+    return Drawn(out[0], out[1], out[2], out[3], tuple(accumulate(map(len, found))), stands_for)
 
 
 def _room_for(nodes: int) -> tuple[Array, Array]:
@@ -103,6 +112,54 @@ def _expand(
     return target, entry, fresh
 
 
+def _uniform(number: int, salt: int) -> float:
+    """Return `mowst.kernels.sampling.uniform` of one number."""
+    z = number * STEP + salt
+    for shift, left, factor in STIRS:
+        z = (z ^ ((z >> shift) & ((1 << left) - 1))) * factor
+    return float((z >> 11) & ((1 << 53) - 1)) * 2.0**-53
+
+
+uniform: Any = njit(inline="always")(_uniform)
+
+
+def _likely(start: Array, column: Array, front: Array, fanout: int, salt: int) -> int:
+    """Return how many entries are drawn from the rows of some nodes, each by itself."""
+    total = 0
+    for node in front:
+        degree = start[node + 1] - start[node]
+        if fanout < 0 or degree <= fanout:
+            total += degree
+        else:
+            for place in range(start[node], start[node + 1]):
+                total += uniform(column[place], salt) * degree < fanout
+    return total
+
+
+def _pick(
+    start: Array, column: Array, front: Array, sizes: tuple[int, int, int, int], place: Array, marks: Array
+) -> tuple[Array, Array, Array, int]:
+    """Draw entries of the rows of some nodes, each by itself, and mark the nodes that are met for the first time."""
+    fanout, base, total, salt = sizes
+    target, entry, times = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.float64)
+    at = fresh = 0
+    for i in range(len(front)):
+        first, last = start[front[i]], start[front[i] + 1]
+        degree = last - first
+        few = degree if fanout < 0 or degree < fanout else fanout
+        for one in range(first, last):
+            source = column[one]
+            if few < degree and not uniform(source, salt) * degree < few:
+                continue
+            target[at], entry[at], times[at] = base + i, one, degree / few
+            if place[source] == ABSENT:
+                place[source] = MET
+                marks[source // BITS] |= np.uint64(1) << np.uint64(source % BITS)
+                fresh += 1
+            at += 1
+    return target, entry, times, fresh
+
+
 def _settle(marks: Array, fresh: int) -> Array:
     """Return the marked nodes in order, and take the marks away."""
     new = np.empty(fresh, np.int64)
@@ -140,4 +197,5 @@ def _forget(place: Array, nodes: Array) -> None:
 
 _compiled: Any = njit(nogil=True, cache=True)
 measure, expand, settle = _compiled(_measure), _compiled(_expand), _compiled(_settle)
+likely, pick = _compiled(_likely), _compiled(_pick)
 seat, look, forget = _compiled(_seat), _compiled(_look), _compiled(_forget)

@@ -9,58 +9,63 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mowst.kernels.drawn import ALL, LABOR, UNIFORM, Drawn, salted, uniform
 from mowst.kernels.sparse import Rows
-
-ALL = -1
-"""As a fan-out: every neighbour."""
-
-
-class Drawn(NamedTuple):
-    """Some nodes of a graph and some of the edges among them."""
-
-    nodes: Tensor
-    """[n] distinct ids in the whole graph; those that were asked for come first."""
-    target: Tensor
-    """[e] place of each edge's target among the nodes."""
-    source: Tensor
-    """[e] likewise of its source."""
-    entry: Tensor
-    """[e] place of the edge among the entries of the whole matrix."""
 
 
 def induced(rows: Rows, nodes: Tensor) -> Drawn:
     """Return all entries among some distinct nodes [n]."""
     place = _nowhere(rows)
     place[nodes] = torch.arange(len(nodes), device=nodes.device)
-    target, entry = _few(rows, nodes, ALL, None)
+    target, entry, _ = _few(rows, nodes, ALL, None)
     source = place[rows.column[entry].long()]
     kept = source >= 0
-    return Drawn(nodes, target[kept], source[kept], entry[kept])
+    return Drawn(nodes, target[kept], source[kept], entry[kept], (len(nodes), len(nodes)))
 
 
-def neighbourhood(rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None) -> Drawn:
-    """Draw the surroundings of distinct seeds [n]: of each node at most so many neighbours, hop by hop.
+class Picked(NamedTuple):
+    """Entries drawn from some rows."""
 
-    Neighbours are drawn uniformly without replacement (Floyd's subset: Bentley & Floyd, 1987, doi
-    10.1145/30401.315746); a node is expanded once, where it is first met.
+    target: Tensor
+    """[e] place of each one's row among those."""
+    entry: Tensor
+    """[e] place of the edge among the entries of the whole matrix."""
+    times: Tensor | None = None
+    """As of `Drawn`."""
+
+
+def neighbourhood(
+    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None, kind: str = UNIFORM
+) -> Drawn:
+    """Draw the surroundings of distinct seeds [n]: so many neighbours of each node, hop by hop.
+
+    A node is expanded once, where it is first met. Its neighbours are drawn
+
+    - `uniform`: without replacement, as many as the fan-out says if there are more (Floyd's subset: Bentley & Floyd,
+      1987, doi 10.1145/30401.315746);
+    - `labor`: each with probability min(1, k / d), of d neighbours, if the number of its own, which all nodes of a hop
+      look at, is below that; so there are k on average, and these are the same nodes more often (LABOR-0: Balin &
+      Catalyurek, 2022, arXiv 2210.13339).
 
     Args:
         rows: entries by target.
         seeds: ids.
         fanouts: of each hop; `ALL` for all.
         generator: on the CPU.
+        kind: a name of `KINDS`.
     """
     fast = compiled() if seeds.device.type == "cpu" and fanouts else None
-    return Drawn(*(fast or in_torch)(rows, seeds, fanouts, generator))
+    return (fast or in_torch)(rows, seeds, fanouts, generator, kind)
 
 
-Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""What `neighbourhood` does; returns the fields of a `Drawn`."""
+Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None, str], Drawn]
+"""What `neighbourhood` does."""
 
 
 @cache
@@ -74,26 +79,28 @@ def compiled() -> Draws | None:
 
 
 def in_torch(
-    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows: Rows, seeds: Tensor, fanouts: Sequence[int], generator: torch.Generator | None, kind: str = UNIFORM
+) -> Drawn:
     """Draw a neighbourhood in plain torch, on any device."""
     place = _nowhere(rows)
     place[seeds] = torch.arange(len(seeds), device=seeds.device)
     front, base, count = seeds, 0, len(seeds)
-    found, targets, sources, entries = [seeds], list[Tensor](), list[Tensor](), list[Tensor]()
+    found, parts = [seeds], list[tuple[Tensor, Tensor, Tensor]]()
+    times = list[Tensor]()
     for fanout in fanouts:
-        target, entry = _few(rows, front, fanout, generator)
+        target, entry, stands = KINDS[kind](rows, front, fanout, generator)
         source = rows.column[entry].long()
         place[source[place[source] < 0]] = MET
         new = (place == MET).nonzero().squeeze(-1)
         place[new] = torch.arange(count, count + len(new), device=new.device)
-        targets.append(target + base)
-        sources.append(place[source])
-        entries.append(entry)
+        parts.append((target + base, place[source], entry))
+        times += [] if stands is None else [stands]
         found.append(new)
         front, base, count = new, count, count + len(new)
-    target, source, entry = (torch.cat([seeds[:0], *each]) for each in (targets, sources, entries))
-    return torch.cat(found), target, source, entry
+    none = (seeds[:0],) * 3
+    target, source, entry = (torch.cat(each) for each in zip(none, *parts, strict=True))
+    sizes = tuple(accumulate(map(len, found)))
+    return Drawn(torch.cat(found), target, source, entry, sizes, torch.cat(times) if times else None)
 
 
 MET = -2
@@ -103,8 +110,8 @@ def _nowhere(rows: Rows) -> Tensor:
     return torch.full((len(rows.start) - 1,), -1, dtype=torch.long, device=rows.start.device)
 
 
-def _few(rows: Rows, nodes: Tensor, fanout: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Draw entries of some rows: the place of each one's row among the nodes, and its own among all entries."""
+def _few(rows: Rows, nodes: Tensor, fanout: int, generator: torch.Generator | None) -> Picked:
+    """Draw so many entries of each of some rows, uniformly."""
     start = rows.start[nodes].long()
     degree = rows.start[nodes + 1].long() - start
     take = degree if fanout == ALL else degree.clamp(max=fanout)
@@ -116,7 +123,21 @@ def _few(rows: Rows, nodes: Tensor, fanout: int, generator: torch.Generator | No
         picked = _subsets(degree[many], fanout, generator)
         for each in range(fanout):
             entry[first[many] + each] = start[many] + picked[each]
-    return target, entry
+    return Picked(target, entry)
+
+
+def _likely(rows: Rows, nodes: Tensor, fanout: int, generator: torch.Generator | None) -> Picked:
+    """Draw each entry of some rows by itself, so many of a row on average, by the number of its column."""
+    salt = salted(generator)
+    target, entry, _ = _few(rows, nodes, ALL, None)
+    degree = (rows.start[nodes + 1] - rows.start[nodes]).to(torch.float64)[target]
+    few = degree if fanout == ALL else degree.clamp(max=fanout)
+    kept = uniform(rows.column[entry].long(), salt) * degree < few
+    return Picked(target[kept], entry[kept], (degree / few)[kept])
+
+
+KINDS: dict[str, Callable[[Rows, Tensor, int, torch.Generator | None], Picked]] = {UNIFORM: _few, LABOR: _likely}
+"""How neighbours are drawn, by name."""
 
 
 def _subsets(sizes: Tensor, count: int, generator: torch.Generator | None) -> Tensor:

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from mowst.kernels.sampling import Drawn
+from mowst.kernels.compress import Compressed, compressed
+from mowst.kernels.drawn import Drawn
 from mowst.kernels.sparse import Rows
 
 if TYPE_CHECKING:
     from mowst.kernels.adjacency import Adjacency
+
+
+class Around(NamedTuple):
+    """Nodes of which something is asked, and what is around them."""
+
+    x: Tensor
+    """[M, F] features: theirs, which come first, then ring after ring those of the others."""
+    sizes: tuple[int, ...]
+    """How many are within 0, 1, ... hops."""
 
 
 class Exact(NamedTuple):
@@ -28,7 +38,15 @@ class Exact(NamedTuple):
     of_all: Tensor
     """[N, F] that they are rows of."""
     nodes: Tensor
-    """[n] ids."""
+    """[n] ids of the nodes whose products these are."""
+    expanded: int
+    """How many of the nodes have had their neighbours drawn."""
+    alone: bool = False
+    """Whether there is no other product of them: not all have."""
+
+    def between(self, first: int, last: int) -> Exact:
+        """Let products of some of the nodes stand."""
+        return self._replace(nodes=self.nodes[first:last], alone=last > self.expanded)
 
 
 class Thin(NamedTuple):
@@ -38,31 +56,55 @@ class Thin(NamedTuple):
     drawn: Drawn
     times: Tensor
     """For how many edges each one stands, [e]."""
+    held: Compressed
+    """Where each edge is in the matrix."""
     features: tuple[Tensor, Tensor] | None
     """Of the nodes, [n, F], and of all, [N, F]."""
 
+    @classmethod
+    def of(cls, whole: Adjacency, drawn: Drawn, features: tuple[Tensor, Tensor] | None) -> Thin:
+        """Find out for how many edges each one stands."""
+        n, target = len(drawn.nodes), drawn.target
+        if drawn.times is None:
+            had = whole.rows.start.diff()[drawn.nodes].to(whole.dtype)
+            times = (had / torch.bincount(target, minlength=n).clamp(min=1))[target]
+        else:
+            times = drawn.times.to(whole.dtype)
+        return cls(whole, drawn, times, compressed(target, drawn.source, (n, n)), features)
+
     def exact(self, matrix: Adjacency) -> Exact | None:
         """Let a matrix of the whole graph answer for the features, if they are given."""
-        return None if self.features is None else Exact(matrix, *self.features, self.drawn.nodes)
+        if self.features is None:
+            return None
+        return Exact(matrix, *self.features, self.drawn.nodes, self.drawn.expanded)
+
+    def _rows(self, value: Tensor | None) -> Rows:
+        """Return the edges with these entries, [e]; none: ones."""
+        order = self.held.order
+        return Rows(self.held.start, self.held.column, value if order is None or value is None else value[order])
+
+    def itself(self) -> Rows:
+        """Return the entries whose product is a sum over neighbours."""
+        if self.whole.rows.value is not None:
+            return self._rows(self.whole.rows.value[self.drawn.entry] * self.times)
+        return self._rows(self.times if bool((self.times != 1).any()) else None)
 
     def mean(self) -> Rows:
         """Return the entries whose product is a mean over neighbours."""
-        nodes, target, source, entry = self.drawn
+        nodes, target, _, entry, *_ = self.drawn
         if self.whole.rows.value is None:
-            value = self.times / self.whole.rows.start.diff()[nodes][target]
-        else:
-            value = self.times * self.whole.averaging().values()[entry]
-        return Rows.from_entries(target, source, value, (len(nodes), len(nodes)))
+            return self._rows(self.times / self.whole.rows.start.diff()[nodes][target])
+        return self._rows(self.times * self.whole.averaging().values()[entry])
 
     def gcn(self) -> Rows:
-        """Return the entries of the GCN-normalised adjacency; self-loops are all there."""
-        nodes, target, source, entry = self.drawn
+        """Return the entries of the GCN-normalised adjacency; self-loops are all there, of the nodes with edges."""
+        nodes, target, source, entry, *_ = self.drawn
         root, loops = (each[nodes] for each in self.whole.roots())
         value = root[target] * self.whole.values()[entry] * root[source] * self.times
-        others, each = target != source, torch.arange(len(nodes), device=nodes.device)
+        others, each = target != source, torch.arange(self.drawn.expanded, device=nodes.device)
         return Rows.from_entries(
             torch.cat([target[others], each]),
             torch.cat([source[others], each]),
-            torch.cat([value[others], root * loops * root]),
+            torch.cat([value[others], (root * loops * root)[: len(each)]]),
             (len(nodes), len(nodes)),
         )

@@ -1,4 +1,5 @@
 from .averages import OnDisk as OnDisk
+from .blocks import watched as watched
 from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion
 from .dispersions import negentropy as negentropy
@@ -21,6 +22,7 @@ from .gates import asks_of as asks_of
 from .gates import weigh as weigh
 from .known import InParts as InParts
 from .known import Known as Known
+from .layers import PAIRED as PAIRED
 from .layers import NarrowGCNConv as NarrowGCNConv
 from .learners import Judged as Judged
 from .learners import Learner as Learner
@@ -41,13 +43,13 @@ from .outputs import probabilities as probabilities
 from .panel import SILENT as SILENT
 from .panel import Panel as Panel
 from .panel import parts_of as parts_of
-from .reads import PAIRED as PAIRED
 from .reads import Reads as Reads
 from .reads import by_rows as by_rows
 from .reads import reads_of as reads_of
 from .reads import run_module as run_module
 from .reads import suited as suited
 from .reads import suited_features as suited_features
+from .rings import inward as inward
 from .sign import Sign as Sign
 from .trees import REDUCED as REDUCED
 from .trees import WIDEST as WIDEST

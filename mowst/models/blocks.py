@@ -25,7 +25,12 @@ def in_blocks(module: nn.Module, x: Tensor) -> bool:
     """
     if len(x) <= ROWS or type(x) is not Tensor or torch.is_grad_enabled() or module.training:
         return False
-    return not any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+    return not watched(module)
+
+
+def watched(module: nn.Module) -> bool:
+    """Tell whether somebody looks at the layers of a module (a hook)."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def by_block(module: Any, x: Tensor, matrix: Adjacency) -> Tensor:

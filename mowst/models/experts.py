@@ -37,10 +37,19 @@ from torch_geometric.nn.resolver import normalization_resolver
 
 from mowst.errors import InputError
 from mowst.kernels import GAT, ReLUDropout, normalized, normalized_edges, relu_dropout
-from mowst.models.layers import NarrowGCNConv, gat_conv, gin_conv
+from mowst.models.layers import PAIRED, NarrowGCNConv, gat_conv, gin_conv
 from mowst.models.neighbours import Neighbours
 from mowst.models.options import layers, one_line, probability, shown, whole
-from mowst.models.reads import PAIRED, Reads, goes_by_rows, is_node_wise, keeps_to_its_hops, only_multiplies, weighs
+from mowst.models.reads import (
+    Reads,
+    goes_by_rows,
+    is_node_wise,
+    keeps_to_its_hops,
+    multiplies_first,
+    only_multiplies,
+    weighs,
+)
+from mowst.models.rings import inward
 from mowst.models.sign import Sign
 from mowst.models.trees import Trees
 from mowst.names import Names
@@ -71,10 +80,11 @@ class GCN(PyGCN):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        known = type(self).forward is GCN.forward and self.jk_mode in (None, "last") and keeps_to_its_hops(self)
-        hops = int(self.num_layers) if known else None
-        by_layer = hops is not None
-        self.reads = Reads(hops, True, sparse=True, normalised=True, by_layer=by_layer, by_block=by_layer, weights=True)
+        known = type(self).forward is GCN.forward and keeps_to_its_hops(self)
+        by_layer, hops = known and self.jk_mode in (None, "last"), int(self.num_layers) if known else None
+        ringed = {"by_ring": known, "looked_up": known and multiplies_first(self.convs[0])}
+        form = {"adjacency": True, "sparse": True, "normalised": True, "weights": True}
+        self.reads = Reads(hops, by_layer=by_layer, by_block=by_layer, **ringed, **form)
 
     def init_conv(self, in_channels: int, out_channels: int, **kwargs: Any) -> GCNConv:
         """Make a layer, as PyG's models do."""
@@ -151,14 +161,17 @@ class Residual(nn.Module):
             by_layer=known,
             by_block=known and adjacency and self.lin_in is None and all(map(goes_by_rows, self.convs)),
             weights=adjacency and any(map(weighs, self.convs)),
+            by_ring=known and adjacency,
+            looked_up=known and adjacency and self.lin_in is None and multiplies_first(self.convs[0]),
         )
 
     def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
         """[N, F], [2, E] -> [N, C]."""
-        graph = normalized_for(self.convs, x, edge_index) if self.normalize else (edge_index,)
+        graph, *weight = normalized_for(self.convs, x, edge_index) if self.normalize else (edge_index,)
         x = self._enter(x)
         for layer, conv in enumerate(self.convs):
-            x = self._update(layer, conv(x, *graph), x)
+            seen, own, edges = inward(conv, x, graph, self.num_layers - layer)
+            x = self._update(layer, conv(seen, edges, *weight), own)
         return self.lin_out(x)
 
     def inference_per_layer(self, layer: int, x: Any, edge_index: Tensor, batch_size: int) -> Tensor:

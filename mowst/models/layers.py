@@ -6,10 +6,13 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.nn import GCNConv, GINConv, MessagePassing
+from torch_geometric.nn import GATConv, GATv2Conv, GCNConv, GINConv, MessagePassing, SAGEConv
 from torch_geometric.nn.models import MLP
 
 from mowst.kernels import AttentionConv
+
+PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
+"""Convolutions that take the features of sources and targets as a pair."""
 
 
 class NarrowGCNConv(GCNConv):

@@ -13,7 +13,7 @@ from mowst.models.gates import asks_of, weigh
 from mowst.models.known import Known
 from mowst.models.options import module
 from mowst.models.outputs import ROLES, Gated, Mixture
-from mowst.models.reads import Reads, reads_of, run_module
+from mowst.models.reads import handing_on, reads_of, run_module
 
 
 def agree(weak: Channels, strong: Channels) -> None:
@@ -46,8 +46,8 @@ class Mowst(nn.Module):
         self.router = None if router is None else module("router", router)
         agree(channels_of(weak), channels_of(strong))
         self.experts_read = {"weak": reads_of(weak), "strong": reads_of(strong)}
-        weights = any(each.weights for each in self.experts_read.values())
-        self.reads = Reads(self.reach(Known()), adjacency=True, sparse=True, weights=weights, table=True, averages=True)
+        alone = type(self).forward is Mowst.forward
+        self.reads = handing_on(self.reach(Known()), self.experts_read.values(), alone=alone)
         self.asks = asks_of(gate)
         self.register_buffer("temperature", torch.ones(2))
         self.register_buffer("threshold", torch.tensor(0.5))

@@ -21,7 +21,7 @@ from mowst.errors import InputError
 from mowst.models.dispersions import DISPERSIONS, Dispersion
 from mowst.models.options import listed
 from mowst.models.outputs import log_probs
-from mowst.models.reads import Reads, reads_of, run_module
+from mowst.models.reads import handing_on, reads_of, run_module
 
 STEEPNESS = 10.0
 SILENT = 0.001
@@ -57,8 +57,7 @@ class Panel(nn.Module):
         self.register_buffer("active", torch.ones(len(self.names), dtype=torch.bool))
         hops = [each.hops for each in self.members_read]
         reach = None if None in hops else max(hop for hop in hops if hop is not None)
-        weights = any(each.weights for each in self.members_read)
-        self.reads = Reads(reach, adjacency=True, sparse=True, weights=weights, table=True, averages=True)
+        self.reads = handing_on(reach, self.members_read, alone=type(self).forward is Panel.forward)
         self.lean(*[1 / len(self.names)] * len(self.names))
 
     @torch.no_grad()

@@ -10,15 +10,15 @@ the whole graph, with plain edges and dense features.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch_geometric.nn import (
     BatchNorm,
-    GATConv,
-    GATv2Conv,
     GCNConv,
     GINConv,
     LayerNorm,
@@ -34,11 +34,10 @@ from torch_geometric.utils._trim_to_layer import TrimToLayer
 from mowst.errors import InputError
 from mowst.kernels import Adjacency, AttentionConv, Averaged, Tabled, dense
 from mowst.models.blocks import by_block, in_blocks
-from mowst.models.layers import NarrowGCNConv
+from mowst.models.layers import PAIRED, NarrowGCNConv
 from mowst.models.options import shown
+from mowst.models.rings import by_ring
 
-PAIRED = (SAGEConv, GINConv, GATConv, GATv2Conv, AttentionConv)
-"""Convolutions that take the features of sources and targets as a pair."""
 NODE_WISE = (
     *(nn.Linear, Linear, nn.LayerNorm, nn.Dropout, nn.Identity, nn.ModuleList, nn.Sequential, MLP),
     *(nn.ReLU, nn.ELU, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Tanh, nn.Sigmoid),
@@ -70,6 +69,18 @@ class Reads:
     """It takes features with the columns they were made of (`Tabled`): missing values and categories as they are."""
     averages: bool = False
     """It takes features that bring their averages along (`Averaged`); of edges an expert then reads nothing else."""
+    by_ring: bool = False
+    """On a graph that knows which nodes are asked for (`Adjacency.around`) it runs each layer for those that count
+    (`mowst.models.inward`), and says what it says of the former, [n, C]."""
+    looked_up: bool = False
+    """And its first act on dense features is their product with the graph, which is looked up for the whole graph."""
+    hands_on: bool = False
+    """It hands features and graph on to modules inside it (`run_module`), and looks at no edge itself."""
+
+    @property
+    def spares_a_hop(self) -> bool:
+        """Whether of dense features it never looks at those of the last hop."""
+        return self.looked_up and (self.by_ring or self.hands_on)
 
 
 @runtime_checkable
@@ -92,19 +103,45 @@ def reads_of(module: nn.Module) -> Reads:
         return module.reads
     if isinstance(module, BasicGNN):
         hops, adjacency = reach(module), all(map(only_multiplies, module.convs))
-        weights = adjacency and any(map(weighs, module.convs))
-        by_layer = hops is not None
-        by_block = by_layer and adjacency and all(map(goes_by_rows, module.convs))
-        return Reads(hops, adjacency, sparse=True, by_layer=by_layer, by_block=by_block, weights=weights)
+        by_layer = hops is not None and module.jk_mode in (None, "last")
+        return Reads(
+            hops,
+            adjacency,
+            sparse=True,
+            by_layer=by_layer,
+            by_block=by_layer and adjacency and all(map(goes_by_rows, module.convs)),
+            weights=adjacency and any(map(weighs, module.convs)),
+            by_ring=hops is not None,
+            looked_up=hops is not None and adjacency and multiplies_first(module.convs[0]),
+        )
     return Reads(sparse=isinstance(module, MLP))
+
+
+def handing_on(hops: int | None, inside: Iterable[Reads], *, alone: bool) -> Reads:
+    """Return what a module reads that runs others.
+
+    Args:
+        hops: from how many edges away one of them reads anything.
+        inside: what these read.
+        alone: whether it looks at no edge itself (`Reads.hands_on`).
+    """
+    inside = list(inside)
+    return Reads(
+        hops,
+        adjacency=True,
+        sparse=True,
+        weights=any(each.weights for each in inside),
+        table=True,
+        averages=True,
+        looked_up=all(each.spares_a_hop or each.hops == 0 for each in inside),
+        hands_on=alone,
+    )
 
 
 def reach(model: BasicGNN) -> int | None:
     """Return how many hops one of PyG's models reaches, or none where that is not known for certain."""
     plain = type(model).forward is BasicGNN.forward and type(model).inference_per_layer is BasicGNN.inference_per_layer
-    if not plain or model.jk_mode not in (None, "last"):
-        return None
-    return int(model.num_layers) if keeps_to_its_hops(model) else None
+    return int(model.num_layers) if plain and keeps_to_its_hops(model) else None
 
 
 def keeps_to_its_hops(model: nn.Module) -> bool:
@@ -148,6 +185,14 @@ def goes_by_rows(conv: nn.Module) -> bool:
     return type(conv) in (SAGEConv, GINConv, NarrowGCNConv)
 
 
+def multiplies_first(conv: nn.Module) -> bool:
+    """Tell whether the first act of a convolution is a product of the graph with what goes in: a sum or an average."""
+    if isinstance(conv, NarrowGCNConv):
+        return conv.passes_first
+    sums = isinstance(conv, MessagePassing) and conv.aggr in ("sum", "add", "mean")
+    return sums and (type(conv) is GINConv or (type(conv) is SAGEConv and not conv.project))
+
+
 def weighs(conv: nn.Module) -> bool:
     """Tell whether a convolution that multiplies by the graph (`only_multiplies`) does so by the weights of edges.
 
@@ -178,9 +223,27 @@ def suited_features(reads: Reads, x: Tensor) -> Tensor:
 def run_module(module: nn.Module, reads: Reads, x: Tensor, graph: Tensor, **options: Any) -> Any:
     """Call a module with the features and the graph in the fastest form that it can take.
 
-    Without gradients one whose layers allow it is run on a large graph block by block (`mowst.models.blocks`).
+    Without gradients one whose layers allow it is run on a large graph block by block (`mowst.models.blocks`). On a
+    graph that knows which nodes are asked for, which `x` are the features of, it says what it says of these.
     """
+    if isinstance(graph, Adjacency) and graph.around is not None and not reads.hands_on:
+        return _of_asked(module, reads, x, graph, options)
     x, graph = suited_features(reads, x), suited(reads, graph)
     if reads.by_block and not options and isinstance(graph, Adjacency) and in_blocks(module, x):
         return by_block(module, x, graph.gcn() if reads.normalised else graph)
     return module(x, graph, **options)
+
+
+def _of_asked(module: nn.Module, reads: Reads, x: Tensor, graph: Adjacency, options: dict[str, Any]) -> Any:
+    """Return what a module says of the nodes that are asked for, whose features are [n, F]."""
+    assert graph.around is not None, "nobody was asked for"
+    if reads.hops == 0:
+        return module(suited_features(reads, x), torch.empty(2, 0, dtype=torch.long, device=x.device), **options)
+    seen = suited_features(reads, graph.around.x)
+    if reads.by_ring and isinstance(module, BasicGNN):
+        matrix = graph.gcn() if reads.normalised else graph
+        return by_ring(module, seen, matrix, adjacency=reads.adjacency)
+    if reads.by_ring:
+        return module(seen, graph, **options)
+    said = module(seen, suited(reads, graph.uncut()), **options)
+    return said[: len(x)] if isinstance(said, Tensor) else said.rows(torch.arange(len(x), device=x.device))

@@ -12,7 +12,6 @@ from .feeds import Hops as Hops
 from .feeds import Neighbours as Neighbours
 from .feeds import Parts as Parts
 from .feeds import check_share as check_share
-from .feeds import feed_of as feed_of
 from .forgetting import WAYS as WAYS
 from .forgetting import Gone as Gone
 from .forgetting import forget as forget
@@ -40,8 +39,12 @@ from .regimes import Outcome as Outcome
 from .regimes import Regime as Regime
 from .regimes import pretrain as pretrain
 from .regimes import solo as solo
+from .remote import Holder as Holder
+from .remote import OnCuGraph as OnCuGraph
+from .remote import Remote as Remote
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
+from .specification import feed_of as feed_of
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
 from .world import Share as Share

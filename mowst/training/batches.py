@@ -21,7 +21,7 @@ from torch_geometric.utils import index_to_mask
 from graphkd import Scope, Signals, take
 from graphkd.contract import UNLABELLED
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, Drawn, rows_of, written_by_torch_alone
+from mowst.kernels import Adjacency, Around, Drawn, rows_of, written_by_torch_alone
 from mowst.models import Known
 from mowst.training.world import Share
 
@@ -133,9 +133,25 @@ class Batch:
         """
         assert isinstance(self.graph, Adjacency), "the graph must be prepared"
         part = self.alone(drawn.nodes)
-        kept = type(self.x) is Tensor and self.x.layout == torch.strided and written_by_torch_alone(self.x)
-        features = (part.x, self.x) if kept else None
+        features = (part.x, self.x) if self.keeps_products else None
         return part.around(self.graph.thinned(drawn, features), seeds)
+
+    def ringed(self, drawn: Drawn) -> Batch:
+        """Return the nodes of a whole prepared graph that were asked for; what is around them goes with the graph.
+
+        So a model says of them alone what it says, each layer being run for the nodes that later ones look at
+        (`mowst.models.run_module`). What stands for what is as in `drawn`.
+        """
+        assert isinstance(self.graph, Adjacency), "the graph must be prepared"
+        x, seeds = rows_of(self.x, drawn.nodes), drawn.nodes[: drawn.sizes[0]]
+        features = (x, self.x) if self.keeps_products else None
+        graph, part = self.graph.thinned(drawn, features, Around(x, drawn.sizes)), self.alone(seeds)
+        return replace(part, graph=graph, on={"train": part.train_mask.nonzero().squeeze(-1), "all": None})
+
+    @property
+    def keeps_products(self) -> bool:
+        """Whether products of the graph with the features are kept: these are dense, and torch alone writes there."""
+        return type(self.x) is Tensor and self.x.layout == torch.strided and written_by_torch_alone(self.x)
 
     def around(self, graph: Adjacency, seeds: int) -> Batch:
         """Return these nodes [n] with a graph of them; the first `seeds` of them are asked for."""
@@ -162,6 +178,11 @@ class Needs(NamedTuple):
     """The nodes that its losses are averaged over: "train", "all"."""
     share: Share = Share()
     """Which part of every step is asked for."""
+    seeds_alone: bool = False
+    """Whether nothing but the nodes that a loss is averaged over is asked of what is run, by `run_module`."""
+    looked_up: bool = False
+    """Whether what is run begins with products of the graph with its features and reads none at the
+    last hop (`mowst.models.Reads.spares_a_hop`)."""
 
     @property
     def edges(self) -> bool:

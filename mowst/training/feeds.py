@@ -3,7 +3,8 @@
     full                    the whole graph in every step
     parts(10)               ten steps an epoch: the nodes in ten random parts, each with the edges inside it
     neighbors(15,10,5)      1,024 nodes a step, with 15 neighbours of each, 10 of each of these, 5 of each of these;
-                            neighbors(15,10,size=512): 512 nodes a step
+                            neighbors(15,10,size=512): 512 nodes a step; kind=labor: so many on average, of which nodes
+                            of a batch share more; by=pyg: PyG's own sampler draws
     hops                    1,024 nodes a step (hops(size=512): 512), for experts that look at single nodes, and at
                             averages of the features over hops, which are made once and lie on disk
 
@@ -15,7 +16,6 @@ rows. Validation, and what frozen experts say, come from the whole graph, withou
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, Rows, induced, neighbourhood
-from mowst.training.batches import Batch, Feed, Needs, Whole
+from mowst.kernels import OURS, SAMPLERS, UNIFORM, Adjacency, Draws, induced
+from mowst.training.batches import Batch, Needs, Whole
 
 SIZE = 1024
 """Nodes that a batch of neighbourhoods is for."""
@@ -60,7 +60,10 @@ class Parts:
             generator = numbered(self.seed, epoch)
             parts = groups(whole, needs, self.count // share.size, generator, each=share.size)
             for nodes in share.turns(parts):
-                yield whole.drawn(induced(rows_in(whole), nodes), len(nodes)) if needs.edges else rows(whole, nodes)
+                if needs.edges:
+                    yield whole.drawn(induced(graph_of(whole).rows, nodes), len(nodes))
+                else:
+                    yield rows(whole, nodes)
 
         return batches
 
@@ -71,20 +74,24 @@ class Parts:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Nodes with some of their neighbours, drawn uniformly without replacement (Hamilton et al., 2017, 1706.02216)."""
+    """Nodes with some of their neighbours (Hamilton et al., 2017, arXiv 1706.02216)."""
 
     fanouts: tuple[int, ...]
     """Neighbours of a node, by hop; -1: all of them."""
     size: int = SIZE
     """Nodes that a batch is for."""
     seed: int = 0
+    kind: str = UNIFORM
+    """How they are drawn, a name of `mowst.kernels.KINDS`."""
+    by: str = OURS
+    """Who draws them, a name of `mowst.kernels.SAMPLERS`."""
 
     def training(self, whole: Batch, needs: Needs) -> Callable[[int], Iterable[Batch]]:
         """Return the batches that each node is in once that a loss is averaged over.
 
         Raises:
             InputError: what is trained reaches further than there are fan-outs, or nobody knows how far; or there are
-                more shares than training nodes.
+                more shares than training nodes; or who is to draw cannot.
         """
         share, train = needs.share, len(labelled(whole))
         check_share(share.size, share.size, train)
@@ -99,18 +106,26 @@ class Neighbours:
             )
         total = train if needs.on == {"train"} else len(whole.y)
         count = max(1, min(-(-total // self.size), train // share.size))
+        looked_up = needs.looked_up and whole.keeps_products  # no neighbour is read there whose features are not known
+        fanouts = self.fanouts[: (hops or 0) - looked_up]
+        sampler = self.sampler(graph_of(whole), fanouts) if needs.edges else None
 
         def batches(epoch: int) -> Iterator[Batch]:
             generator = numbered(self.seed, epoch)
             together = groups(whole, needs, count, generator, only_train=needs.on == {"train"})
             for number, seeds in enumerate(map(share.of, together)):
-                if not needs.edges:
+                if sampler is None:
                     yield rows(whole, seeds)
                 else:
                     own = numbered(self.seed, epoch, number * share.size + share.rank + 1)
-                    yield whole.drawn(neighbourhood(rows_in(whole), seeds, self.fanouts[:hops], own), len(seeds))
+                    drawn = sampler.draw(seeds, own)
+                    yield whole.ringed(drawn) if needs.seeds_alone else whole.drawn(drawn, len(seeds))
 
-        return (lambda epoch: ahead(batches(epoch))) if needs.edges else batches
+        return (lambda epoch: ahead(batches(epoch))) if sampler is not None and sampler.beside else batches
+
+    def sampler(self, graph: Adjacency, fanouts: tuple[int, ...]) -> Draws:
+        """Return who draws; of no hop there is nothing to draw."""
+        return SAMPLERS[self.by if fanouts else OURS](graph, len(graph), fanouts, kind=self.kind)
 
     def asked(self, whole: Batch, hops: int | None, nodes: Tensor | None) -> Iterable[Batch]:
         """Return the whole graph, or the nodes alone where no edge is looked at."""
@@ -172,10 +187,10 @@ def labelled(whole: Batch) -> Tensor:
     return train
 
 
-def rows_in(whole: Batch) -> Rows:
-    """Return the entries of a whole prepared graph."""
+def graph_of(whole: Batch) -> Adjacency:
+    """Return the adjacency of a whole prepared graph."""
     assert isinstance(whole.graph, Adjacency), "the graph must be prepared"
-    return whole.graph.rows
+    return whole.graph
 
 
 def rows(whole: Batch, nodes: Tensor) -> Batch:
@@ -238,32 +253,3 @@ def groups(
     rest = rest[torch.randperm(len(rest), generator=generator).to(rest.device)]
     for ours, others in zip(order.tensor_split(count), rest.tensor_split(count), strict=True):
         yield torch.cat([ours, others])
-
-
-def feed_of(batch: str, seed: int = 0) -> Feed:
-    """Return the feed of a specification: full, parts(10), neighbors(15,10,5), hops.
-
-    Raises:
-        InputError: it is none.
-    """
-    found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", batch)
-    kind, inner = (found[1], found[2]) if found else ("", None)
-    words = [word.strip() for word in (inner or "").split(",") if word.strip()]
-    options = dict(word.split("=", 1) for word in words if "=" in word)
-    try:
-        numbers = [int(word) for word in words if "=" not in word]
-        size = int(options.pop("size", SIZE))
-        if kind == "full" and inner is None:
-            return Whole()
-        if kind == "parts" and len(numbers) == 1 and numbers[0] >= 1 and not options and size == SIZE:
-            return Parts(numbers[0], seed)
-        if kind == "hops" and not numbers and not options and size >= 2:
-            return Hops(size, seed)
-        fit = numbers and all(number == -1 or number >= 1 for number in numbers) and size >= 2
-        if kind == "neighbors" and fit and not options:
-            return Neighbours(tuple(numbers), size, seed)
-    except ValueError:
-        pass
-    raise InputError(
-        f"batch: must be auto, full, parts(10), hops, neighbors(15,10,5) or neighbors(15,10,size=512), got {batch!r}"
-    )

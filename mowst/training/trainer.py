@@ -24,14 +24,14 @@ from torch_geometric.data import Data
 from graphkd import Scope, Signals
 from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
-from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joined, reads_of, run_module
+from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joined, reads_of, run_module, watched
 from mowst.training.batches import Batch, Feed, Needs, Whole
 from mowst.training.frozen import gathered
 from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
 from mowst.training.steps import take_steps
-from mowst.training.world import World
+from mowst.training.world import Share, World
 
 Hook = Callable[[dict[str, Any]], None]
 
@@ -173,7 +173,7 @@ class Trainer:
             return self._learn(phase, self.model)
         parts = self._thaw(phase, free)
         known = self._known(phase)
-        needs = Needs(self._reach(known), phase.scope, frozenset(term.on for term in phase.terms), self.world.share)
+        needs = self._needs(self._reach(known), phase.scope, (term.on for term in phase.terms))
         batches = self.feed.training(replace(self.whole, known=known), needs)
         validation = self._asked(known)
         average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
@@ -224,7 +224,7 @@ class Trainer:
     def glimpse(self, scope: Scope, on: Collection[str]) -> tuple[Output, Batch]:
         """Run the model in evaluation mode on the first batch that it would be trained on with such losses."""
         self.model.eval()
-        needs = Needs(self.reads.hops, scope, frozenset(on))
+        needs = self._needs(self.reads.hops, scope, on)._replace(share=Share())
         batch = next(iter(self.feed.training(self.whole, needs)(1)))
         return self._call(batch), batch
 
@@ -253,6 +253,11 @@ class Trainer:
 
         with self.fabric.autocast():
             return gathered(said(), len(self.whole.y))
+
+    def _needs(self, hops: int | None, scope: Scope, on: Iterable[str]) -> Needs:
+        """Return what is needed of batches, by how far the model reaches."""
+        alone = scope is Scope.NODE and (self.parts is None or self.reads.hands_on) and not watched(self.model)
+        return Needs(hops, scope, frozenset(on), self.world.share, alone, alone and self.reads.spares_a_hop)
 
     def _reach(self, known: Known) -> int | None:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
