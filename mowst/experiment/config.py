@@ -8,7 +8,7 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mowst.data.columns import Columns
@@ -239,7 +239,7 @@ class Config(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        from mowst.training import agreement, feed_of
+        from mowst.training import REGIMES, agreement, feed_of
 
         kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
         seconds(self.budget)
@@ -247,6 +247,14 @@ class Config(Checked):
             raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain
         agreement.check_names(kinds, self.gate_kind, self.gate.dispersions, *given)
+        for member in (member for part in (self.weak, self.strong) for member in part.members.values() if member.pace):
+            if not REGIMES.lookup(self.regime).apart:
+                raise InputError(
+                    f"pace: experts have one of their own where each is trained alone, not in {self.regime}"
+                )
+            replace(
+                self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **member.pace
+            )  # which says what is wrong
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
