@@ -26,7 +26,7 @@ from mowst.evaluation import averaged, together
 from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import COLUMNS, as_json, dump
-from mowst.experiment.identity import identity, text_hash
+from mowst.experiment.identity import identity, own_version, text_hash
 from mowst.experiment.plan import FINAL
 from mowst.experiment.predictions import PredictionsConfig
 from mowst.experiment.scoring import mixture_in
@@ -176,14 +176,6 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
         "precision": config.precision,
         "batch": config.batch,
     }
-
-
-def own_version() -> str:
-    """Return this package's version; "uninstalled" in a checkout that was never installed."""
-    try:
-        return version("mowst")
-    except ImportError:
-        return "uninstalled"
 
 
 def parameters(model: nn.Module) -> int:

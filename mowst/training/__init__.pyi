@@ -42,6 +42,7 @@ from .regimes import pretrain as pretrain
 from .regimes import solo as solo
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
+from .trainer import Enough as Enough
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
 from .world import Share as Share
