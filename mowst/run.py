@@ -154,7 +154,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         threads = take_threads(there.threads, max(parsed.workers, parsed.devices or 1))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True), saving)
+        kept = saving if devices == 1 else None
+        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True), kept)
         opened = Opened(plain, devices=devices)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -37,8 +37,8 @@ from mowst.training import (
     wanted,
 )
 
-APART = 2**32
-"""Between the draws of an expert (`ExpertConfig.seed`): no run has as many seeds."""
+APART = 100_000
+"""Between the draws of an expert (`ExpertConfig.seed`): no run has more seeds."""
 
 
 class Fitted(NamedTuple):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench, Fitted
-from mowst.experiment.checkpoint import Saving, kept
+from mowst.experiment.checkpoint import Checkpoint, Saving, kept
 from mowst.experiment.choosing import HELD_BACK, PRESETS, Candidates, composed
 from mowst.experiment.config import Config, has_candidates, seconds
 from mowst.experiment.expert import ExpertConfig
@@ -31,7 +31,7 @@ from mowst.experiment.plan import schedule_of, seats_of
 from mowst.experiment.rungs import Rungs
 from mowst.models import Learner
 from mowst.system import read_yaml, write_text
-from mowst.training import Trainer, select, snapshot
+from mowst.training import Journal, Trainer, select, snapshot
 
 Told = Callable[[str], None]
 DRAWS = 3
@@ -51,24 +51,32 @@ def search(
     Args:
         config: asks for `auto`.
         told: called with a line about each candidate.
-        place: a folder where it is kept how far the search is, from where the same call goes on.
-        saving: how often that is written; none: never.
+        place: a run's folder. It keeps how far the search is, from where the same call goes on; at its end the
+            first seed of the run has there what was trained of those kept, and need not train them again.
+        saving: how often that is written; none: nothing is.
 
     Raises:
         InputError: the configuration or the data does not allow it.
         FloatingPointError: training diverged.
     """
-    opened = Opened(config)
+    opened, seed = Opened(config), config.first_seed
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
     config.predictions.check(name for name in opened.plan.kept if name not in seats)  # which need not be kept
-    bench = opened.bench(config.first_seed)
+    bench = opened.bench(seed)
     if place is None or saving is None:
         return tried(bench, told)
-    with kept(place, lambda: basis(opened, config.first_seed), saving) as journal:
-        bench.journal = journal
-        return tried(bench, told)
+    with kept(place / SEARCH, lambda: basis(opened, seed), saving) as journal:
+        bench.journal, hands_on = journal, config.baselines and config.mixture
+        done = Tried(bench, told, again=not hands_on)
+        found = done.chosen()
+        if hands_on:
+            chosen = Opened(found)
+            begun = Checkpoint(place / f"seed-{seed}", lambda: basis(chosen, seed), saving)
+            begun.journal.load_state_dict({"finished": done.phases(journal), "underway": None})
+            begun.write()
+        return found
 
 
 def tried(bench: Bench, told: Told = lambda line: None) -> Config:
@@ -89,9 +97,10 @@ class Tried:
     Args:
         bench: of a configuration whose strong expert is all candidates; it gets further ones.
         told: called with a line about each.
+        again: whether those that are kept have to be trained again afterwards.
     """
 
-    def __init__(self, bench: Bench, told: Told):
+    def __init__(self, bench: Bench, told: Told, *, again: bool = True):
         self.bench, self.told, self.config = bench, told, bench.config
         self.budget, self.start = seconds(self.config.budget), bench.clock()
         strong = self.config.strong
@@ -99,6 +108,7 @@ class Tried:
         self.names = list(seats_of(self.config, "strong"))
         self.y = bench.ready.y[bench.ready.val_mask]
         self.said, self.took, self.weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+        self.costs, self.anew = dict[str, float](), again
         self.rungs, self.count = Rungs(), 0
         bench.enough = self.enough
 
@@ -114,9 +124,18 @@ class Tried:
             self.rungs.begin(schedule_of(self.bench.config, self.bench.seed, name))
             self.take(name)
             self.count += 1
-        heard = [name for name in self.names if self.weights.get(name)] or self.names[:1]
+        heard = self.heard()
         self.told(f"kept: {', '.join(heard)}")
         return composed(self.config, tuple(self.listed[self.names.index(name)] for name in heard))
+
+    def heard(self) -> list[str]:
+        """Return those worth keeping, at least one, in their order."""
+        return [name for name in self.names if self.weights.get(name)] or self.names[:1]
+
+    def phases(self, journal: Journal) -> list[dict[str, Any]]:
+        """Return what a journal has of the weak expert and of those worth keeping, as a run of these would have it."""
+        trained = dict(zip(self.took, journal.finished, strict=True))
+        return [trained[name] for name in ("weak", *self.heard())]
 
     def candidates(self) -> Iterator[str]:
         """Yield the names of all on the list, then of further ones, which are added to it."""
@@ -139,9 +158,9 @@ class Tried:
         return tuple((kind, differs) for _, kind, differs in sorted(found.values(), key=lambda each: -each[0]))
 
     def over(self) -> bool:
-        """Tell whether the time so far, and that of training those heard again with their twins, pass the budget."""
-        heard = sum(took for name, took in self.took.items() if name == "weak" or self.weights.get(name))
-        return self.bench.clock() - self.start + (1 + self.config.rehearsals) * heard > self.budget
+        """Tell whether the time so far, and what those heard will cost in the run, pass the budget."""
+        later = sum(cost for name, cost in self.costs.items() if name == "weak" or self.weights.get(name))
+        return self.bench.clock() - self.start + later > self.budget
 
     def enough(self, trainer: Trainer, record: Any) -> bool:
         """Tell whether a candidate in training is to be stopped: time is up, or at a rung it promises nothing."""
@@ -155,6 +174,10 @@ class Tried:
         """Train a candidate, and weigh it among the others; one that was stopped is heard no more."""
         fitted = self.bench.train(name)
         self.took[name], score = fitted.own_seconds, 100 * fitted.history[-1]["best"]
+        of_all = 1.0 if isinstance(fitted.model, Learner) else fitted.best_epoch / fitted.history[-1]["epoch"]
+        self.costs[name] = (self.anew + self.config.rehearsals * of_all) * self.took[
+            name
+        ]  # twins end where it was best
         differs = {} if name == "weak" else self.listed[self.names.index(name)][1]
         words = "".join(f", {key} {value}" for key, value in differs.items())
         if self.stopped(name, fitted):
@@ -189,23 +212,23 @@ def settled(config: Config, place: Path | None, told: Told = lambda line: None, 
 
     Args:
         config: of the run.
-        place: the run's folder, which keeps the choice, and how far the search is; none: nothing is kept.
+        place: the run's folder, which keeps the choice, and as `search` says; none: nothing is kept.
         told: called with a line about each candidate.
-        saving: how often it is written how far the search is; none: never.
+        saving: how often it is written how far it is; none: never.
 
     Raises:
         InputError: as of `search`; or what the folder keeps is not what it wrote.
     """
     if not searches(config):
         return config
-    if place is None:
-        return replace(search(config, told), batch=config.batch)
-    if (place / CHOSEN).exists():
+    if place is not None and (place / CHOSEN).exists():
         return recalled(config, place / CHOSEN)
-    found = replace(search(config, told, place / SEARCH, saving), batch=config.batch)
-    write_text(place / CHOSEN, dump(found))
-    shutil.rmtree(place / SEARCH, ignore_errors=True)
-    return found
+    found = search(config, told, place, saving)
+    if place is not None:
+        write_text(place / CHOSEN, dump(replace(found, batch=config.batch)))
+        shutil.rmtree(place / SEARCH, ignore_errors=True)
+    begun = place is not None and saving is not None  # of a seed that has begun memory does not choose batches again
+    return found if begun else replace(found, batch=config.batch)
 
 
 def recalled(config: Config, path: Path) -> Config:
