@@ -39,6 +39,19 @@ def candidates(monkeypatch):
     monkeypatch.setattr("mowst.experiment.rungs.SHARES", SHARES)
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """What benches train from now on, by bench and name: a search keeps none of it."""
+    plain, found = Bench.train, {}
+
+    def train(self, name):
+        found[self, name] = plain(self, name)
+        return found[self, name]
+
+    monkeypatch.setattr(Bench, "train", train)
+    return found
+
+
 def bench_of(config: Config) -> Bench:
     return Opened(config).bench(config.first_seed)
 
@@ -86,7 +99,9 @@ def test_who_promises_nothing_is_stopped_at_a_rung_and_is_heard_no_more(whole):
     assert [line.split(":")[0] for line in said[:6]] == ["weak", "gcn", "sage", "gat", "neighbours", "gcn 2"]
 
 
-def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_validation_from_there_on(monkeypatch):
+def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_validation_from_there_on(
+    trained, monkeypatch
+):
     asked = []
     monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: asked.append(len(others)) or True)
     many = tuple(("gcn", {"norm": "none", "seed": seed, "pace": {"eval_every": 5}}) for seed in range(3))
@@ -95,7 +110,7 @@ def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_v
     found = Tried(bench_of(replace(SMALL, epochs=48)), lambda line: None)
     found.chosen()
     assert asked == [0, 0, 1, 1, 2, 2]
-    history = found.bench.train("gcn 2").history
+    history = trained[found.bench, "gcn 2"].history
     assert [line["epoch"] for line in history][:3] == [5, 10, 15]
     for reached, epoch in zip(found.rungs.reached, (15, 40), strict=True):
         assert reached[1] == next(line["best"] for line in history if line["epoch"] == epoch)
@@ -105,7 +120,7 @@ def test_who_adds_to_the_others_goes_on_wherever_it_stands(monkeypatch):
     monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: False)
     weights = {"": 0.05}
     plain = "mowst.experiment.searching.select"
-    monkeypatch.setattr(plain, lambda said, y: {name: weights.get(name, 1.0) for name in said})
+    monkeypatch.setattr(plain, lambda said, y, **more: {name: weights.get(name, 1.0) for name in said})
     lines = []
     tried(bench_of(SMALL), lines.append)
     assert not any("stopped" in line for line in lines)
@@ -116,17 +131,31 @@ def test_who_adds_to_the_others_goes_on_wherever_it_stands(monkeypatch):
     assert found.strong.kind == "neighbours", "who learns by itself has no rungs"
 
 
-def test_who_goes_on_is_trained_as_without_rungs():
+def test_who_goes_on_is_trained_as_without_rungs(trained):
     searched, alone = (bench_of(SMALL) for _ in range(2))
     lines = []
     tried(searched, lines.append)
     ended = [line.split(":")[0] for line in lines if " alone, " in line]
     assert {"weak", "gcn", "gcn 2"} <= set(ended)
     for name in ("weak", "gcn", "gcn 2"):
-        one, other = searched.train(name), alone.train(name)
+        one, other = trained[searched, name], alone.train(name)
         assert [line["val"] for line in one.history] == [line["val"] for line in other.history]
         for key, value in snapshot(other.model).items():
             assert torch.equal(one.model.state_dict()[key], value), (name, key)
+
+
+def test_a_candidate_whose_training_diverges_is_left_out_and_no_other_for_it(monkeypatch):
+    wild = {"pace": {"lr": 1e30}}
+    monkeypatch.setitem(PRESETS, "best", (("sage", wild), *CANDIDATES[:2], ("gat", wild)))
+    lines = []
+    found = search(SMALL, lines.append)
+    said = [line.partition(": ")[::2] for line in lines]
+    assert [name for name, words in said if words.startswith("left out: the ")] == ["sage", "gat"]
+    assert "gcn" in found.strong.kind
+    assert not {"sage", "gat"} & set(found.strong.members)
+    monkeypatch.setitem(PRESETS, "best", (("sage", wild), ("gat", wild)))
+    with pytest.raises(FloatingPointError, match="every candidate diverged"):
+        search(SMALL)
 
 
 # --- Budget

@@ -27,10 +27,10 @@ class Rungs:
         self.epochs: tuple[int, ...] = ()
         self.every = 1
 
-    def begin(self, schedule: Schedule | None) -> None:
-        """Say at which pace the next candidate is trained; none: it takes no part."""
-        self.epochs = () if schedule is None else tuple(math.ceil(share * schedule.epochs) for share in SHARES)
-        self.every = 1 if schedule is None else schedule.eval_every
+    def begin(self, schedule: Schedule) -> None:
+        """Say at which pace the next candidate is trained; one before the first of them meets no rung."""
+        self.epochs = tuple(math.ceil(share * schedule.epochs) for share in SHARES)
+        self.every = schedule.eval_every
 
     def passes(self, record: Mapping[str, Any]) -> bool:
         """Tell whether a candidate with this record of a validation stands at no rung, or is among the best there."""

@@ -106,36 +106,49 @@ class Tried:
         strong = self.config.strong
         self.listed: Candidates = tuple(zip(strong.kind.split("+"), strong.each, strict=True))
         self.names = list(seats_of(self.config, "strong"))
+        self.weak = list(seats_of(self.config, "weak")) or ["weak"]
         self.y = bench.ready.y[bench.ready.val_mask]
-        self.said, self.took, self.weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
-        self.costs, self.anew = dict[str, float](), again
+        self.trained, self.drawn, self.anew = list[str](), set[str](), again
+        self.said, self.costs, self.weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
         self.rungs, self.count = Rungs(), 0
         bench.enough = self.enough
 
     def chosen(self) -> Config:
-        """Try the candidates for as long as the budget lasts, and return the configuration with those worth keeping."""
-        self.rungs.begin(None)
-        self.take("weak")
+        """Try the candidates for as long as the budget lasts, and return the configuration with those worth keeping.
+
+        Raises:
+            FloatingPointError: the training of the weak expert, or of every candidate, diverged.
+        """
+        for name in self.weak:
+            self.take(name)
         for name in self.candidates():
             if self.count and self.over() and not (self.bench.journal and self.bench.journal.ahead):
                 tried = f"{self.count} of {len(self.names)} candidates were tried"
                 self.told(f"{self.config.budget} are spent: {tried}")
                 break
             self.rungs.begin(schedule_of(self.bench.config, self.bench.seed, name))
-            self.take(name)
+            try:
+                self.take(name)
+            except FloatingPointError as error:
+                self.told(f"{name}: left out: {error}")
+                continue
             self.count += 1
+        if not self.count:
+            raise FloatingPointError("the training of every candidate diverged; a smaller lr may help")
         heard = self.heard()
         self.told(f"kept: {', '.join(heard)}")
         return composed(self.config, tuple(self.listed[self.names.index(name)] for name in heard))
 
     def heard(self) -> list[str]:
         """Return those worth keeping, at least one, in their order."""
-        return [name for name in self.names if self.weights.get(name)] or self.names[:1]
+        likeliest = select({name: said for name, said in self.said.items() if name in self.names}, self.y, rounds=1)
+        weights = self.weights if any(self.weights.get(name) for name in self.names) else likeliest
+        return [name for name in self.names if weights.get(name)]
 
     def phases(self, journal: Journal) -> list[dict[str, Any]]:
         """Return what a journal has of the weak expert and of those worth keeping, as a run of these would have it."""
-        trained = dict(zip(self.took, journal.finished, strict=True))
-        return [trained[name] for name in ("weak", *self.heard())]
+        trained = dict(zip(self.trained, journal.finished, strict=True))
+        return [trained[name] for name in (*self.weak, *self.heard())]
 
     def candidates(self) -> Iterator[str]:
         """Yield the names of all on the list, then of further ones, which are added to it."""
@@ -151,7 +164,7 @@ class Tried:
         """Return those that are heard with another draw of first weights, the weightiest first."""
         found = dict[str, tuple[float, str, dict[str, Any]]]()
         for name, (kind, differs) in zip(self.names, self.listed, strict=True):
-            if self.weights.get(name) and not isinstance(self.bench.train(name).model, Learner):
+            if self.weights.get(name) and name in self.drawn:
                 alike = {**differs, "seed": draw}
                 weight = found[key][0] if (key := f"{kind} {alike}") in found else 0.0
                 found[key] = weight + self.weights[name], kind, alike
@@ -159,7 +172,7 @@ class Tried:
 
     def over(self) -> bool:
         """Tell whether the time so far, and what those heard will cost in the run, pass the budget."""
-        later = sum(cost for name, cost in self.costs.items() if name == "weak" or self.weights.get(name))
+        later = sum(cost for name, cost in self.costs.items() if name in self.weak or self.weights.get(name))
         return self.bench.clock() - self.start + later > self.budget
 
     def enough(self, trainer: Trainer, record: Any) -> bool:
@@ -171,27 +184,31 @@ class Tried:
         return select(self.said | {"": said_at_best(trainer)}, self.y)[""] == 0
 
     def take(self, name: str) -> None:
-        """Train a candidate, and weigh it among the others; one that was stopped is heard no more."""
+        """Train an expert, and weigh it among the others; one that was stopped is heard no more."""
         fitted = self.bench.train(name)
-        self.took[name], score = fitted.own_seconds, 100 * fitted.history[-1]["best"]
-        of_all = 1.0 if isinstance(fitted.model, Learner) else fitted.best_epoch / fitted.history[-1]["epoch"]
-        self.costs[name] = (self.anew + self.config.rehearsals * of_all) * self.took[
-            name
-        ]  # twins end where it was best
-        differs = {} if name == "weak" else self.listed[self.names.index(name)][1]
-        words = "".join(f", {key} {value}" for key, value in differs.items())
+        del self.bench.fitted[name]  # what it says of all nodes is large, and there are many
+        self.trained.append(name)
+        alone, last = 100 * fitted.history[-1]["best"], fitted.history[-1]["epoch"]
+        words = f"{fitted.own_seconds:.1f} s{self.words(name)}"
         if self.stopped(name, fitted):
-            epochs = fitted.history[-1]["epoch"]
-            self.told(f"{name}: stopped after {epochs} epochs at {score:.2f}, {self.took[name]:.1f} s{words}")
+            self.told(f"{name}: stopped after {last} epochs at {alone:.2f}, {words}")
         else:
+            until = 1.0 if isinstance(fitted.model, Learner) else fitted.best_epoch / last  # twins are trained so far
+            self.costs[name] = (self.anew + self.config.rehearsals * until) * fitted.own_seconds
+            self.drawn |= set() if isinstance(fitted.model, Learner) else {name}
             self.said[name] = fitted.output.of("").values[self.bench.ready.val_mask]
             self.weights = select(self.said, self.y)
-            alone = f"{score:.2f} on validation nodes alone, {self.took[name]:.1f} s"
-            self.told(f"{name}: {alone}, weight {self.weights[name]:.2f}{words}")
+            weight = f"weight {self.weights[name]:.2f}"
+            self.told(f"{name}: {alone:.2f} on validation nodes alone, {weight}, {words}")
         self.rungs.end(fitted.history)
 
+    def words(self, name: str) -> str:
+        """Say in what a candidate differs from the strong expert's configuration."""
+        differs = {} if name in self.weak else self.listed[self.names.index(name)][1]
+        return "".join(f", {key} {value}" for key, value in differs.items())
+
     def stopped(self, name: str, fitted: Fitted) -> bool:
-        """Tell by its history whether a candidate was stopped before its epochs or its patience were at an end."""
+        """Tell by its history whether an expert was stopped before its epochs or its patience were at an end."""
         pace, last = schedule_of(self.bench.config, self.bench.seed, name), fitted.history[-1]["epoch"]
         whole = last >= pace.epochs or last - fitted.best_epoch >= pace.patience
         return not (whole or isinstance(fitted.model, Learner))
