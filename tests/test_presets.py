@@ -69,6 +69,8 @@ def test_a_choice_is_found_again_also_beside_an_expert_of_one_s_own(few, tmp_pat
         lambda held: held | {"optimizer": "os:system"},
         lambda held: held | {"strong": held["strong"] | {"kind": "os:system", "each": []}},
         lambda held: held | {"strong": held["strong"] | {"kind": "auto", "each": []}},
+        lambda held: held | {"strong": held["strong"] | {"pace": {"optimizer": "os:system"}}},
+        lambda held: held | {"strong": held["strong"] | {"num_layers": 7}},
         lambda held: held | {"strong": 3},
         lambda held: {"strong": held["strong"]},
         lambda held: ["gcn"],

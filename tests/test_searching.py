@@ -116,14 +116,17 @@ def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_v
         assert reached[1] == next(line["best"] for line in history if line["epoch"] == epoch)
 
 
-def test_who_adds_to_the_others_goes_on_wherever_it_stands(monkeypatch):
+def test_who_adds_to_the_others_goes_on_wherever_it_stands_as_if_nobody_had_asked(trained, monkeypatch):
     monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: False)
     weights = {"": 0.05}
     plain = "mowst.experiment.searching.select"
     monkeypatch.setattr(plain, lambda said, y, **more: {name: weights.get(name, 1.0) for name in said})
-    lines = []
-    tried(bench_of(SMALL), lines.append)
+    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 0)
+    lines, searched = [], bench_of(SMALL)
+    tried(searched, lines.append)
     assert not any("stopped" in line for line in lines)
+    alone = bench_of(SMALL).train("gat")
+    assert [line["val"] for line in trained[searched, "gat"].history] == [line["val"] for line in alone.history]
     weights[""] = 0.0
     lines.clear()
     found = tried(bench_of(SMALL), lines.append)
@@ -200,6 +203,7 @@ def test_after_the_list_those_that_are_heard_are_tried_from_other_weights_the_we
 # --- Repeated, stopped, taken up again
 
 
+@pytest.mark.slow  # of what the others say, too
 def test_without_a_limit_a_search_is_deterministic(whole, monkeypatch):
     monkeypatch.setattr("mowst.experiment.searching.DRAWS", 2)
     said = []
@@ -207,7 +211,10 @@ def test_without_a_limit_a_search_is_deterministic(whole, monkeypatch):
     assert outcomes(said) == outcomes(whole[1])
 
 
-@pytest.mark.parametrize(("model", "epoch"), [("gcn", 3), ("gat", 7), ("gcn 2", 2)])
+@pytest.mark.parametrize(
+    ("model", "epoch"),
+    [pytest.param("gcn", 3, marks=pytest.mark.slow), ("gat", 7), pytest.param("gcn 2", 2, marks=pytest.mark.slow)],
+)
 def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, model, epoch):
     monkeypatch.setattr("mowst.experiment.searching.DRAWS", 2)
     made, trained = Opened.bench, []
@@ -232,6 +239,26 @@ def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(whole,
     assert not (tmp_path / "search").exists()
 
 
+def test_what_was_tried_counts_also_where_it_takes_longer_to_read_than_the_budget_allows(tmp_path, monkeypatch):
+    made, late = Opened.bench, False
+
+    def watched(self, seed, hook=None):
+        def ends(line):
+            if not late and (line["model"], line["epoch"]) == ("gat", 3):
+                raise KeyboardInterrupt
+
+        return made(self, seed, ends)
+
+    monkeypatch.setattr(Opened, "bench", watched)
+    with pytest.raises(KeyboardInterrupt):
+        settled(SMALL, tmp_path, saving=Saving(minutes=0))
+    late, times, said = True, iter(range(10**6)), []
+    monkeypatch.setattr(Bench, "clock", property(lambda self: lambda: 1e6 * next(times)))
+    settled(SMALL, tmp_path, said.append, Saving(minutes=0))
+    assert [line.split(":")[0] for line in said[:4]] == ["weak", "gcn", "sage", "gat"]
+    assert said[4] == "9h are spent: 3 of 5 candidates were tried"
+
+
 def test_where_a_search_stands_is_no_use_to_another_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(SMALL, lambda line: (_ for _ in ()).throw(KeyboardInterrupt), tmp_path, Saving(minutes=0))
@@ -239,7 +266,7 @@ def test_where_a_search_stands_is_no_use_to_another_one(tmp_path):
         search(replace(SMALL, lr=0.02), lambda line: None, tmp_path, Saving(minutes=0))
 
 
-@pytest.mark.parametrize("saving", [None, Saving()])
+@pytest.mark.parametrize("saving", [pytest.param(None, marks=pytest.mark.slow), Saving()])
 def test_the_choice_repeats_the_run_bit_for_bit(tmp_path, saving):
     trained = []
     first = run(SMALL, tmp_path / "a", saving=saving, hook=lambda line: trained.append(line["phase"]))
