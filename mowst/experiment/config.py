@@ -248,9 +248,9 @@ class Config(Checked):
             raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain
         agreement.check_names([member.kind for member in members], self.gate_kind, self.gate.dispersions, *given)
-        for pace in (member.pace for member in members if member.pace):
-            agreement.check_pace(self.regime)
-            replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **pace)  # which says what is wrong
+        for each in (member for member in members if member.pace or member.seed):
+            agreement.check_apart(self.regime)
+            replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **each.pace)  # which says what is wrong
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):
