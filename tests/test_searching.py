@@ -29,7 +29,7 @@ CANDIDATES = (
     ("gcn", {"hidden_channels": 128, "norm": "none", "pace": {"lr": 0.03}}),
 )
 SHARES = 1 / 4, 3 / 4
-SMALL = Config(dataset="sbm", preset="best", budget="9h", seeds=1, epochs=32, device="cpu")
+SMALL = Config(dataset="sbm", preset="best", budget="9h", seeds=1, epochs=32, folds=2, device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +185,28 @@ def test_who_is_in_training_when_time_is_up_is_stopped(monkeypatch):
     tried(bench, lines.append)
     assert lines[3].startswith("gat: stopped after 4 epochs")
     assert lines[4] == "1000s are spent: 3 of 5 candidates were tried"
+
+
+def test_every_fold_is_held_out_where_the_budget_is_enough_for_all_twins(trained, monkeypatch):
+    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 0)
+    monkeypatch.setitem(PRESETS, "best", (*CANDIDATES[:1], *CANDIDATES[3:4]))
+    now = 0.0
+    monkeypatch.setattr(Bench, "clock", property(lambda self: lambda: now))
+
+    def hook(line):
+        nonlocal now
+        now += 100.0 * (line["model"] == "gcn" and line["epoch"] in (1, 32))
+
+    def searched(budget):
+        bench = bench_of(replace(SMALL, budget=budget, folds=3))
+        bench.hook = hook
+        return tried(bench), trained[bench, "gcn"]
+
+    found, fitted = searched("9h")
+    assert found.rehearsals == 3
+    needed = 200 + 200 + 3 * 200 * fitted.best_epoch / 32  # searched, trained again, a twin for each fold
+    assert searched(f"{needed - 1}s")[0] == replace(found, rehearsals=1, budget=f"{needed - 1}s")
+    assert searched(f"{needed + 1}s")[0].rehearsals == 3
 
 
 def test_after_the_list_those_that_are_heard_are_tried_from_other_weights_the_weightiest_first(whole):

@@ -13,8 +13,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,6 +92,15 @@ def tried(bench: Bench, told: Told = lambda line: None) -> Config:
     return Tried(bench, told).chosen()
 
 
+class Cost(NamedTuple):
+    """Seconds that an expert takes."""
+
+    own: float
+    """To train it."""
+    twin: float
+    """To train a twin of it."""
+
+
 class Tried:
     """What the candidates of a search have come to so far.
 
@@ -109,7 +119,7 @@ class Tried:
         self.weak = list(seats_of(self.config, "weak")) or ["weak"]
         self.y = bench.ready.y[bench.ready.val_mask]
         self.trained, self.drawn, self.anew = list[str](), set[str](), again
-        self.said, self.costs, self.weights = dict[str, Tensor](), dict[str, float](), dict[str, float]()
+        self.said, self.costs, self.weights = dict[str, Tensor](), dict[str, Cost](), dict[str, float]()
         self.rungs, self.count = Rungs(), 0
         bench.enough = self.enough
 
@@ -135,9 +145,9 @@ class Tried:
             self.count += 1
         if not self.count:
             raise FloatingPointError("the training of every candidate diverged; a smaller lr may help")
-        heard = self.heard()
+        heard, config = self.heard(), self.cross_fitted()
         self.told(f"kept: {', '.join(heard)}")
-        return composed(self.config, tuple(self.listed[self.names.index(name)] for name in heard))
+        return composed(config, tuple(self.listed[self.names.index(name)] for name in heard))
 
     def heard(self) -> list[str]:
         """Return those worth keeping, at least one, in their order."""
@@ -170,10 +180,24 @@ class Tried:
                 found[key] = weight + self.weights[name], kind, alike
         return tuple((kind, differs) for _, kind, differs in sorted(found.values(), key=lambda each: -each[0]))
 
-    def over(self) -> bool:
-        """Tell whether the time so far, and what those heard will cost in the run, pass the budget."""
-        later = sum(cost for name, cost in self.costs.items() if name in self.weak or self.weights.get(name))
+    def over(self, rehearsals: int | None = None) -> bool:
+        """Tell whether the time so far, and what those heard will cost in the run, pass the budget.
+
+        Args:
+            rehearsals: how many twins of each there will be; none: as many as the configuration says.
+        """
+        heard = [self.costs[name] for name in self.costs if name in self.weak or self.weights.get(name)]
+        count = self.config.rehearsals if rehearsals is None else rehearsals
+        later = sum(self.anew * cost.own + count * cost.twin for cost in heard)
         return self.bench.clock() - self.start + later > self.budget
+
+    def cross_fitted(self) -> Config:
+        """Return the configuration, with twins for every fold where what is left of the budget allows it."""
+        folds = self.config.folds
+        if folds == self.config.rehearsals or self.over(folds):
+            return self.config
+        self.told(f"there is time left for twins on all {folds} folds")
+        return replace(self.config, rehearsals=folds)
 
     def enough(self, trainer: Trainer, record: Any) -> bool:
         """Tell whether a candidate in training is to be stopped: time is up, or at a rung it promises nothing."""
@@ -194,7 +218,7 @@ class Tried:
             self.told(f"{name}: stopped after {last} epochs at {alone:.2f}, {words}")
         else:
             until = 1.0 if isinstance(fitted.model, Learner) else fitted.best_epoch / last  # twins are trained so far
-            self.costs[name] = (self.anew + self.config.rehearsals * until) * fitted.own_seconds
+            self.costs[name] = Cost(fitted.own_seconds, until * fitted.own_seconds)
             self.drawn |= set() if isinstance(fitted.model, Learner) else {name}
             self.said[name] = fitted.output.of("").values[self.bench.ready.val_mask]
             self.weights = select(self.said, self.y)
@@ -262,8 +286,8 @@ def recalled(config: Config, path: Path) -> Config:
         strong = ExpertConfig(**held["strong"])
         known = [alike(member) for member in composed(config, PRESETS[config.preset]).strong.members.values()]
         if all(alike(member) in known for member in strong.members.values()) and strong.members:
-            for pace in ({}, HELD_BACK):
-                found = replace(config, strong=strong, **pace)
+            for pace, rehearsals in product(({}, HELD_BACK), (config.rehearsals, config.folds)):
+                found = replace(config, strong=strong, rehearsals=rehearsals, **pace)
                 if dump(replace(found, batch=held["batch"])) == path.read_text(encoding="utf-8"):
                     return found
     raise InputError(f"{path}: is not what the search for this run wrote; take it away to search again")
