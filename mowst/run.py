@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from mowst.errors import InputError
@@ -13,7 +14,7 @@ from mowst.system.main import imported, main
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from mowst.experiment import Config
+    from mowst.experiment import Claimed, Config
     from mowst.experiment.runs import run as run
     from mowst.reporting import Display
 
@@ -31,6 +32,20 @@ def __getattr__(name: str) -> Any:
 
         return run
     raise AttributeError(name)
+
+
+@contextmanager
+def told_of(claimed: Claimed, out: str | None) -> Iterator[None]:
+    """Say, when somebody ends a run, where that is which was done, and how it goes on."""
+    from mowst.experiment import begun
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if any(begun(claimed.place)):
+            hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"
+            print(f"what was done is in {claimed.folder}; {hint}", file=sys.stderr)
+        raise
 
 
 def flags() -> ArgumentParser:
@@ -129,7 +144,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
     device = fabric_of(config).device
     products = float32_products(parsed.matmul, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
-    with claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger) as claimed:
+    tuned = tune_process(parsed.fast, keep_memory=parsed.keep_memory)
+    claiming = claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger)
+    with claiming as claimed, told_of(claimed, out), tuned, products:
         there = before(config, claimed.place, claimed.done)
         devices = devices_here(parsed.devices, there.devices if parsed.resume else None)
         here = devices if Group.here() is None else parsed.devices or 1
@@ -139,7 +156,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         threads = take_threads(there.threads, max(parsed.workers, here))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True))
+        kept = saving if devices == 1 else None
+        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True), kept)
         opened = Opened(plain, devices=devices)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -152,18 +170,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
         reading.say_idle(config, sys.argv[1:] if arguments is None else arguments)
         if there.said:
             console.print(f"goes on: {there.said}")
-        try:
-            followed = Followed(shown, parsed.logger, claimed.place, plain)
-            with tune_process(parsed.fast, keep_memory=parsed.keep_memory), products, shown, followed:
-                options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
-                options |= {"devices": devices}
-                options |= {"saving": saving, "report": parsed.report}
-                result = run(plain, claimed.place, hook=followed, **options)
-        except KeyboardInterrupt:
-            if any(claimed.place.glob("seed-*")):
-                hint = "the same command goes on" if out else f"python -m mowst.run --resume {claimed.folder} goes on"
-                print(f"what was done is in {claimed.folder}; {hint}", file=sys.stderr)
-            raise
+        followed = Followed(shown, parsed.logger, claimed.place, plain)
+        with shown, followed:
+            options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
+            options |= {"devices": devices}
+            options |= {"saving": saving, "report": parsed.report}
+            result = run(plain, claimed.place, hook=followed, **options)
     console.print(scores_table(result))
     for part in closing(result):
         console.print(part)

@@ -1,10 +1,12 @@
 """A panel of experts: its pool is what its docstring says, it is fitted on held-out nodes alone, and is saved whole."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
 import torch
+from rich.table import Table
 from torch_geometric.data import Data
 
 from mowst import Config, ExpertConfig, InputError, MowstClassifier
@@ -13,8 +15,10 @@ from mowst.experiment import chosen, config_of, parse, parser, read_config, run,
 from mowst.experiment.choosing import PANEL, PRESETS
 from mowst.experiment.reading import check_file
 from mowst.experiment.reload import ask
-from mowst.models import DISPERSIONS, ROLES, Mowst, Panel, expert, parts_of
-from mowst.reporting import scores_table
+from mowst.experiment.scoring import runs_of
+from mowst.models import DISPERSIONS, ROLES, FusedGate, Mowst, Panel, expert, parts_of
+from mowst.reporting import closing, scores_table
+from mowst.reporting.table import run_for_table
 from mowst.training import panels
 from mowst.training.panels import minimise, select, settle_panel, shortlist
 from mowst.tuning import make_space
@@ -194,6 +198,48 @@ def test_a_run_shows_every_member_and_predicts_again_from_its_folder(tmp_path):
     assert np.array_equal(found, np.load(folder / "predictions.npz")["mixture"])
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.6, float("inf"), float("nan")])
+def test_it_is_counted_for_how_many_nodes_each_expert_is_run(panel, threshold):
+    panel.active.copy_(torch.tensor([True, False, True]))
+    data, model = good(), Mowst(expert("mlp", 8, 3, **LAYERS), panel, FusedGate()).eval()
+    model.threshold.fill_(threshold)
+    ran = set()
+    for name, member in zip(panel.names, panel.members, strict=True):
+        member.register_forward_hook(lambda *given, name=name: ran.add(name))
+    out = model(data.x, data.edge_index)
+    assert ran == {"gcn", "mlp"}
+    routed = out._replace(confidence=torch.rand(60, generator=torch.Generator().manual_seed(0)))
+    found = runs_of((model, out), routed, data.test_mask)
+    assert {name for name, shares in found.items() if shares["pooled"]} == ran | {"weak"}
+    nodes = data.test_mask.nonzero().flatten().tolist()
+    sent = sum(not float(routed.confidence[node]) >= threshold for node in nodes) / len(nodes)
+    wanted = {"weak": 1.0, "gcn": sent, "sage": 0.0, "mlp": sent}
+    assert {name: shares["routed"] for name, shares in found.items()} == pytest.approx(wanted)
+
+
+def test_a_report_says_for_how_many_nodes_each_member_is_run(tmp_path):
+    strong = ExpertConfig(kind="gcn+neighbours", each=[{"norm": "none"}, {}])
+    result = run(Config(dataset="tests.graphs:good", strong=strong, seeds=2, epochs=4, device="cpu"), tmp_path)
+    seeds = [json.loads((tmp_path / f"seed-{seed}" / "result.json").read_text())["run_for"] for seed in (0, 1)]
+    for name in ("weak", "gcn", "neighbours"):
+        for how in ("pooled", "routed"):
+            assert result["run_for"][name][how] == pytest.approx(sum(each[name][how] for each in seeds) / 2)
+    table = run_for_table(result)
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert [row[0] for row in rows] == ["weak", "gcn", "neighbours"]
+    assert any(isinstance(part, Table) and part.title == table.title for part in closing(result))
+    page = (tmp_path / "report.html").read_text()
+    for row in rows:
+        assert "".join(f">{cell}</td>" for cell in row[:1]) in page
+        assert row[1].endswith(" %")
+    assert table.title in page
+    pair = run(Config(dataset="tests.graphs:good", strong=ExpertConfig("gcn"), seeds=1, epochs=2, device="cpu"))
+    assert set(pair["run_for"]) == {"weak", "strong"}
+    assert not any(isinstance(part, Table) and part.title == table.title for part in closing(pair)), (
+        "the diagnosis says it"
+    )
+
+
 def test_a_member_is_the_expert_that_it_is_alone(tmp_path):
     alone = run(Config(dataset="sbm", seeds=1, epochs=10, device="cpu"))
     panel = run(Config(dataset="sbm", strong=ExpertConfig(kind="sage+gcn"), seeds=1, epochs=10, device="cpu"))
@@ -265,11 +311,11 @@ def test_best_keeps_who_adds_to_the_others_and_goes_on_with_the_choice(tmp_path,
     config = Config(dataset="sbm", preset="best", seeds=1, epochs=20, device="cpu")
     said = []
     found = settled(config, tmp_path, said.append)
-    assert [line.partition(":")[0] for line in said] == ["weak", "gcn", "sage", "neighbours", "gat", "kept"]
+    assert [line.partition(":")[0] for line in said][:5] == ["weak", "gcn", "sage", "neighbours", "gat"]
     kept = said[-1].removeprefix("kept: ").split(", ")
-    assert found.strong.kind.split("+") == kept
-    weights = {line.partition(":")[0]: float(line.rpartition(" ")[2]) for line in said[:-1]}
-    assert all(weights[name] > 0 for name in kept if len(kept) > 1)
+    assert found.strong.kind.split("+") == [name.partition(" ")[0] for name in kept]
+    weighed = {line.partition(":")[0]: line.partition("weight ")[2].partition(",")[0] for line in said[:-1]}
+    assert all(float(weighed[name]) > 0 for name in kept if len(kept) > 1)
     assert settled(config, tmp_path, lambda line: pytest.fail("was searched again")) == found
     assert chosen(found, good()) == found, "it is plain"
 

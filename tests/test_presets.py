@@ -58,7 +58,8 @@ def test_a_choice_is_found_again_also_beside_an_expert_of_one_s_own(few, tmp_pat
     found = settled(config, tmp_path)
     monkeypatch.setattr(searching, "search", lambda *given: pytest.fail("was searched again"))
     assert settled(config, tmp_path) == found
-    assert replace(found, strong=config.strong, optimizer=config.optimizer, weight_decay=config.weight_decay) == config
+    names = "strong", "optimizer", "weight_decay", "rehearsals"
+    assert replace(found, **{name: getattr(config, name) for name in names}) == config
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,12 @@ def test_a_choice_is_found_again_also_beside_an_expert_of_one_s_own(few, tmp_pat
     [
         lambda held: held | {"lr": 0.5},
         lambda held: held | {"seeds": 9},
+        lambda held: held | {"rehearsals": 3},
         lambda held: held | {"optimizer": "os:system"},
         lambda held: held | {"strong": held["strong"] | {"kind": "os:system", "each": []}},
         lambda held: held | {"strong": held["strong"] | {"kind": "auto", "each": []}},
+        lambda held: held | {"strong": held["strong"] | {"pace": {"optimizer": "os:system"}}},
+        lambda held: held | {"strong": held["strong"] | {"num_layers": 7}},
         lambda held: held | {"strong": 3},
         lambda held: {"strong": held["strong"]},
         lambda held: ["gcn"],

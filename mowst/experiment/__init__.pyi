@@ -33,6 +33,8 @@ from .estimating import columns_of_labels as columns_of_labels
 from .estimating import exported_whole as exported_whole
 from .estimating import trained as trained
 from .expert import ExpertConfig as ExpertConfig
+from .folder import Claimed as Claimed
+from .folder import begun as begun
 from .folder import card_name as card_name
 from .folder import claim as claim
 from .folder import dump as dump
@@ -51,6 +53,7 @@ from .keywords import configuration as configuration
 from .keywords import refuse_unknown as refuse_unknown
 from .keywords import with_fields as with_fields
 from .opening import Opened as Opened
+from .opening import basis as basis
 from .plan import Plan as Plan
 from .plan import judged_alone as judged_alone
 from .plan import planned as planned
@@ -63,7 +66,6 @@ from .record import seed_record as seed_record
 from .record import summary as summary
 from .record import write_seed as write_seed
 from .reports import write_report as write_report
-from .runs import basis as basis
 from .runs import run as run
 from .searching import search as search
 from .searching import settled as settled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lightning_fabric import Fabric
@@ -16,10 +17,11 @@ from mowst.experiment.batching import batched
 from mowst.experiment.building import build_model, classes_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.nodes import drawn_of
-from mowst.experiment.plan import FINAL, Plan, name_of, regime_of, schedule_of, seats_of
+from mowst.experiment.plan import FINAL, Plan, expert_named, name_of, regime_of, schedule_of, seats_of
 from mowst.models import ROLES, Mixture, Mowst, Output, parts_of
 from mowst.training import (
     OBJECTIVES,
+    Enough,
     Hook,
     Journal,
     Outcome,
@@ -35,6 +37,9 @@ from mowst.training import (
     solo,
     wanted,
 )
+
+APART = 100_000
+"""Between the draws of an expert (`ExpertConfig.seed`): no run has more seeds."""
 
 
 class Fitted(NamedTuple):
@@ -93,6 +98,7 @@ class Bench:
         self.plan, self.ready, self.seed, self.fabric = plan, ready, seed, fabric
         self.teacher, self.hook, self.journal = teacher, hook, journal
         self.fitted: dict[str, Fitted] = {}
+        self.enough: Enough | None = None
 
     def train(self, name: str) -> Fitted:
         """Return the `weak` or `strong` expert alone, the `mixture`, or the `student`: the same whatever else is asked.
@@ -108,13 +114,18 @@ class Bench:
                 self.teacher = self.signals_of(self.fitted[name].model)
         return self.fitted[name]
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock that its seconds are of: one that has also counted what was run before its journal was read."""
+        return time.perf_counter if self.journal is None else self.journal.clock
+
     def final(self) -> Fitted:
         """Return the mixture for use: its experts trained anew on training and validation labels (`refit`).
 
         Raises:
             FloatingPointError: training diverged.
         """
-        clock = time.perf_counter if self.journal is None else self.journal.clock
+        clock = self.clock
         mixture, start = self.train("mixture"), clock()
         with seeded(self.seed, self.fabric.device):
             trainer = self.trainer("mixture", whole=True)
@@ -127,7 +138,7 @@ class Bench:
         return Fitted(FINAL, trainer.model, trainer.output(), [], own + mixture.seconds, own_seconds=own)
 
     def _trained(self, name: str) -> Fitted:
-        clock = time.perf_counter if self.journal is None else self.journal.clock
+        clock = self.clock
         start, within, taken = clock(), 0.0, list[Fitted]()
 
         def alone(part: str) -> Trained:
@@ -138,15 +149,17 @@ class Bench:
             taken.append(found)
             return Trained(found.model.state_dict(), found.best_epoch)
 
-        with seeded(self.seed, self.fabric.device):
+        own_seed = 0 if name == "mixture" else expert_named(self.config, name).seed
+        with seeded(self.seed + own_seed * APART, self.fabric.device):
             trainer = self.trainer(name)
             trainer.alone = alone
+            trainer.enough = self.enough or trainer.enough
             losses: tuple[Weighted, ...] = ()
             outcome = Outcome()
             if name in ROLES or name in seats_of(self.config):
-                outcome = solo(trainer, schedule_of(self.config, self.seed))
+                outcome = solo(trainer, schedule_of(self.config, self.seed, name))
             else:
-                outcome, losses = self._follow(trainer)
+                outcome, losses = self._follow(trainer, name)
         kept = nn.ModuleList(weighted.loss for weighted in losses)
         own = clock() - start - within
         model, out = trainer.model, trainer.output()
@@ -182,13 +195,13 @@ class Bench:
             journal=self.journal,
         )
 
-    def _follow(self, trainer: Trainer) -> tuple[Outcome, tuple[Weighted, ...]]:
+    def _follow(self, trainer: Trainer, name: str) -> tuple[Outcome, tuple[Weighted, ...]]:
         """Follow the regime, and return the distillation losses that took part, too."""
         config = self.config
         objective = None if config.objective is None else OBJECTIVES.lookup(config.objective)
         losses = parse(config.kd or ())
         with attached(losses, trainer, self.plan.learns, self.plan.taught_by) as terms:
-            return regime_of(config)(trainer, schedule_of(config, self.seed), objective, terms), losses
+            return regime_of(config)(trainer, schedule_of(config, self.seed, name), objective, terms), losses
 
     def signals_of(self, model: nn.Module) -> Signals:
         """Return what a model of this run has to say as a teacher."""

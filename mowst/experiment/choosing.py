@@ -41,18 +41,28 @@ PANEL: Candidates = (
     ("hop-trees", {}),
     ("neighbours", {}),
 )
+NO_SKIPS, IN_FRONT = {"residual": False}, {"pre_linear": True}
+SLOW: dict[str, Any] = {"lr": 0.003, "ema_decay": 0.9}
+"""The pace of wide and deep experts."""
 LONG: Candidates = (
     *PANEL,
     ("gat", {"norm": "none"}),
-    ("sage-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
-    ("gcn-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
-    ("gat-res", {"norm": "layer_norm", "num_layers": 2}),
-    ("gcn-res", {"norm": "batch_norm", "num_layers": 3, "hidden_channels": 256}),
+    ("gat", {"norm": "batch_norm", "pace": {"ema_decay": 0.98}}),
+    ("gcn", {"norm": "batch_norm", "pace": {"ema_decay": 0.98}}),
+    ("gat-res", {"norm": "layer_norm", "options": NO_SKIPS, "pace": SLOW}),
+    ("sage-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2, "pace": SLOW}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2, "pace": SLOW}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 2, "hidden_channels": 256, "dropout": 0.3, "pace": SLOW}),
     ("mlp", {"hidden_channels": 256, "dropout": 0.7}),
-    ("sage", {"norm": "layer_norm", "num_layers": 2, "hidden_channels": 256, "dropout": 0.7}),
-    ("gat-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2}),
-    ("gcn-res", {"norm": "layer_norm", "num_layers": 6, "hidden_channels": 256}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 3, "hidden_channels": 256, "options": NO_SKIPS, "pace": SLOW}),
+    ("sage", {"norm": "layer_norm", "hidden_channels": 256, "dropout": 0.7}),
+    ("sage-res", {"norm": "batch_norm", "num_layers": 4, "hidden_channels": 128, "options": IN_FRONT, "pace": SLOW}),
+    ("gcn-res", {"norm": "batch_norm", "num_layers": 4, "hidden_channels": 128, "options": IN_FRONT, "pace": SLOW}),
+    ("gat-res", {"norm": "layer_norm", "num_layers": 3, "pace": SLOW}),
+    ("gcn-res", {"norm": "batch_norm", "num_layers": 3, "hidden_channels": 256}),
     ("sign", {"hidden_channels": 128}),
+    ("gat-res", {"norm": "layer_norm", "num_layers": 4, "hidden_channels": 128, "dropout": 0.2, "pace": SLOW}),
+    ("gcn-res", {"norm": "layer_norm", "num_layers": 6, "hidden_channels": 256, "pace": SLOW}),
 )
 PRESETS: dict[str, Candidates] = {"fast": PAIR, "good": PANEL, "best": LONG}
 

@@ -8,7 +8,7 @@ studies; the range a study may search stands beside the field (`metadata={"searc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mowst.data.columns import Columns
@@ -146,7 +146,8 @@ class Config(Checked):
     """Who the strong expert is where none is named: fast, a GCN; good, a panel of one expert of each kind; best, a
     longer list of candidates, for as long as the budget lasts. More time, better predictions."""
     budget: str = setting("20m", when=lambda config: config.preset == "best" and has_candidates(config))
-    """Time for the candidates of best, such as 90s, 20m or 2h; with the same candidates results repeat exactly."""
+    """Time for best to try candidates and train the first seed, such as 90s, 20m or 2h; who is tried within it may
+    differ from time to time, what comes of the same candidates does not."""
     gate: GateConfig = field(default_factory=GateConfig, metadata={"when": has_mixture})
     """The gate between them."""
     regime: str = setting("held-out", ["held-out", "joint", "alternate"], when=lambda config: config.mixture)
@@ -244,12 +245,15 @@ class Config(Checked):
         super().__post_init__()
         from mowst.training import agreement, feed_of
 
-        kinds = [member.kind for part in (self.weak, self.strong) for member in part.members.values()]
+        members = [member for part in (self.weak, self.strong) for member in part.members.values()]
         seconds(self.budget)
         if self.weak.kind == AUTO:
             raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain
-        agreement.check_names(kinds, self.gate_kind, self.gate.dispersions, *given)
+        agreement.check_names([member.kind for member in members], self.gate_kind, self.gate.dispersions, *given)
+        for each in (member for member in members if member.pace or member.seed):
+            agreement.check_apart(self.regime)
+            replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **each.pace)  # which says what is wrong
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):

@@ -10,6 +10,10 @@ from mowst.experiment.checks import Checked, setting
 
 AUTO = "auto"
 """The kind of a strong expert that is chosen by the graph (`mowst.experiment.choosing`)."""
+PACE = "optimizer", "lr", "weight_decay", "epochs", "patience", "eval_every", "ema_decay"
+"""Fields of a run's configuration that an expert may have a value of its own for."""
+MOST_SEEDS = 1000
+"""Draws of one expert."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class ExpertConfig(Checked):
     """Normalisation after each hidden layer, by PyG's name, or none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the model's constructor."""
+    seed: int = setting(0, at_least=0, at_most=MOST_SEEDS)
+    """Number of its draw of first weights and dropout: two experts that are alike otherwise differ by it."""
+    pace: dict[str, Any] = field(default_factory=dict)
+    """How it is trained where that differs from the run: optimizer, lr, weight_decay, epochs, patience, eval_every,
+    ema_decay."""
     each: list[dict[str, Any]] = field(default_factory=list)
     """Of several: in what each of them differs, in their order, such as [{norm: none}, {num_layers: 4}, {}]."""
 
@@ -43,6 +52,9 @@ class ExpertConfig(Checked):
         for name in (name for differs in self.each for name in differs):
             if name not in may_differ:
                 raise unknown("each", name, may_differ)
+        for name in self.pace:
+            if name not in PACE:
+                raise unknown("pace", name, PACE)
 
     @property
     def members(self) -> dict[str, ExpertConfig]:

@@ -38,6 +38,7 @@ from mowst.reporting import GENERATED, is_card
 from mowst.system import OF_A_RUN, check_type_of, finite, write_text
 
 MARK, LOCK, WEIGHTS, CHOSEN, PAGE = OF_A_RUN, ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
+SEARCH = "search"  # folder that says how far a search for candidates is, as long as it goes on
 NEW = ".mowst.new"
 MODEL_CARD = "README.md"
 LOGS = {"tensorboard", "wandb"}
@@ -75,14 +76,8 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False, logger: s
     folder = new_folder(config) if out is None else Path(out)
     with locked(folder, made=out is None):
         ours = marked(folder)
-        wanted = {
-            "config.yaml",
-            "result.json",
-            CHOSEN,
-            PAGE,
-            MODEL_CARD,
-            *(f"seed-{seed}" for seed in config.all_seeds),
-        }
+        seeds = {f"seed-{seed}" for seed in config.all_seeds}
+        wanted = {"config.yaml", "result.json", CHOSEN, SEARCH, PAGE, MODEL_CARD} | seeds
         wanted |= {card_name(config)} if config.own else set()
         wanted |= ({logger} if logger else set()) | (ours["files"] & LOGS)
         if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
@@ -189,6 +184,11 @@ def write_mark(folder: Path, config: str, files: set[str]) -> None:
     write_text(folder / MARK, json.dumps({"config": config, "files": sorted(files)}, indent=2) + "\n")
 
 
+def begun(folder: Path) -> Iterator[Path]:
+    """Yield what a folder holds of a run that was stopped: a search, seeds."""
+    yield from (*folder.glob(SEARCH), *folder.glob("seed-*"))
+
+
 @contextmanager
 def replacing(folder: Path, held: list[str], config: Config) -> Iterator[Path]:
     """Give a hidden folder inside, whose entries take the place of those that a run left when they are all there.
@@ -203,7 +203,7 @@ def replacing(folder: Path, held: list[str], config: Config) -> Iterator[Path]:
     try:
         yield beside
     except BaseException:
-        if not any(beside.glob("seed-*")):
+        if not any(begun(beside)):
             shutil.rmtree(beside)
         raise
     (beside / MARK).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,11 @@ def tensors_hash(*tensors: Tensor) -> str:
         digest.update(f"{tensor.dtype} {list(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def own_version() -> str:
+    """Return this package's version; "uninstalled" in a checkout that was never installed."""
+    try:
+        return version("mowst")
+    except ImportError:
+        return "uninstalled"

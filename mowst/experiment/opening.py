@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from functools import cache
-from typing import NamedTuple
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -30,6 +31,8 @@ from mowst.experiment.building import (
 from mowst.experiment.calibrated import calibrating
 from mowst.experiment.choosing import chosen
 from mowst.experiment.config import Config
+from mowst.experiment.folder import dump
+from mowst.experiment.identity import identity, own_version, signals_hash, text_hash
 from mowst.experiment.nodes import without
 from mowst.experiment.plan import Plan, planned, regime_of
 from mowst.experiment.teachers import Teacher, read_teacher
@@ -165,3 +168,19 @@ def try_on(config: Config, out: Output, batch: Batch, where: str) -> None:
     if not isinstance(values, Tensor) or values.shape not in (batch.y.shape, ()):
         said = f"shape {list(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise InputError(f"objective {config.objective}: must return a number per node, [N], and returned {said}")
+
+
+def basis(opened: Opened, seed: int) -> dict[str, Any]:
+    """Return what the training of a seed depends on, beside the settings of the process."""
+    one, device = opened.seed(seed), opened.fabric.device
+    teacher = None if one.teacher is None else signals_hash(one.teacher.signals)
+    return {
+        "mowst": own_version(),
+        "torch": version("torch"),
+        "config_sha256": text_hash(dump(opened.config)),
+        **identity(one.data),
+        "teacher_sha256": teacher,
+        "batch": opened.config.batch,
+        "device": device.type,
+        "devices": opened.fabric.world_size,
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
@@ -69,11 +69,26 @@ def name_of(config: Config, part: str) -> str:
     return list(seats_of(config, role))[int(place)] if place else role
 
 
-def schedule_of(config: Config, seed: int) -> Schedule:
-    """Return the pace that the phases of one seed share."""
-    own = {entry.name for entry in fields(config)}
-    pace = {entry.name: getattr(config, entry.name) for entry in fields(Schedule) if entry.name in own}
-    return Schedule(**pace, seed=seed)
+def expert_named(config: Config, name: str) -> ExpertConfig:
+    """Return the expert that is called so: by its role, its name on a panel, or as the `student` of a regime."""
+    if name in (seats := seats_of(config)):
+        return seats[name].expert
+    role = name if name in ROLES else regime_of(config).alone or "weak"
+    return {"weak": config.weak, "strong": config.strong}[role]
+
+
+def schedule_of(config: Config, seed: int, name: str = "mixture") -> Schedule:
+    """Return the pace that the phases of one seed share, or that of an expert on its own."""
+    known = {entry.name for entry in fields(config)}
+    pace = {entry.name: getattr(config, entry.name) for entry in fields(Schedule) if entry.name in known}
+    if name not in ("mixture", FINAL):
+        return Schedule(**pace | expert_named(config, name).pace, seed=seed)
+    own = dict[str, dict[str, Any]]()
+    for role, expert in {"weak": config.weak, "strong": config.strong}.items():
+        members = list(expert.members.values())
+        parts = [role] if len(members) == 1 else [f"{role}.members.{place}" for place in range(len(members))]
+        own |= {part: member.pace for part, member in zip(parts, members, strict=True) if member.pace}
+    return Schedule(**pace, seed=seed, own=own)
 
 
 def planned(config: Config) -> Plan:

@@ -27,10 +27,10 @@ from mowst.evaluation import averaged, together
 from mowst.experiment.config import Config
 from mowst.experiment.figures import figures_of
 from mowst.experiment.folder import COLUMNS, as_json, dump
-from mowst.experiment.identity import identity, text_hash
+from mowst.experiment.identity import identity, own_version, text_hash
 from mowst.experiment.plan import FINAL
 from mowst.experiment.predictions import PredictionsConfig
-from mowst.experiment.scoring import mixture_in
+from mowst.experiment.scoring import mixture_in, runs_of
 from mowst.experiment.seed import SeedRun
 from mowst.models import Mixture
 from mowst.system import finite, in_place, write_arrays
@@ -131,6 +131,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
             "share_weak": float((confidence > 0.5).float().mean()),
         }
         record["diagnosis"] = run.diagnosis
+        assert run.routed is not None
+        record["run_for"] = runs_of(found, run.routed, run.data.test_mask)
     record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.report))
     if config.forget:
         record["forgotten"] = finite({"nodes": list(config.forget), **run.forgotten})
@@ -184,14 +186,6 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
     }
 
 
-def own_version() -> str:
-    """Return this package's version; "uninstalled" in a checkout that was never installed."""
-    try:
-        return version("mowst")
-    except ImportError:
-        return "uninstalled"
-
-
 def parameters(model: nn.Module) -> int:
     """Count the trainable numbers of a module."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -219,6 +213,8 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         result["diagnosis"] = together([record["diagnosis"] for record in records])
     if all("trust" in record for record in records):
         result["trust"] = finite(averaged([record["trust"] for record in records]))
+    if all("run_for" in record for record in records):
+        result["run_for"] = finite(averaged([record["run_for"] for record in records]))
     if "forgotten" in first:
         told = averaged([record["forgotten"] for record in records])
         result["forgotten"] = finite({"nodes": first["forgotten"]["nodes"], **told})

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,8 @@ from mowst.errors import InputError
 from mowst.experiment.checkpoint import Saving, kept
 from mowst.experiment.config import Config
 from mowst.experiment.folder import CHOSEN, as_json, card_name, dump
-from mowst.experiment.identity import identity, signals_hash, text_hash
-from mowst.experiment.opening import Opened
-from mowst.experiment.record import own_version, seed_record, summary, write_seed
+from mowst.experiment.opening import Opened, basis
+from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
 from mowst.experiment.searching import settled
 from mowst.experiment.seed import run_seed, train_seed
@@ -63,7 +61,7 @@ def run(
         FloatingPointError: training diverged.
     """
     records = dict(done or {})
-    config = settled(config, None if out is None else Path(out))
+    config = settled(config, None if out is None else Path(out), saving=saving if devices == 1 else None)
     left = [seed for seed in config.all_seeds if seed not in records]
     if devices > 1 and left:
         opened = opened or Opened(config, devices=devices)
@@ -135,19 +133,3 @@ def run_and_record(
             return {}
         done = run_seed(config, seed, hook, opened=opened, journal=journal)
         return write_seed(folder, opened.config, done, figures=report)
-
-
-def basis(opened: Opened, seed: int) -> dict[str, Any]:
-    """Return what the training of a seed depends on, beside the settings of the process."""
-    one, device = opened.seed(seed), opened.fabric.device
-    teacher = None if one.teacher is None else signals_hash(one.teacher.signals)
-    return {
-        "mowst": own_version(),
-        "torch": version("torch"),
-        "config_sha256": text_hash(dump(opened.config)),
-        **identity(one.data),
-        "teacher_sha256": teacher,
-        "batch": opened.config.batch,
-        "device": device.type,
-        "devices": opened.fabric.world_size,
-    }

@@ -13,7 +13,7 @@ from graphkd import Signals
 from mowst.evaluation import Metric, Spread, diagnose, expected, fusion, pooled, routable
 from mowst.experiment.bench import Fitted, metric_of
 from mowst.kernels import Adjacency, take_rows
-from mowst.models import ROLES, Logits, Mixture, Mowst, Output, hard
+from mowst.models import ROLES, Logits, Mixture, Mowst, Output, Panel, hard
 from mowst.training import mixed
 
 How = Callable[[Output, Tensor, Metric], float]
@@ -79,6 +79,29 @@ def adjacency_of(data: Data) -> Adjacency:
 def routed_output(fitted: Mapping[str, Fitted], data: Data) -> Mixture | None:
     """Return the mixture with the confidence that routes its nodes; none if there is no mixture."""
     return None if (found := mixture_in(fitted)) is None else routable(*found, data.x)
+
+
+def runs_of(found: tuple[Mowst, Mixture], routed: Mixture, nodes: Tensor) -> dict[str, dict[str, float]]:
+    """Count of how many nodes each expert is run for; a member of a panel that is not heard is run for none.
+
+    Args:
+        found: a mixture and what it says.
+        routed: the same with the confidence that routes nodes.
+        nodes: mask [N] of those that are counted.
+
+    Returns: by expert, members of panels by name, the share of the nodes in [0, 1]: `pooled`, and `routed`, where
+        the weak expert is run for all of them, to say which are for the strong one.
+    """
+    model, _ = found
+    weak = float((routed.confidence[nodes] >= model.threshold).float().mean())
+    counted = dict[str, dict[str, float]]()
+    for role, share in {"weak": 1.0, "strong": 1.0 - weak}.items():
+        expert = model.of(role)
+        members = {role: True}
+        if isinstance(expert, Panel):
+            members = dict(zip(expert.names, expert.active.tolist(), strict=True))
+        counted |= {name: {"pooled": float(heard), "routed": share * heard} for name, heard in members.items()}
+    return counted
 
 
 @torch.no_grad()

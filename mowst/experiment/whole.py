@@ -41,8 +41,8 @@ from mowst.experiment.folder import (
     read_scale,
     read_weights,
 )
+from mowst.experiment.identity import own_version
 from mowst.experiment.plan import FINAL
-from mowst.experiment.record import own_version
 from mowst.experiment.reload import read_record, unedited
 from mowst.experiment.reports import read_lines
 from mowst.models import Mowst

@@ -10,7 +10,7 @@ from mowst.evaluation import advise
 from mowst.reporting import charts, places
 from mowst.reporting.finished import Finished, expert_words, gain_cells, words_of
 from mowst.reporting.page import Page
-from mowst.reporting.table import ordered, percent
+from mowst.reporting.table import RUN_FOR, RUN_FOR_HEADS, ordered, percent, run_for
 from mowst.reporting.trust import add_trust, believed
 
 NO_FIGURES = (
@@ -155,6 +155,8 @@ def add_costs(page: Page, run: Finished) -> None:
         means = [sum(each[key][name] for each in result["runs"]) / len(result["runs"]) for key in ("epochs", "seconds")]
         rows.append([words_of(name), f"{weights:,}", f"{means[0]:,.0f}", f"{means[1]:.1f}"])
     page.add_table(heads, rows, caption="Means over seeds; a mixture counts the experts that it starts from.")
+    if rows := run_for(result):
+        page.add_table(RUN_FOR_HEADS, rows, caption=f"The {RUN_FOR}, mean over seeds; of a panel each member counts.")
 
 
 def environment(result: Mapping[str, Any]) -> Iterator[str]:

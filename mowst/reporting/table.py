@@ -12,6 +12,7 @@ from rich.table import Table
 from mowst.data import catalogue
 from mowst.evaluation import advise
 from mowst.reporting.trust import believed
+from mowst.reporting.trust import percent as in_percent
 
 ROWS = {
     "weak": "weak expert alone",
@@ -76,6 +77,26 @@ def benefit_table(result: dict[str, Any]) -> Table:
     return table
 
 
+RUN_FOR = "share of the test nodes that an expert is run for"
+RUN_FOR_HEADS = "expert", "pooled", "one expert per node"
+
+
+def run_for(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return for how many test nodes each expert of a mixture is run, pooled and routed; none of an older run."""
+    shares = result.get("run_for", {})
+    return [[name, *(in_percent(each[how]) for how in ("pooled", "routed"))] for name, each in shares.items()]
+
+
+def run_for_table(result: Mapping[str, Any]) -> Table:
+    """Return the same as a table."""
+    table = Table(*RUN_FOR_HEADS, title=RUN_FOR, title_justify="left", min_width=len(RUN_FOR))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in run_for(result):
+        table.add_row(*row)
+    return table
+
+
 def confidence_line(result: dict[str, Any]) -> str:
     """Say how much the mixture trusts the weak expert, and what the run took."""
     words = f"{result['seconds']:.1f} s of training"
@@ -91,6 +112,8 @@ def closing(result: dict[str, Any]) -> Iterator[Table | str]:
     yield from result.get("notes", ())
     if "diagnosis" in result:
         yield benefit_table(result)
+    if len(run_for(result)) > 2:  # there is a panel
+        yield run_for_table(result)
     if said := believed(result):
         yield " ".join(said)
     yield advise(result).paragraph()

@@ -45,6 +45,7 @@ from .remote import Remote as Remote
 from .schedule import OPTIMIZERS as OPTIMIZERS
 from .schedule import Schedule as Schedule
 from .specification import feed_of as feed_of
+from .trainer import Enough as Enough
 from .trainer import Hook as Hook
 from .trainer import Trainer as Trainer
 from .world import Share as Share

@@ -33,6 +33,16 @@ def check_names(
     pretrained_parts(pretrain)
 
 
+def check_apart(regime: str) -> None:
+    """Refuse an expert's own pace or seed where the regime does not train each on its own.
+
+    Raises:
+        InputError: it does not.
+    """
+    if not REGIMES.lookup(regime).apart:
+        raise InputError(f"pace and seed: an expert has its own where it is trained alone, not by regime {regime}")
+
+
 def check_objective(objective: str | None, regime: str, gate: str) -> None:
     """Refuse an objective that is not for what the regime trains, or does not mean the gate's scale.
 

@@ -101,6 +101,7 @@ def fit_expert(
 
     Where there are extra terms, the weak expert is trained beside the strong one, which is frozen and may teach it.
     """
+    schedule = schedule.of(part)
     if part == "weak" and extra:
         own = trainer.judged_by(lambda out, y: trainer.score(out.of("weak"), y))
         phase = schedule.phase(name, (part,), Term(objectives.weak_alone), *extra)

@@ -211,6 +211,11 @@ class Journal:
         """The phase that is in its epochs now."""
         return self._running
 
+    @property
+    def ahead(self) -> bool:
+        """Tell whether what comes next was run before, or begun."""
+        return self._place < len(self.finished) or self._underway is not None
+
     def clock(self) -> float:
         """Return the time in seconds of a clock that has also counted what was run before this journal was read."""
         return time.perf_counter() + self._skipped

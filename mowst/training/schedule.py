@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,12 @@ class Schedule:
     rehearsals: int = 1
     seed: int = 0
     """Of the folds."""
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Where parts of a mixture that are trained on their own have another pace: the fields that differ, by part."""
+
+    def of(self, part: str) -> Schedule:
+        """Return the schedule of one part that is trained on its own."""
+        return replace(self, **self.own.get(part, {}))
 
     def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
         """Return a phase with this schedule's pace."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -34,6 +34,8 @@ from mowst.training.steps import take_steps
 from mowst.training.world import Share, World
 
 Hook = Callable[[dict[str, Any]], None]
+Enough = Callable[["Trainer", Mapping[str, Any]], bool]
+"""Asked with the record of the last validation whether a phase is to end there; it must change nothing."""
 
 
 class Trainer:
@@ -68,6 +70,7 @@ class Trainer:
         journal: Journal | None = None,
     ):
         self.score, self.hook, self.alone, self.journal = Score.of(score), hook, alone, journal
+        self.enough: Enough = lambda trainer, record: False
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.feed: Feed = feed or Whole()
         self.whole = Batch.of(data, teacher)
@@ -185,7 +188,7 @@ class Trainer:
             if self.best.score == -math.inf and not phase.last:
                 self._keep(self._evaluate(validation), 0)
             here.before = self.best.score
-        while here.epoch < phase.epochs and here.waited < phase.patience:
+        while here.epoch < phase.epochs and here.waited < phase.patience and not self._halted(here):
             here.epoch += 1
             start = time.perf_counter()
             for part in parts:
@@ -202,6 +205,10 @@ class Trainer:
             if self.journal is not None:
                 self.journal.passed(self.journal)
         return here
+
+    def _halted(self, here: Progress) -> bool:
+        """Tell whether the last validation, if there was one after this epoch, is enough."""
+        return any(line["epoch"] == here.epoch and self.enough(self, line) for line in here.history[-1:])
 
     def _learn(self, phase: Phase, learner: Learner) -> Progress:
         """Let an expert learn that does so by itself; what it has learned is the best there is."""

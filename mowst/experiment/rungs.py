@@ -1,0 +1,50 @@
+"""Successive halving (Jamieson and Talwalkar, 2016, arXiv 1502.07943): who is worth being trained on.
+
+After a sixteenth, and after a quarter, of the epochs that a candidate may take, its best validation score so far is
+compared with what those before it had reached there. One that is not among the best third may be stopped. Each is
+compared when it gets there, and not when all have (Li et al., 2018, arXiv 1810.05934, whose rule this is; Optuna's
+`SuccessiveHalvingPruner`): so none has to wait, and those that go on are trained as if there were no rungs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mowst.training import Schedule
+
+SHARES = 1 / 16, 1 / 4
+REDUCTION = 3
+"""One of so many goes on."""
+
+
+class Rungs:
+    """What candidates had reached at each rung."""
+
+    def __init__(self) -> None:
+        self.reached: tuple[list[float], ...] = tuple([] for _ in SHARES)
+        self.epochs: tuple[int, ...] = ()
+        self.every = 1
+
+    def begin(self, schedule: Schedule) -> None:
+        """Say at which pace the next candidate is trained; one before the first of them meets no rung."""
+        self.epochs = tuple(math.ceil(share * schedule.epochs) for share in SHARES)
+        self.every = schedule.eval_every
+
+    def passes(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether a candidate with this record of a validation stands at no rung, or is among the best there."""
+        for epoch, reached in zip(self.epochs, self.reached, strict=False):
+            if epoch <= record["epoch"] < epoch + self.every:
+                return among_best(record["best"], reached)
+        return True
+
+    def end(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Take in what the candidate had reached at the rungs that it came to, by the records of its validations."""
+        for epoch, reached in zip(self.epochs, self.reached, strict=False):
+            reached += [line["best"] for line in history if epoch <= line["epoch"] < epoch + self.every]
+
+
+def among_best(score: float, others: Sequence[float]) -> bool:
+    """Tell whether a score is among the best third of all, or, of fewer than three, the best."""
+    return sum(other > score for other in others) < max(1, (len(others) + 1) // REDUCTION)
