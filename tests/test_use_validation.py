@@ -180,8 +180,11 @@ def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_
             forget(tmp_path / "run", [node], tmp_path / "out", how=how)
     with pytest.raises(InputError, match="no training or validation node of seed 0"):
         forget(tmp_path / "run", [int(good().test_mask.nonzero()[0])], tmp_path / "test")
-    found = forget(tmp_path / "run", [node], tmp_path / "out").measured
-    assert found["kl"]["after"]["forgotten"] == 0
+    found = forget(tmp_path / "run", [node], tmp_path / "out")
+    assert found.measured["kl"]["after"]["forgotten"] == 0
+    assert not any("validation labels" in line for line in found.sentences())
+    quick = forget(tmp_path / "run", [int(good().train_mask.nonzero()[0])], tmp_path / "q", how="last", measure=False)
+    assert "without the mixture trained again on validation labels: only retrain" in " ".join(quick.sentences())
     with pytest.raises(InputError, match="training labels"):  # steps leave no `final`, and the node is not to come back
         forget(tmp_path / "out", [int(good().train_mask.nonzero()[0])], tmp_path / "more", how="steps")
     poisoned = good()
