@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import html
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,6 +14,7 @@ from safetensors.torch import load_file
 from mowst import Config, InputError, MowstClassifier
 from mowst.evaluation import METRICS, signal
 from mowst.experiment import ExpertConfig, Opened, forget, read_config, reading, run, run_seed
+from mowst.experiment.calibrated import to_weak
 from mowst.models import LearnedGate, Mowst, expert
 from mowst.predict import command as predict
 from mowst.training import Journal, Schedule, Trainer, refit
@@ -155,8 +158,7 @@ def test_a_run_that_is_stopped_in_it_ends_as_if_it_had_not_been(found):
 
 @pytest.mark.parametrize(
     "given",
-    [{"regime": "joint"}, {"regime": "solo"}, {"kd": "nkd", "teacher": "strong"}, {"coverage": 0.9},
-     {"abstain_risk": 0.1}, {"mixture": False}],
+    [{"regime": "joint"}, {"regime": "solo"}, {"kd": "nkd", "teacher": "strong"}, {"mixture": False}],
     ids=str,
 )  # fmt: skip
 def test_what_does_not_go_with_it_is_a_line(given):
@@ -195,3 +197,48 @@ def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_
     assert any(name.startswith("final.") for name in one)
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
+
+
+PROMISES = {"coverage": 0.8, "conformal": "lac", "mondrian": True, "abstain_risk": 0.6}
+
+
+def test_calibrating_nodes_teach_it_nothing_and_its_promises_are_its_own():
+    config, found = dataclasses.replace(CONFIG, **PROMISES, baselines=False), []
+    for wrong in (False, True):
+        opened = Opened(config)
+        ready = opened.seed(0).ready
+        ready.y = torch.where(ready.calibration_mask & wrong, (ready.y + 1) % 3, ready.y)
+        found.append(run_seed(config, 0, opened=opened))
+    one, other = found
+    assert states_alike(one.final.model, other.final.model)
+    assert one.promised.final.rule.thresholds != other.promised.final.rule.thresholds
+    assert (
+        one.promised.final.calibrating
+        == one.promised.calibrating
+        == ready.calibration_mask.nonzero().flatten().tolist()
+    )
+    assert one.promised.final.temperatures == one.promised.temperatures
+    probs, y, nodes = one.promised.final.output.probs(), good().y, ready.calibration_mask
+    plain = dataclasses.replace(one.promised.rule, thresholds=())
+    weak = to_weak((one.final.model, one.final.output), ready).long()
+    assert one.promised.final.rule == plain.fit(probs, ready.edge_index, y, nodes, weak)
+
+
+def test_predict_tells_the_promises_of_the_model_that_it_asks(tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, **PROMISES, baselines=False, epochs=5)
+    run(config, tmp_path / "run")
+    trust = json.loads((tmp_path / "run" / "result.json").read_text())["trust"]
+    data = good()
+    for name, promised in {"final": trust["final"], "mixture": trust}.items():
+        place = tmp_path / f"{name}.csv"
+        assert predict([str(tmp_path / "run"), "--model", name, "--trust", "tests", "--out", str(place)]) == 0
+        table = pd.read_csv(place, keep_default_na=False)
+        held = [str(int(label)) in json.loads(row) for label, row in zip(data.y, table["set"], strict=True)]
+        assert np.mean(np.array(held)[data.test_mask]) == pytest.approx(promised["sets"]["test"]["all"]["coverage"])
+        unsure = table["unsure"].to_numpy()[data.test_mask].mean()
+        assert 1 - unsure == pytest.approx(promised["answering"]["test"]["answered"])
+    assert predict([str(tmp_path / "run"), "--why", "3", "--trust", "tests"]) == 0
+    learned = int((data.train_mask | data.val_mask).sum()) - int(data.val_mask.sum()) // 2
+    assert f"Of {learned:,} training labels" in capsys.readouterr().out
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert "Of the mixture for use: Sets asked to hold the label for 80.0 %" in page

@@ -4,7 +4,8 @@ and a confidence to answer from.
 Labels are spent once: training nodes fit, validation nodes select and fit the temperatures of the probabilities, and,
 where sets or a risk are asked for, a part of the validation nodes, drawn at random and taken from the rest, calibrates
 these. `trust.json` in the folder of a seed keeps what was found and the ids of these nodes. Each promise holds by
-itself; both rest on the same nodes.
+itself; both rest on the same nodes. The mixture for use (`final`), which is trained on the labels that select, too, and
+on none that calibrates, has promises of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mowst.evaluation import CONFORMITY, SetRule, abstention, degrees, fewest, m
 from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
+from mowst.experiment.plan import FINAL
 from mowst.models import Logits, Mixture, Mowst
 
 STREAM = 0xCA1
@@ -45,13 +47,22 @@ class Calibrated(NamedTuple):
     """The confidence to answer from, where a risk was asked for; infinite: none."""
     report: dict[str, Any]
     """What comes of it on test nodes: `sets` and `answering`."""
+    final: Calibrated | None = None
+    """The same of the mixture for use, by the same temperatures, where there is one."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the record of a seed says of it."""
+        if self.final is None or not self.report.keys() & {"sets", "answering"}:
+            return self.report
+        return self.report | {FINAL: self.final.report}
 
     def kept(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
         asked = self.report.get("answering", {}).get("risk")
         found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
-        return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating}
+        for_use = {} if self.final is None else {FINAL: self.final.kept()}
+        return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating} | for_use
 
 
 class Told(NamedTuple):
@@ -66,13 +77,14 @@ class Told(NamedTuple):
 
 
 @torch.no_grad()
-def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
+def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mixture") -> Told:
     """Apply what the folder of a seed keeps in `trust.json` to its mixture's output for all nodes of its graph.
 
     Args:
         folder: OUT/seed-0.
         found: the mixture, and what it says of every node.
         data: the graph, prepared.
+        name: mixture, or final, the one for use.
 
     Raises:
         InputError: the file is not there, or damaged.
@@ -80,6 +92,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
     path, out, edge_index = folder / "trust.json", found[1].cpu(), data.edge_index.cpu()
     kept = read_json(path)
     try:
+        kept = dict(kept).get(name, kept)  # `final` may have promises of its own
         gate, answer_from = TemperatureGate(**kept["temperatures"]), kept["answer_from"]
         temperatures = gate.temperatures(tempering.signals(out, edge_index))
         probs = tempering.tempered(out, temperatures).probs()
@@ -131,14 +144,34 @@ def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
 
 
 @torch.no_grad()
-def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int) -> Calibrated | None:
-    """Calibrate the probabilities of a mixture and what was asked for, and measure this on test nodes."""
+def calibrated(
+    found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int, final: tuple[Mowst, Mixture] | None
+) -> Calibrated | None:
+    """Calibrate the probabilities of a mixture and what was asked for, and measure this on test nodes.
+
+    Args:
+        found: the mixture, and what it says of every node; none: there is nothing to calibrate.
+        data: the graph.
+        config: what is asked for.
+        seed: of the noise.
+        final: the mixture for use, which learned the labels that select, and none that calibrates.
+    """
     if found is None:
         return None
+    out, val = found[1].cpu(), data.val_mask.cpu()
+    temperatures = tempering.sure_gate(out, data.y, val, tempering.signals(out, data.edge_index.cpu()))
+    promised = promise(found, temperatures, data, config, seed)
+    if final is None:
+        return promised
+    return promised._replace(final=promise(final, temperatures, data, config, seed))
+
+
+def promise(
+    found: tuple[Mowst, Mixture], temperatures: TemperatureGate, data: Data, config: Config, seed: int
+) -> Calibrated:
+    """Make of a mixture's tempered probabilities what was asked for, by labels that it has not seen."""
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
-    seen = tempering.signals(out, edge_index)
-    temperatures = tempering.sure_gate(out, data.y, val, seen)
-    output = tempering.tempered(out, temperatures.temperatures(seen))
+    output = tempering.tempered(out, temperatures.temperatures(tempering.signals(out, edge_index)))
     nodes, probs = torch.zeros_like(val), output.probs()
     if "calibration_mask" in data:
         nodes = data.calibration_mask.cpu()
