@@ -56,7 +56,8 @@ WAYS = {
     "common": "one T",
     "routes": "T by route",
     "gate": "gate over T",
-    "sure": "that, if surely better",
+    "level": "T and offsets",
+    "sure": "either, if surely better",
 }
 NO_GNN = {"weak", "hop-trees", "trees", "neighbours"}
 COVERAGE, DRAWS, DIFFUSION = 0.9, 100, 0.5
@@ -124,17 +125,18 @@ def figures(out: Any, gnn: tuple[str, Tensor], weak: Tensor, ready: Any, seed: i
     temperatures = {
         "common": tempering.common(pool, y, val),
         "routes": tempering.by_group(pool, y, val, weak.long()),
-        "gate": tempering.gate(pool, y, val, seen).temperatures(seen),
-        "sure": tempering.sure_gate(pool, y, val, seen).temperatures(seen),
     }
     said |= {name: tempering.tempered(pool, each).log_probs() for name, each in temperatures.items()}
+    for name, fit in {"gate": tempering.gate, "level": tempering.level, "sure": tempering.surest}.items():
+        said[name] = fit(pool, y, val, seen).calibrated(pool, seen).log_probs()
     return {
         "test_nodes": int(test.sum()),
         "gnn": gnn[0],
         "calibration": {name: belief(log_p[test], y[test])._asdict() for name, log_p in said.items()},
         "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in ("strong", "pool", "sure")},
         "answers": {
-            name: abstention.answers(said[name][test].exp(), y[test])._asdict() for name in ("strong", "pool", "sure")
+            name: abstention.answers(said[name][test].exp(), y[test], said[who][test].argmax(dim=-1))._asdict()
+            for name, who in {"strong": "strong", "pool": "pool", "sure": "pool"}.items()
         },
     }
 

@@ -94,8 +94,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mi
     try:
         kept = dict(kept).get(name, kept)  # `final` may have promises of its own
         gate, answer_from = TemperatureGate(**kept["temperatures"]), kept["answer_from"]
-        temperatures = gate.temperatures(tempering.signals(out, edge_index))
-        probs = tempering.tempered(out, temperatures).probs()
+        probs = gate.calibrated(out, tempering.signals(out, edge_index)).probs()
         sets = None
         if kept["rule"] is not None:
             if kept["rule"]["score"] not in CONFORMITY.names:  # a file names no code
@@ -105,7 +104,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mi
             sets = rule.sets(probs, edge_index, to_weak(found, data).long() if len(limits) > 1 else None)
         unsure = None
         if kept["asked"]["abstain_risk"] is not None:
-            unsure = probs.max(dim=-1).values < (math.inf if answer_from is None else float(answer_from))
+            unsure = confidence_of(probs, out) < (math.inf if answer_from is None else float(answer_from))
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(f"{path}: not what a run kept, or damaged: {type(error).__name__} {error}") from None
     return Told(probs, sets, unsure)
@@ -143,6 +142,16 @@ def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
     return (routable(model, out, data.x).confidence >= model.threshold).cpu()
 
 
+def predicted(out: Mixture) -> Tensor:
+    """Return the classes that a mixture predicts, [N]; calibration does not change them."""
+    return out.log_probs().argmax(dim=-1)
+
+
+def confidence_of(probs: Tensor, out: Mixture) -> Tensor:
+    """Return the calibrated probability [N] of the class that a mixture predicts, from probabilities [N, C]."""
+    return probs.gather(-1, predicted(out).unsqueeze(-1)).squeeze(-1)
+
+
 @torch.no_grad()
 def calibrated(
     found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int, final: tuple[Mowst, Mixture] | None
@@ -159,7 +168,7 @@ def calibrated(
     if found is None:
         return None
     out, val = found[1].cpu(), data.val_mask.cpu()
-    temperatures = tempering.sure_gate(out, data.y, val, tempering.signals(out, data.edge_index.cpu()))
+    temperatures = tempering.surest(out, data.y, val, tempering.signals(out, data.edge_index.cpu()))
     promised = promise(found, temperatures, data, config, seed)
     if final is None:
         return promised
@@ -171,7 +180,7 @@ def promise(
 ) -> Calibrated:
     """Make of a mixture's tempered probabilities what was asked for, by labels that it has not seen."""
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
-    output = tempering.tempered(out, temperatures.temperatures(tempering.signals(out, edge_index)))
+    output = temperatures.calibrated(out, tempering.signals(out, edge_index))
     nodes, probs = torch.zeros_like(val), output.probs()
     if "calibration_mask" in data:
         nodes = data.calibration_mask.cpu()
@@ -187,13 +196,13 @@ def promise(
         report["sets"] = said | {"by": "route" if config.mondrian else "all", "thresholds": rule.thresholds}
         report["sets"]["test"] = sets_on_test(sets, weak, data)
     if config.abstain_risk is not None:
-        confidence, guess = probs.max(dim=-1)
+        confidence, guess = confidence_of(probs, out), predicted(out)
         others = confidence[~(nodes | val | data.train_mask.cpu())]
         right = (guess[nodes] == data.y.cpu()[nodes]).double()
         tried = others if len(others) else confidence
         answer_from = abstention.answers_from(confidence[nodes], right, tried, config.abstain_risk)
         report["answering"] = {"risk": config.abstain_risk, "doubt": abstention.DOUBT, "from": answer_from}
-        report["answering"]["test"] = answers_on_test(probs, answer_from, data)
+        report["answering"]["test"] = answers_on_test(probs, guess, confidence >= answer_from, data)
     return Calibrated(temperatures, output, nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
 
 
@@ -209,13 +218,11 @@ def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:
     return {"all": measured(sets[test], y[test]), **found}
 
 
-def answers_on_test(probs: Tensor, answer_from: float, data: Data) -> dict[str, float]:
-    """Measure answers, given from a confidence on, on test nodes: share `answered`, `risk`, mean `correctness`."""
+def answers_on_test(probs: Tensor, guess: Tensor, answered: Tensor, data: Data) -> dict[str, float]:
+    """Measure answers on test nodes: share `answered`, `risk`, mean `correctness`; of [N, C], [N] and bool [N]."""
     test, y = data.test_mask.cpu(), data.y.cpu()
-    confidence, guess = probs[test].max(dim=-1)
-    given = confidence >= answer_from
-    wrong = (guess != y[test]).double()
-    score = abstention.distributional_correctness(abstention.extended(probs[test], answer_from), y[test])
+    given, wrong = answered[test], (guess[test] != y[test]).double()
+    score = abstention.distributional_correctness(abstention.extended(probs[test], given), y[test])
     return {
         "answered": float(given.double().mean()),
         "risk": float(wrong[given].mean()) if given.any() else math.nan,
