@@ -48,7 +48,7 @@ class Calibrated(NamedTuple):
     report: dict[str, Any]
     """What comes of it on test nodes: `sets` and `answering`."""
     final: Calibrated | None = None
-    """The same of the mixture for use, by the same temperatures, where there is one."""
+    """The same of the mixture for use, by the same temperatures without offsets, where there is one."""
 
     def recorded(self) -> dict[str, Any]:
         """Return what the record of a seed says of it."""
@@ -172,7 +172,8 @@ def calibrated(
     promised = promise(found, temperatures, data, config, seed)
     if final is None:
         return promised
-    return promised._replace(final=promise(final, temperatures, data, config, seed))
+    without = temperatures._replace(offsets=())  # it has learned from the same labels how frequent classes are
+    return promised._replace(final=promise(final, without, data, config, seed))
 
 
 def promise(
