@@ -11,7 +11,7 @@ from mowst.evaluation.more_labels import doubling, excess_risk
 from mowst.experiment import ExpertConfig, Opened
 from mowst.experiment.labels import needed, part_of, tables_of
 from mowst.kernels import Adjacency
-from mowst.models import expert
+from mowst.models import LearnedGate, Mowst, Panel, expert
 from mowst.run import command
 
 SMALL = ExpertConfig(kind="mlp", hidden_channels=4)
@@ -66,6 +66,11 @@ def test_pairs_of_labelled_nodes_are_counted_from_both_ends(tiny):
     assert (two.steps, two.pairs) == (2, float(far))
     assert tables_of(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), adjacency) == []
     assert f"6 numbers from {near} pairs" in one.sentence()
+    panel = Panel({"neighbours": model, "mlp": expert("mlp", 8, 3, hidden_channels=4, num_layers=2)})
+    mixture = Mowst(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), panel, LearnedGate())
+    assert tables_of(mixture, adjacency) == [one, two]
+    panel.active[0] = False
+    assert tables_of(mixture, adjacency) == []
 
 
 def test_parts_of_the_labels_are_drawn_class_by_class():
