@@ -66,6 +66,7 @@ def test_pairs_of_labelled_nodes_are_counted_from_both_ends(tiny):
     assert (two.steps, two.pairs) == (2, float(far))
     assert tables_of(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), adjacency) == []
     assert f"6 numbers from {near} pairs" in one.sentence()
+    assert "it says nothing yet" in one._replace(pairs=0.0).sentence()
     panel = Panel({"neighbours": model, "mlp": expert("mlp", 8, 3, hidden_channels=4, num_layers=2)})
     mixture = Mowst(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), panel, LearnedGate())
     assert tables_of(mixture, adjacency) == [one, two]

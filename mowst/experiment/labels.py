@@ -38,6 +38,8 @@ class Table(NamedTuple):
     def sentence(self) -> str:
         """Say it."""
         of = f"The table of classes that meet, {self.steps} step{'s' * (self.steps > 1)} apart, has {self.numbers:,}"
+        if not self.pairs:
+            return f"{of} numbers, and no two labelled nodes are so near: it says nothing yet."
         risk = excess_risk(self.numbers, self.pairs)
         return (
             f"{of} numbers from {self.pairs:,.0f} pairs of labelled nodes: some {risk:.2g} nats a neighbour are lost "
