@@ -37,26 +37,16 @@ from mowst.system import tune_process, write_text
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "trust"
-GRAPHS = [
-    "texas",
-    "cornell",
-    "amherst41",
-    "cora",
-    "actor",
-    "blogcatalog",
-    "photo",
-    "twitch-de",
-    "pubmed",
-    "computers",
-    "cs",
-]
+GRAPHS = ["texas", "cornell", "amherst41", "cora", "actor", "blogcatalog", "photo", "twitch-de", "pubmed"]
+GRAPHS += ["computers", "cs"]
 WAYS = {
     "strong": "GNN",
     "pool": "mixture",
     "common": "one T",
     "routes": "T by route",
     "gate": "gate over T",
-    "sure": "that, if surely better",
+    "level": "T and offsets",
+    "sure": "either, if surely better",
 }
 NO_GNN = {"weak", "hop-trees", "trees", "neighbours"}
 COVERAGE, DRAWS, DIFFUSION = 0.9, 100, 0.5
@@ -96,45 +86,46 @@ def cell(config: Config, seed: int) -> dict[str, Any]:
     with torch.no_grad():
         weak = routable(model, out, ready.x).confidence >= model.threshold
     alone = {name: each.output.values for name, each in run.fitted.items() if name != "mixture"}
-    found = figures(out, gnn_of(alone, run.scores), weak, ready, seed)
-    found["influence"] = timed(model, ready) | flips(opened, seed, found["gnn"])
+    best = gnn_of(alone, run.scores)
+    found = {"gnn": best} | figures(out, {"strong": alone[best], "gcn": alone["gcn"]}, weak, ready, seed)
+    found["influence"] = timed(model, ready) | flips(opened, seed, best)
     return found | {"seconds": time.perf_counter() - start}
 
 
-def gnn_of(alone: dict[str, Tensor], scores: dict[str, Any]) -> tuple[str, Tensor]:
-    """Return the GNN that validates best among the experts trained alone: its name and its logits [N, C]."""
-    names = [name for name in alone if name.split()[0] not in NO_GNN]
-    best = max(names, key=lambda name: scores[name]["val"])
-    return best, alone[best]
+def gnn_of(alone: dict[str, Tensor], scores: dict[str, Any]) -> str:
+    """Return the name of the GNN that validates best among the experts trained alone."""
+    return max([name for name in alone if name.split()[0] not in NO_GNN], key=lambda name: scores[name]["val"])
 
 
-def figures(out: Any, gnn: tuple[str, Tensor], weak: Tensor, ready: Any, seed: int) -> dict[str, Any]:
-    """Measure calibration, sets and answers of a mixture's output, beside those of a GNN's logits.
+def figures(out: Any, others: dict[str, Tensor], weak: Tensor, ready: Any, seed: int) -> dict[str, Any]:
+    """Measure calibration, sets and answers of a mixture's output, beside those of others' logits.
 
     Args:
         out: what the mixture says of all nodes.
-        gnn: its name, and its logits [N, C].
+        others: logits [N, C] of `strong`, the GNN that validates best, and of `gcn`.
         weak: mask [N] of the nodes that are routed to the weak expert.
         ready: the graph.
         seed: of the draws.
     """
-    said = {"strong": gnn[1].double().log_softmax(-1), "pool": out.log_probs().double()}
+    said = {name: values.double().log_softmax(-1) for name, values in others.items()}
+    said["pool"] = out.log_probs().double()
     pool, val, test, y = said["pool"], ready.val_mask, ready.test_mask, ready.y
     seen = tempering.signals(out, ready.edge_index)
     temperatures = {
         "common": tempering.common(pool, y, val),
         "routes": tempering.by_group(pool, y, val, weak.long()),
-        "gate": tempering.gate(pool, y, val, seen).temperatures(seen),
-        "sure": tempering.sure_gate(pool, y, val, seen).temperatures(seen),
     }
     said |= {name: tempering.tempered(pool, each).log_probs() for name, each in temperatures.items()}
+    for name, fit in {"gate": tempering.gate, "level": tempering.level, "sure": tempering.surest}.items():
+        said[name] = fit(pool, y, val, seen).calibrated(pool, seen).log_probs()
     return {
         "test_nodes": int(test.sum()),
-        "gnn": gnn[0],
+        "classes": pool.size(-1),
         "calibration": {name: belief(log_p[test], y[test])._asdict() for name, log_p in said.items()},
-        "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in ("strong", "pool", "sure")},
+        "sets": {name: sets(said[name].exp(), ready, weak, seed) for name in (*others, "pool", "sure")},
         "answers": {
-            name: abstention.answers(said[name][test].exp(), y[test])._asdict() for name in ("strong", "pool", "sure")
+            name: abstention.answers(said[name][test].exp(), y[test], said[who][test].argmax(dim=-1))._asdict()
+            for name, who in ({name: name for name in (*others, "pool")} | {"sure": "pool"}).items()
         },
     }
 
@@ -221,12 +212,17 @@ def mean(cells: list[dict[str, Any]], *keys: str) -> float:
 
 def debiased(cells: list[dict[str, Any]], way: str) -> float:
     """Return the root of the mean unbiased square of the calibration error."""
-    return max(0.0, mean(cells, "calibration", way, "square")) ** 0.5
+    return max(mean(cells, "calibration", way, "square"), 0.0) ** 0.5  # of what was not measured: not a number
 
 
 def tables() -> dict[str, list[str]]:
     """Return every table as lines of Markdown, by name."""
-    return {"calibration": calibration(read()), "sets": coverage(read()), "answers": answered(read())}
+    return {
+        "calibration": calibration(read()),
+        "sets": coverage(read()),
+        "sizes": sizes(read()),
+        "answers": answered(read()),
+    }
 
 
 def calibration(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -241,26 +237,23 @@ def calibration(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
             large.append((errors, likely))
         row = [graph, str(len(each)), f"{mean(each, 'test_nodes'):,.0f}"]
         row += [f"{100 * error:.1f}" for error in errors] + [f"{value:.3f}" for value in likely]
-        table.append("| " + " | ".join(row) + " |")
+        table.append("| " + " | ".join(row).replace("nan", "-") + " |")
     if large:
         columns = [statistics.fmean(column) for column in zip(*(errors for errors, _ in large), strict=True)]
         row = ["mean of those with 1,000 test nodes", "", "", *(f"{100 * column:.1f}" for column in columns)]
         columns = [statistics.fmean(column) for column in zip(*(likely for _, likely in large), strict=True)]
-        table.append("| " + " | ".join([*row, *(f"{column:.3f}" for column in columns)]) + " |")
+        row += [f"{column:.3f}" for column in columns]
+        table.append("| " + " | ".join(row).replace("nan", "-") + " |")
     return table
 
 
 def coverage(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Coverage of the mixture's sets, and sizes beside those of the GNN alone."""
+    """Coverage of the mixture's sets, by score, and for either route."""
     names = [f"{name}{graph}" for name in CONFORMITY.names for graph in ("", "+graph")]
-    heads = ["graph", *(f"{name}: coverage" for name in names), *(f"{name}: size (GNN)" for name in names)]
-    heads += ["coverage of weak route", "of strong route"]
+    heads = ["graph", *names, "aps: weak route", "aps: strong route"]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for graph, each in cells.items():
         row = [graph, *(f"{100 * mean(each, 'sets', 'sure', name, 'coverage'):.1f}" for name in names)]
-        for name in names:
-            pool, alone = (mean(each, "sets", way, name, "size") for way in ("sure", "strong"))
-            row.append(f"{pool:.2f} ({alone:.2f})")
         for role in ("weak", "strong"):
             value = 100 * mean(each, "sets", "sure", "aps", f"coverage_{role}")
             row.append("too few" if value != value else f"{value:.1f}")
@@ -268,16 +261,34 @@ def coverage(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
     return table
 
 
+def sizes(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
+    """Mean size of the mixture's sets, beside those of the GNN alone and of a GCN."""
+    names = [f"{name}{graph}" for name in CONFORMITY.names for graph in ("", "+graph")]
+    heads = ["graph", "lac: GNN", "GCN", "mixture", "less than GNN", "than GCN"]
+    heads += [f"{name}: mixture (GNN)" for name in names[1:]]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for graph, each in cells.items():
+        found = {way: [mean(each, "sets", way, name, "size") for name in names] for way in ("strong", "gcn", "sure")}
+        alone, gcn, pool = (values[0] for values in found.values())
+        row = [graph, *(f"{size:.2f}" for size in (alone, gcn, pool))]
+        row += [f"{100 * (1 - pool / size):.1f} %" for size in (alone, gcn)]
+        rest = zip(found["sure"][1:], found["strong"][1:], strict=True)
+        row += [f"{size:.2f} ({other:.2f})" for size, other in rest]
+        table.append("| " + " | ".join(row).replace("nan %", "-").replace("nan", "-") + " |")
+    return table
+
+
 def answered(cells: dict[str, list[dict[str, Any]]]) -> list[str]:
     """Accuracy by share answered, and what influence costs and finds."""
-    heads = ["graph", "100 % answered", "90 %", "oracle's 90 %", "of the way", "area", "excess", "correctness"]
-    heads += ["last layer, s", "network, s", "flipped found", "chance"]
+    heads = ["graph", "100 % answered", "90 %", "oracle's 90 %", "of the way", "at most", "area", "excess"]
+    heads += ["correctness", "last layer, s", "network, s", "flipped found", "chance"]
     table = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for graph, each in cells.items():
         whole = mean(each, "calibration", "pool", "accuracy")
         some, best = (mean(each, "answers", "sure", kind, "0.9") for kind in ("accuracy", "oracle"))
         row = [graph, *(f"{100 * value:.1f}" for value in (whole, some, best))]
         row.append(f"{(some - whole) / (best - whole):.2f}" if best > whole else "-")
+        row.append(f"{1 - 1 / (mean(each, 'classes') * whole):.2f}")
         row += [f"{mean(each, 'answers', 'sure', name):.3f}" for name in ("area", "excess", "correctness")]
         values = [mean(each, "influence", name) for name in ("last", "network", "found", "flipped")]
         row += ["-" if value != value else f"{value:.2f}" for value in values]

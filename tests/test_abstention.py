@@ -62,12 +62,22 @@ def test_nothing_beats_the_oracle_and_the_oracle_has_no_excess():
     assert math.isnan(answers(probs[:0], y[:0]).area)
 
 
+def test_answers_may_be_other_classes_than_the_likeliest():
+    probs, y = case()
+    found, second = answers(probs, y), probs.topk(2, -1).indices[:, 1]
+    assert answers(probs, y, probs.argmax(-1)) == found
+    other = answers(probs, y, second)
+    confidence = probs.gather(-1, second.unsqueeze(-1)).squeeze(-1)
+    assert other.area == area(confidence, (second == y).double())
+    assert other.correctness == found.correctness
+
+
 def test_the_correctness_score_credits_right_mass_and_charges_wrong_mass():
     y = torch.tensor([0, 0, 0, 0])
     probs = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.3, 0.2]], dtype=torch.float64)
     assert distributional_correctness(probs, y).tolist() == pytest.approx([1, -1, 0, 0.2 * 0.8])
     assert distributional_correctness(probs, y, credit=2, loss=3)[3] == pytest.approx((1 - 0.9) * 0.8)
-    said = extended(probs[:, :2], 0.6)
+    said = extended(probs[:, :2], probs[:, :2].max(-1).values >= 0.6)
     assert said.sum(-1).tolist() == pytest.approx([1, 1, 1, 1])
     assert said[:, 2].tolist() == [0, 0, 1, 1]
 
@@ -104,4 +114,4 @@ def test_everything_is_finite_at_logits_of_ten_thousand():
     y = torch.arange(200) % 4
     found = answers(logits.softmax(-1), y)
     assert all(map(math.isfinite, (found.area, found.excess, found.correctness, *found.accuracy.values())))
-    assert distributional_correctness(extended(logits.softmax(-1), 0.6), y).isfinite().all()
+    assert distributional_correctness(extended(logits.softmax(-1), y > 1), y).isfinite().all()

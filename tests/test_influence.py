@@ -228,3 +228,13 @@ def test_influence_is_finite_at_features_of_ten_thousand(tiny):
     layer = LastLayer(1e4 * tiny.x, tiny.y, tiny.train_mask, 3)
     assert layer.doubts().isfinite().all()
     assert layer.influence(3).isfinite().all()
+
+
+@pytest.mark.parametrize("through", ["last", "network"])
+def test_influence_is_finite_at_logits_of_ten_thousand(tiny, through):
+    model = model_for(tiny)
+    with torch.no_grad():
+        for weights in list(model.parameters())[-2:]:
+            weights.mul_(1e4)
+    assert float(model(tiny.x, tiny.edge_index).abs().max()) > 5e3
+    assert why(model, tiny, 5, k=None, through=through).scores.isfinite().all()

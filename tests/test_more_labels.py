@@ -7,9 +7,11 @@ import torch
 from torch_geometric.data import Data
 
 from mowst import Config, InputError
-from mowst.evaluation.more_labels import doubling
+from mowst.evaluation.more_labels import doubling, excess_risk
 from mowst.experiment import ExpertConfig, Opened
-from mowst.experiment.labels import needed, part_of
+from mowst.experiment.labels import needed, part_of, tables_of
+from mowst.kernels import Adjacency
+from mowst.models import LearnedGate, Mowst, Panel, expert
 from mowst.run import command
 
 SMALL = ExpertConfig(kind="mlp", hidden_channels=4)
@@ -35,6 +37,41 @@ def test_the_interval_holds_the_gain_as_often_as_it_says():
         found = doubling(labels, [5 + 30 / n**0.5 + each for n, each in zip(labels, noise, strict=True)])
         held += found.low <= truth <= found.high
     assert 0.92 < held / 400 < 0.98  # 95 %, give or take three standard errors
+
+
+def test_a_table_of_counts_loses_as_many_nats_to_chance_as_the_criterion_says():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(6, generator=generator, dtype=torch.float64) + 0.3
+    truth = truth / truth.sum()
+    drawn = torch.multinomial(truth, 500 * 2000, replacement=True, generator=generator).view(2000, 500)
+    found = torch.nn.functional.one_hot(drawn, 6).double().mean(dim=1)
+    lost = (truth * (truth / found).log()).sum(dim=-1).mean()
+    assert excess_risk(5, 500) == pytest.approx(float(lost), rel=0.1)
+    assert excess_risk(5, 0) == float("inf")
+
+
+def test_pairs_of_labelled_nodes_are_counted_from_both_ends(tiny):
+    adjacency = Adjacency.from_edge_index(tiny.edge_index, 60)
+    model = expert("neighbours", 8, 3)
+    model.learn(tiny.x, adjacency, torch.where(tiny.train_mask, tiny.y, -1), None, 1)
+    row, column = tiny.edge_index
+    known = tiny.train_mask
+    near = int((known[row] & known[column] & (row != column)).sum())
+    matrix = torch.zeros(60, 60)
+    matrix[row, column] = 1.0
+    matrix.fill_diagonal_(0.0)
+    far = (matrix @ matrix).fill_diagonal_(0.0)[known][:, known].sum()
+    one, two = tables_of(model, adjacency)
+    assert (one.steps, one.numbers, one.pairs) == (1, 6, near)
+    assert (two.steps, two.pairs) == (2, float(far))
+    assert tables_of(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), adjacency) == []
+    assert f"6 numbers from {near} pairs" in one.sentence()
+    assert "it says nothing yet" in one._replace(pairs=0.0).sentence()
+    panel = Panel({"neighbours": model, "mlp": expert("mlp", 8, 3, hidden_channels=4, num_layers=2)})
+    mixture = Mowst(expert("mlp", 8, 3, hidden_channels=4, num_layers=2), panel, LearnedGate())
+    assert tables_of(mixture, adjacency) == [one, two]
+    panel.active[0] = False
+    assert tables_of(mixture, adjacency) == []
 
 
 def test_parts_of_the_labels_are_drawn_class_by_class():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mowst.evaluation import belief
-from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, signals, sure_gate, tempered
+from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, level, signals, surest, tempered
 from mowst.models import Mixture
 
 
@@ -28,7 +28,7 @@ def ways(said, y, nodes, group):
     }
 
 
-def test_none_changes_a_class_and_only_the_nodes_asked_for_are_looked_at():
+def test_no_temperature_changes_a_class_and_only_the_nodes_asked_for_are_looked_at():
     said, y, group = case()
     nodes = torch.arange(3000) < 1000
     other = torch.where(nodes, y, (y + 1) % 4)
@@ -74,8 +74,34 @@ def test_a_gate_that_brings_nothing_is_seldom_taken_and_one_that_is_needed_is():
         logits = torch.randn(500, 4, generator=generator, dtype=torch.float64)
         y = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
         seen = torch.randn(500, 5, generator=generator, dtype=torch.float64)
-        idle += bool((sure_gate(logits, y, nodes, seen).temperatures(seen) == 1).all())
-        found = sure_gate(8 * logits, y, nodes, seen)
-        assert belief(tempered(8 * logits, found.temperatures(seen)), y).nll < 0.7 * belief(8 * logits, y).nll
+        idle += surest(logits, y, nodes, seen).calibrated(logits, seen).log_probs().allclose(logits.log_softmax(-1))
+        found = surest(8 * logits, y, nodes, seen)
+        assert belief(found.calibrated(8 * logits, seen), y).nll < 0.7 * belief(8 * logits, y).nll
     assert idle >= 5
-    assert (sure_gate(logits, y, torch.arange(500) < 3, seen).temperatures(seen) == 1).all()
+    assert (surest(logits, y, torch.arange(500) < 3, seen).temperatures(seen) == 1).all()
+
+
+def shifted(n=6000, C=4, seed=0):
+    """Log-probabilities for classes that are alike frequent, labels of classes that are not, and by how much."""
+    generator = torch.Generator().manual_seed(seed)
+    rare = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    y = torch.multinomial(rare, n, replacement=True, generator=generator)
+    x = torch.randn(n, C, generator=generator, dtype=torch.float64) + 1.5 * torch.eye(C, dtype=torch.float64)[y]
+    return (1.5 * x).log_softmax(-1), y, rare.log()
+
+
+def test_offsets_are_the_logarithms_of_how_frequent_classes_are():
+    said, y, expected = shifted()
+    nodes, seen = torch.arange(6000) < 4000, torch.zeros(6000, 5)
+    found = level(said, y, nodes, seen)
+    offsets = torch.tensor(found.offsets, dtype=torch.float64)
+    torch.testing.assert_close(offsets - offsets.mean(), expected - expected.mean(), atol=0.15, rtol=0)
+    assert found == level(said, torch.where(nodes, y, (y + 1) % 4), nodes, seen)
+    before, after = belief(said[~nodes], y[~nodes]), belief(found.calibrated(said, seen).rows(~nodes), y[~nodes])
+    assert after.nll < before.nll - 0.05
+    assert after.accuracy > before.accuracy
+    kept = TemperatureGate(**json.loads(json.dumps(surest(said, y, nodes, seen)._asdict())))
+    assert kept.offsets == pytest.approx(found.offsets)
+    assert kept.common == pytest.approx(found.common)
+    huge = level(1e4 * said, y, nodes, seen)
+    assert huge.calibrated(1e4 * said, seen).log_probs().isfinite().all()

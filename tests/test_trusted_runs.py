@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mowst import Config, InputError
-from mowst.evaluation import SetRule, belief, measured
+from mowst.evaluation import SetRule, belief, measured, tempering
+from mowst.evaluation.abstention import area
 from mowst.experiment import ExpertConfig, Opened, read_config, run, run_seed, told
 from mowst.experiment.asking import asked, on_another, table_of, trained_on
 from mowst.experiment.calibrated import to_weak
@@ -159,6 +160,27 @@ def test_what_a_folder_keeps_tells_the_same_again(finished, tmp_path):
         (folder / "trust.json").write_text(json.dumps(plain | {"rule": damaged}))
         with pytest.raises(InputError, match=r"trust\.json: not what a run kept, or damaged"):
             told(folder, mixture, ready)
+
+
+def test_answers_are_of_the_predicted_class_even_where_another_one_is_likelier_after_calibration(tmp_path, monkeypatch):
+    def tilted(out, y, nodes, seen):
+        return tempering.idle(seen.size(-1))._replace(offsets=[-4.0, 0.0, 4.0])
+
+    monkeypatch.setattr(tempering, "surest", tilted)
+    config = dataclasses.replace(SETS, seeds=1, baselines=False, abstain_risk=0.8, epochs=60, patience=60)
+    run(config, tmp_path / "out", report=False)
+    folder, record = tmp_path / "out" / "seed-0", record_of(tmp_path / "out")["runs"][0]["trust"]
+    mixture, data, ready = loaded(folder)
+    guess, promised, test = mixture[1].probs().argmax(-1), told(folder, mixture, ready), data.test_mask
+    torch.testing.assert_close(
+        promised.probs.log().diff(dim=-1) - 4, mixture[1].log_probs().diff(dim=-1), check_dtype=False
+    )
+    own = promised.probs.gather(-1, guess.unsqueeze(-1)).squeeze(-1)
+    right, given = (guess == data.y)[test].double(), ~promised.unsure[test]
+    assert promised.unsure.equal(own < json.loads((folder / "trust.json").read_text())["answer_from"])
+    assert record["answering"]["test"]["risk"] == pytest.approx(1 - float(right[given].mean()))
+    assert not promised.probs.argmax(-1)[test].equal(guess[test])
+    assert record["answers"]["mixture_tempered"]["area"] == pytest.approx(area(own[test], right))
 
 
 def told_by_predict(finished, place, *arguments):

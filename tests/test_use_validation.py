@@ -2,16 +2,19 @@
 
 import copy
 import dataclasses
+import html
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from mowst import Config, InputError, MowstClassifier
-from mowst.evaluation import METRICS, signal
+from mowst.evaluation import METRICS, signal, tempering
 from mowst.experiment import ExpertConfig, Opened, forget, read_config, reading, run, run_seed
+from mowst.experiment.calibrated import to_weak
 from mowst.models import LearnedGate, Mowst, expert
 from mowst.predict import command as predict
 from mowst.training import Journal, Schedule, Trainer, refit
@@ -155,8 +158,7 @@ def test_a_run_that_is_stopped_in_it_ends_as_if_it_had_not_been(found):
 
 @pytest.mark.parametrize(
     "given",
-    [{"regime": "joint"}, {"regime": "solo"}, {"kd": "nkd", "teacher": "strong"}, {"coverage": 0.9},
-     {"abstain_risk": 0.1}, {"mixture": False}],
+    [{"regime": "joint"}, {"regime": "solo"}, {"kd": "nkd", "teacher": "strong"}, {"mixture": False}],
     ids=str,
 )  # fmt: skip
 def test_what_does_not_go_with_it_is_a_line(given):
@@ -180,8 +182,11 @@ def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_
             forget(tmp_path / "run", [node], tmp_path / "out", how=how)
     with pytest.raises(InputError, match="no training or validation node of seed 0"):
         forget(tmp_path / "run", [int(good().test_mask.nonzero()[0])], tmp_path / "test")
-    found = forget(tmp_path / "run", [node], tmp_path / "out").measured
-    assert found["kl"]["after"]["forgotten"] == 0
+    found = forget(tmp_path / "run", [node], tmp_path / "out")
+    assert found.measured["kl"]["after"]["forgotten"] == 0
+    assert not any("validation labels" in line for line in found.sentences())
+    quick = forget(tmp_path / "run", [int(good().train_mask.nonzero()[0])], tmp_path / "q", how="last", measure=False)
+    assert "without the mixture trained again on validation labels: only retrain" in " ".join(quick.sentences())
     with pytest.raises(InputError, match="training labels"):  # steps leave no `final`, and the node is not to come back
         forget(tmp_path / "out", [int(good().train_mask.nonzero()[0])], tmp_path / "more", how="steps")
     poisoned = good()
@@ -192,3 +197,54 @@ def test_the_label_of_a_validation_node_is_forgotten_by_all_that_learned_or_was_
     assert any(name.startswith("final.") for name in one)
     assert one.keys() == other.keys()
     assert all(one[name].equal(other[name]) for name in one)
+
+
+PROMISES = {"coverage": 0.8, "conformal": "lac", "mondrian": True, "abstain_risk": 0.6}
+
+
+def test_calibrating_nodes_teach_it_nothing_and_its_promises_are_its_own(monkeypatch):
+    def tilted(out, y, nodes, seen):
+        return tempering.idle(seen.size(-1))._replace(common=1.5, offsets=[1.0, 0.0, -1.0])
+
+    monkeypatch.setattr(tempering, "surest", tilted)
+    config, found = dataclasses.replace(CONFIG, **PROMISES, baselines=False), []
+    for wrong in (False, True):
+        opened = Opened(config)
+        ready = opened.seed(0).ready
+        ready.y = torch.where(ready.calibration_mask & wrong, (ready.y + 1) % 3, ready.y)
+        found.append(run_seed(config, 0, opened=opened))
+    one, other = found
+    assert states_alike(one.final.model, other.final.model)
+    assert one.promised.final.rule.thresholds != other.promised.final.rule.thresholds
+    assert (
+        one.promised.final.calibrating
+        == one.promised.calibrating
+        == ready.calibration_mask.nonzero().flatten().tolist()
+    )
+    torch.testing.assert_close(
+        one.promised.final.output.log_probs(), tempering.tempered(one.final.output, 1.5).log_probs(), check_dtype=False
+    )
+    probs, y, nodes = one.promised.final.output.probs(), good().y, ready.calibration_mask
+    plain = dataclasses.replace(one.promised.rule, thresholds=())
+    weak = to_weak((one.final.model, one.final.output), ready).long()
+    assert one.promised.final.rule == plain.fit(probs, ready.edge_index, y, nodes, weak)
+
+
+def test_predict_tells_the_promises_of_the_model_that_it_asks(tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, **PROMISES, baselines=False, epochs=5)
+    run(config, tmp_path / "run")
+    trust = json.loads((tmp_path / "run" / "result.json").read_text())["trust"]
+    data = good()
+    for name, promised in {"final": trust["final"], "mixture": trust}.items():
+        place = tmp_path / f"{name}.csv"
+        assert predict([str(tmp_path / "run"), "--model", name, "--trust", "tests", "--out", str(place)]) == 0
+        table = pd.read_csv(place, keep_default_na=False)
+        held = [str(int(label)) in json.loads(row) for label, row in zip(data.y, table["set"], strict=True)]
+        assert np.mean(np.array(held)[data.test_mask]) == pytest.approx(promised["sets"]["test"]["all"]["coverage"])
+        unsure = table["unsure"].to_numpy()[data.test_mask].mean()
+        assert 1 - unsure == pytest.approx(promised["answering"]["test"]["answered"])
+    assert predict([str(tmp_path / "run"), "--why", "3", "--trust", "tests"]) == 0
+    learned = int((data.train_mask | data.val_mask).sum()) - int(data.val_mask.sum()) // 2
+    assert f"Of {learned:,} training labels" in capsys.readouterr().out
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
+    assert "Of the mixture for use: Sets asked to hold the label for 80.0 %" in page

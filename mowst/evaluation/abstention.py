@@ -39,9 +39,16 @@ class Answers(NamedTuple):
     """Mean Distributional Correctness Score without an answer "I do not know", in [-1, 1]."""
 
 
-def answers(probs: Tensor, y: Tensor) -> Answers:
-    """Measure how well the largest probability tells right from wrong on nodes with labels, [n, C], [n]."""
-    confidence, guess = probs.max(dim=-1)
+def answers(probs: Tensor, y: Tensor, guess: Tensor | None = None) -> Answers:
+    """Measure how well the probability of the predicted class tells right from wrong on nodes with labels.
+
+    Args:
+        probs: [n, C].
+        y: [n].
+        guess: the predicted classes [n]; none: the likeliest.
+    """
+    guess = probs.argmax(dim=-1) if guess is None else guess
+    confidence = probs.gather(-1, guess.unsqueeze(-1)).squeeze(-1)
     right = (guess == y).double()
     if not len(y):
         none = dict.fromkeys(map(str, ANSWERED), math.nan)
@@ -89,9 +96,9 @@ def distributional_correctness(probs: Tensor, y: Tensor, *, credit: float = 1.0,
     return (credit * right - loss * (1 - right - unknown).clamp_min(0)) * (1 - unknown)
 
 
-def extended(probs: Tensor, threshold: float) -> Tensor:
-    """Add the column "I do not know": 1 where the largest probability is below a threshold, [n, C] -> [n, C + 1]."""
-    silent = (probs.max(dim=-1).values < threshold).to(probs.dtype).unsqueeze(-1)
+def extended(probs: Tensor, given: Tensor) -> Tensor:
+    """Add the column "I do not know": 1 where no answer is given, [n, C] and bool [n] -> [n, C + 1]."""
+    silent = (~given).to(probs.dtype).unsqueeze(-1)
     return torch.cat([probs * (1 - silent), silent], dim=-1)
 
 

@@ -42,3 +42,12 @@ def doubling(labels: Sequence[int], errors: Sequence[float]) -> Doubling:
     ahead = max(labels) ** -0.5 * (1 - math.sqrt(0.5))
     spread = float(t.ppf((1 + SURE) / 2, len(labels) - 2)) * float(line.stderr)
     return Doubling(*(float(ahead * slope) for slope in (line.slope, line.slope - spread, line.slope + spread)))
+
+
+def excess_risk(numbers: int, observations: float) -> float:
+    """Return what a table of counts costs a prediction for being fitted on few observations, in nats: p / 2n.
+
+    The first term of the expected KL divergence between the best table of p free numbers and the one that n
+    independent observations give (Sheena, 2021, arXiv 2105.08947). Infinite without an observation.
+    """
+    return numbers / (2 * observations) if observations else math.inf

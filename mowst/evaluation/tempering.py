@@ -1,13 +1,16 @@
-"""Ways to calibrate a whole prediction on nodes with labels, none of which can change the predicted class.
+"""Ways to calibrate a whole prediction on nodes with labels.
 
-A node's log-probabilities z [C] become z / T(v), T > 0, and are normalised again. T is one number (Guo et al., 2017,
-arXiv 1706.04599), one for each group of nodes, or chosen for each node by a gate that sees what the experts say and its
-degree (the idea of GETS, Zhuang et al., 2024, arXiv 2410.09570).
+A node's log-probabilities z [C] become z / T(v) + b, T > 0, and are normalised again. T is one number (Guo et al.,
+2017, arXiv 1706.04599), one for each group of nodes, or chosen for each node by a gate that sees what the experts say
+and its degree (the idea of GETS, Zhuang et al., 2024, arXiv 2410.09570): then b = 0, and the likeliest class stays.
+Offsets b of the classes (Alexandari et al., 2020, arXiv 1901.06852) are for classes that are more or less frequent than
+among the training labels, as where so many of each were labelled on purpose; they may make another class the likeliest.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,6 +28,8 @@ STEP = math.log(2.0)
 FOLDS = 5
 PULL = 1.0
 """Weight of the squared norm of the gate's numbers, against the sum over nodes of their cross-entropy in nats."""
+PULL_OFFSETS = 10.0
+"""The same of the offsets of classes."""
 
 
 def tempered(out: Output | Tensor, temperatures: Tensor | float) -> Logits:
@@ -53,7 +58,10 @@ def by_group(out: Output | Tensor, y: Tensor, nodes: Tensor, group: Tensor) -> T
 
 
 class TemperatureGate(NamedTuple):
-    """A gate over three temperatures: log T(v) = log T + sum_m softmax(W s(v))_m t_m, t = (-log 2, 0, log 2)."""
+    """A gate over three temperatures: log T(v) = log T + sum_m softmax(W s(v))_m t_m, t = (-log 2, 0, log 2).
+
+    Or, with weights of 0, one temperature and offsets of the classes.
+    """
 
     common: float
     """T, which a gate without weights gives everywhere."""
@@ -63,6 +71,13 @@ class TemperatureGate(NamedTuple):
     """[D], of the columns that it sees."""
     deviation: list[float]
     """[D]."""
+    offsets: Sequence[float] = ()
+    """b [C], added to the log-probabilities after the division; none: 0."""
+
+    def calibrated(self, out: Output | Tensor, seen: Tensor) -> Logits:
+        """Return log-probabilities of all nodes as they are after calibration, as logits [N, C]."""
+        logits = tempered(out, self.temperatures(seen)).values
+        return Logits(logits + torch.tensor(self.offsets, dtype=logits.dtype)) if self.offsets else Logits(logits)
 
     def temperatures(self, seen: Tensor) -> Tensor:
         """Return each node's temperature, [N, D] -> [N]; at least half the common one and at most twice it."""
@@ -101,26 +116,49 @@ def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temper
     return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
 
 
-def sure_gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
-    """Fit a gate as `gate` does; one that changes nothing unless it is surely better where it was not fitted.
+def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit an offset for each class, after the common temperature, on the nodes of a mask [n]; `seen` only tells D.
 
-    The nodes of the mask are divided into five parts, and each is judged by a gate fitted on the others: the gain in
+    Minimises the cross-entropy plus 10 |b|^2, by L-BFGS, from 0.
+    """
+    log_p, nodes = finite(as_output(out).log_probs()), nodes.cpu()
+    labels, base = y.cpu()[nodes], common(log_p, y.cpu(), nodes)
+    offsets = torch.zeros(log_p.size(-1), dtype=torch.float64, requires_grad=True)
+
+    def loss() -> Tensor:
+        raised = log_p[nodes] / base + offsets
+        return F.cross_entropy(raised, labels, reduction="sum") + PULL_OFFSETS * (offsets**2).sum()
+
+    descend([offsets], loss)
+    return idle(seen.size(-1))._replace(common=base, offsets=offsets.tolist())
+
+
+def idle(columns: int) -> TemperatureGate:
+    """Return a gate that sees so many columns and changes nothing."""
+    return TemperatureGate(1.0, [[0.0] * 3] * (columns + 1), [0.0] * columns, [1.0] * columns)
+
+
+def surest(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
+    """Fit a gate, or offsets: the one that gains more, if it surely does where it was not fitted; else change nothing.
+
+    The nodes of the mask are divided into five parts, and each is judged by what was fitted on the others: the gain in
     log-likelihood must be above its standard error.
     """
-    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
-    index, y = nodes.nonzero().squeeze(-1), y.cpu()
-    idle = TemperatureGate(1.0, [[0.0] * 3] * (seen.size(-1) + 1), [0.0] * seen.size(-1), [1.0] * seen.size(-1))
+    log_p, seen, nodes, y = finite(as_output(out).log_probs()), finite(seen), nodes.cpu(), y.cpu()
+    index, best, most = nodes.nonzero().squeeze(-1), idle(seen.size(-1)), 0.0
     if len(index) < FOLDS:
-        return idle
-    gains = torch.empty(len(index), dtype=torch.float64)
-    fold = torch.arange(len(index)) % FOLDS
-    for each in range(FOLDS):
-        fitted = gate(log_p, y, index_to_mask(index[fold != each], size=len(y)), seen)
-        left = index[fold == each]
-        after = tempered(log_p[left], fitted.temperatures(seen[left])).log_probs()
-        gains[fold == each] = (after - log_p[left]).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
-    better = float(gains.mean()) > float(gains.std(correction=0)) / len(index) ** 0.5
-    return gate(log_p, y, nodes, seen) if better else idle
+        return best
+    for fit in (gate, level):
+        gains = torch.empty(len(index), dtype=torch.float64)
+        fold = torch.arange(len(index)) % FOLDS
+        for each in range(FOLDS):
+            fitted, left = fit(log_p, y, index_to_mask(index[fold != each], size=len(y)), seen), index[fold == each]
+            after = fitted.calibrated(log_p[left], seen[left]).log_probs()
+            gains[fold == each] = (after - log_p[left]).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
+        gain = float(gains.mean())
+        if gain > max(most, float(gains.std(correction=0)) / len(index) ** 0.5):
+            best, most = fit(log_p, y, nodes, seen), gain
+    return best
 
 
 def signals(out: Mixture, edge_index: Tensor) -> Tensor:

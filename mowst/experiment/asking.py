@@ -164,7 +164,7 @@ def promises_of(query: Query, folder: Path, config: Config) -> Told | None:
         return None
     with fabric_of(config).autocast():
         out = query.model(query.ready.x, query.ready.adj_t)
-    return told(folder, (query.model, out), query.ready)
+    return told(folder, (query.model, out), query.ready, query.name)
 
 
 def table_of(query: Query, found: Answer, nodes: list[int] | None, promised: Told | None = None) -> pd.DataFrame:

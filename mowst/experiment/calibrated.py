@@ -4,7 +4,8 @@ and a confidence to answer from.
 Labels are spent once: training nodes fit, validation nodes select and fit the temperatures of the probabilities, and,
 where sets or a risk are asked for, a part of the validation nodes, drawn at random and taken from the rest, calibrates
 these. `trust.json` in the folder of a seed keeps what was found and the ids of these nodes. Each promise holds by
-itself; both rest on the same nodes.
+itself; both rest on the same nodes. The mixture for use (`final`), which is trained on the labels that select, too, and
+on none that calibrates, has promises of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mowst.evaluation import CONFORMITY, SetRule, abstention, degrees, fewest, m
 from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
+from mowst.experiment.plan import FINAL
 from mowst.models import Logits, Mixture, Mowst
 
 STREAM = 0xCA1
@@ -45,13 +47,22 @@ class Calibrated(NamedTuple):
     """The confidence to answer from, where a risk was asked for; infinite: none."""
     report: dict[str, Any]
     """What comes of it on test nodes: `sets` and `answering`."""
+    final: Calibrated | None = None
+    """The same of the mixture for use, by the same temperatures without offsets, where there is one."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what the record of a seed says of it."""
+        if self.final is None or not self.report.keys() & {"sets", "answering"}:
+            return self.report
+        return self.report | {FINAL: self.final.report}
 
     def kept(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
         asked = self.report.get("answering", {}).get("risk")
         found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
-        return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating}
+        for_use = {} if self.final is None else {FINAL: self.final.kept()}
+        return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating} | for_use
 
 
 class Told(NamedTuple):
@@ -66,13 +77,14 @@ class Told(NamedTuple):
 
 
 @torch.no_grad()
-def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
+def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mixture") -> Told:
     """Apply what the folder of a seed keeps in `trust.json` to its mixture's output for all nodes of its graph.
 
     Args:
         folder: OUT/seed-0.
         found: the mixture, and what it says of every node.
         data: the graph, prepared.
+        name: mixture, or final, the one for use.
 
     Raises:
         InputError: the file is not there, or damaged.
@@ -80,9 +92,9 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
     path, out, edge_index = folder / "trust.json", found[1].cpu(), data.edge_index.cpu()
     kept = read_json(path)
     try:
+        kept = dict(kept).get(name, kept)  # `final` may have promises of its own
         gate, answer_from = TemperatureGate(**kept["temperatures"]), kept["answer_from"]
-        temperatures = gate.temperatures(tempering.signals(out, edge_index))
-        probs = tempering.tempered(out, temperatures).probs()
+        probs = gate.calibrated(out, tempering.signals(out, edge_index)).probs()
         sets = None
         if kept["rule"] is not None:
             if kept["rule"]["score"] not in CONFORMITY.names:  # a file names no code
@@ -92,7 +104,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data) -> Told:
             sets = rule.sets(probs, edge_index, to_weak(found, data).long() if len(limits) > 1 else None)
         unsure = None
         if kept["asked"]["abstain_risk"] is not None:
-            unsure = probs.max(dim=-1).values < (math.inf if answer_from is None else float(answer_from))
+            unsure = confidence_of(probs, out) < (math.inf if answer_from is None else float(answer_from))
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(f"{path}: not what a run kept, or damaged: {type(error).__name__} {error}") from None
     return Told(probs, sets, unsure)
@@ -130,15 +142,46 @@ def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
     return (routable(model, out, data.x).confidence >= model.threshold).cpu()
 
 
+def predicted(out: Mixture) -> Tensor:
+    """Return the classes that a mixture predicts, [N]; calibration does not change them."""
+    return out.log_probs().argmax(dim=-1)
+
+
+def confidence_of(probs: Tensor, out: Mixture) -> Tensor:
+    """Return the calibrated probability [N] of the class that a mixture predicts, from probabilities [N, C]."""
+    return probs.gather(-1, predicted(out).unsqueeze(-1)).squeeze(-1)
+
+
 @torch.no_grad()
-def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int) -> Calibrated | None:
-    """Calibrate the probabilities of a mixture and what was asked for, and measure this on test nodes."""
+def calibrated(
+    found: tuple[Mowst, Mixture] | None, data: Data, config: Config, seed: int, final: tuple[Mowst, Mixture] | None
+) -> Calibrated | None:
+    """Calibrate the probabilities of a mixture and what was asked for, and measure this on test nodes.
+
+    Args:
+        found: the mixture, and what it says of every node; none: there is nothing to calibrate.
+        data: the graph.
+        config: what is asked for.
+        seed: of the noise.
+        final: the mixture for use, which learned the labels that select, and none that calibrates.
+    """
     if found is None:
         return None
+    out, val = found[1].cpu(), data.val_mask.cpu()
+    temperatures = tempering.surest(out, data.y, val, tempering.signals(out, data.edge_index.cpu()))
+    promised = promise(found, temperatures, data, config, seed)
+    if final is None:
+        return promised
+    without = temperatures._replace(offsets=())  # it has learned from the same labels how frequent classes are
+    return promised._replace(final=promise(final, without, data, config, seed))
+
+
+def promise(
+    found: tuple[Mowst, Mixture], temperatures: TemperatureGate, data: Data, config: Config, seed: int
+) -> Calibrated:
+    """Make of a mixture's tempered probabilities what was asked for, by labels that it has not seen."""
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
-    seen = tempering.signals(out, edge_index)
-    temperatures = tempering.sure_gate(out, data.y, val, seen)
-    output = tempering.tempered(out, temperatures.temperatures(seen))
+    output = temperatures.calibrated(out, tempering.signals(out, edge_index))
     nodes, probs = torch.zeros_like(val), output.probs()
     if "calibration_mask" in data:
         nodes = data.calibration_mask.cpu()
@@ -154,13 +197,13 @@ def calibrated(found: tuple[Mowst, Mixture] | None, data: Data, config: Config, 
         report["sets"] = said | {"by": "route" if config.mondrian else "all", "thresholds": rule.thresholds}
         report["sets"]["test"] = sets_on_test(sets, weak, data)
     if config.abstain_risk is not None:
-        confidence, guess = probs.max(dim=-1)
+        confidence, guess = confidence_of(probs, out), predicted(out)
         others = confidence[~(nodes | val | data.train_mask.cpu())]
         right = (guess[nodes] == data.y.cpu()[nodes]).double()
         tried = others if len(others) else confidence
         answer_from = abstention.answers_from(confidence[nodes], right, tried, config.abstain_risk)
         report["answering"] = {"risk": config.abstain_risk, "doubt": abstention.DOUBT, "from": answer_from}
-        report["answering"]["test"] = answers_on_test(probs, answer_from, data)
+        report["answering"]["test"] = answers_on_test(probs, guess, confidence >= answer_from, data)
     return Calibrated(temperatures, output, nodes.nonzero().squeeze(-1).tolist(), rule, answer_from, report)
 
 
@@ -176,13 +219,11 @@ def sets_on_test(sets: Tensor, weak: Tensor, data: Data) -> dict[str, Any]:
     return {"all": measured(sets[test], y[test]), **found}
 
 
-def answers_on_test(probs: Tensor, answer_from: float, data: Data) -> dict[str, float]:
-    """Measure answers, given from a confidence on, on test nodes: share `answered`, `risk`, mean `correctness`."""
+def answers_on_test(probs: Tensor, guess: Tensor, answered: Tensor, data: Data) -> dict[str, float]:
+    """Measure answers on test nodes: share `answered`, `risk`, mean `correctness`; of [N, C], [N] and bool [N]."""
     test, y = data.test_mask.cpu(), data.y.cpu()
-    confidence, guess = probs[test].max(dim=-1)
-    given = confidence >= answer_from
-    wrong = (guess != y[test]).double()
-    score = abstention.distributional_correctness(abstention.extended(probs[test], answer_from), y[test])
+    given, wrong = answered[test], (guess[test] != y[test]).double()
+    score = abstention.distributional_correctness(abstention.extended(probs[test], given), y[test])
     return {
         "answered": float(given.double().mean()),
         "risk": float(wrong[given].mean()) if given.any() else math.nan,

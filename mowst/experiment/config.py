@@ -275,10 +275,6 @@ class Config(Checked):
                 "use_validation: trains the experts of a mixture again, each on its own; it goes with the "
                 "regime held-out, without kd"
             )
-        if self.use_validation and not (self.coverage is self.abstain_risk is None):
-            raise InputError(
-                "use_validation: takes the labels that coverage and abstain_risk are measured on; give one or the other"
-            )
         agreement.check_objective(self.objective, self.regime, self.gate_kind)
         agreement.check_distillation(self.kd, self.teacher, self.regime, mixture=self.mixture)
 

@@ -50,10 +50,14 @@ class Forgotten(NamedTuple):
     """Mean over seeds of how far the model of before, and that of now, are from one that was trained without the
     labels: `kl` in nats on `forgotten`, `kept` (training) and `other` nodes; and `membership`, the area under the ROC
     curve by which the likelihood of its label tells a forgotten node from a validation node. None: nothing was."""
+    left_out: bool = False
+    """Whether the run had a mixture that was trained again for use (`final`), and this one has not."""
 
     def sentences(self) -> list[str]:
         """Say it."""
         said = [f"written to {self.folder}: {len(self.nodes):,} labels forgotten ({self.how})"]
+        if self.left_out:
+            said.append(f"without the mixture trained again on validation labels: only {RETRAIN} makes one that forgot")
         if self.measured is None:
             return said
         for name, kl in self.measured["kl"].items():
@@ -110,7 +114,8 @@ def forget(
                 found = forgotten_seed(opened, trained_on(place, config, home.name), each, how, measure=measure)
                 done[each] = write_seed(claimed.place / f"seed-{each}", opened.config, found)
         result = run(after, claimed.place, opened=opened, done=done)
-    return Forgotten(claimed.folder, after.forget, how, result["forgotten"].get("measured"))
+    left_out = config.use_validation and not after.use_validation
+    return Forgotten(claimed.folder, after.forget, how, result["forgotten"].get("measured"), left_out)
 
 
 def check(folder: Any, nodes: Any, out: Any, how: Any, measure: Any) -> None:

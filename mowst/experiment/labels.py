@@ -5,23 +5,46 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.errors import InputError
-from mowst.evaluation.more_labels import Doubling, doubling
+from mowst.evaluation.more_labels import Doubling, doubling, excess_risk
 from mowst.experiment.bench import Bench
 from mowst.experiment.building import classes_of
 from mowst.experiment.opening import Opened
+from mowst.models import ROLES, Mowst, Neighbours, parts_of
 
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 DRAWS = 2
 """Of each part of the labels."""
 FEWEST = 2
 """Labels of a class in the smallest part, below which nothing is drawn on."""
+
+
+class Table(NamedTuple):
+    """A table of classes by classes that `neighbours` counted on all training labels."""
+
+    steps: int
+    """How far apart the nodes of a pair are."""
+    numbers: int
+    """Free ones among its entries, C (C - 1)."""
+    pairs: float
+    """Of labelled nodes; a pair counts from both ends."""
+
+    def sentence(self) -> str:
+        """Say it."""
+        of = f"The table of classes that meet, {self.steps} step{'s' * (self.steps > 1)} apart, has {self.numbers:,}"
+        if not self.pairs:
+            return f"{of} numbers, and no two labelled nodes are so near: it says nothing yet."
+        risk = excess_risk(self.numbers, self.pairs)
+        return (
+            f"{of} numbers from {self.pairs:,.0f} pairs of labelled nodes: some {risk:.2g} nats a neighbour are lost "
+            "to chance (p / 2n); twice the labels make four times the pairs, and a quarter of that."
+        )
 
 
 class Needed(NamedTuple):
@@ -35,6 +58,8 @@ class Needed(NamedTuple):
     """Points of accuracy on validation nodes."""
     by_class: dict[str, Doubling]
     """Points of accuracy of each class's validation nodes, times their share: they add up to the overall gain."""
+    tables: list[Table]
+    """Of counts, where the model has some and hears them."""
 
     def sentences(self) -> list[str]:
         """Say it."""
@@ -42,11 +67,13 @@ class Needed(NamedTuple):
         said = f"Twice the {most:,} training labels: {found.gain:+.1f} points of accuracy on nodes like the validation "
         said += f"nodes (95 % interval {found.low:+.1f} to {found.high:+.1f}), by the line error = a + b / √labels "
         said += f"through {len(self.labels)} trainings on {min(self.labels):,} to {most:,} labels."
+        counted = [each.sentence() for each in self.tables]
         if found.low <= 0:
-            return [said, "That cannot be told from nothing."]
+            return [said, "That cannot be told from nothing.", *counted]
         best = max(self.by_class, key=lambda name: self.by_class[name].gain)
         gain = self.by_class[best].gain
-        return [said, f"Most of it, {gain:+.1f} points, would come from class {best}: label nodes of that class first."]
+        said += f" Most of it, {gain:+.1f} points, would come from class {best}: label nodes of that class first."
+        return [said, *counted]
 
 
 def needed(opened: Opened, seed: int) -> Needed:
@@ -78,7 +105,18 @@ def needed(opened: Opened, seed: int) -> Needed:
     by_class = {
         called: doubling(labels, [float((each * inside).mean()) for each in wrong]) for called, inside in parts.items()
     }
-    return Needed(labels, errors, doubling(labels, errors), by_class)
+    return Needed(labels, errors, doubling(labels, errors), by_class, tables_of(fitted.model, ready.adj_t))
+
+
+def tables_of(model: nn.Module, graph: Any) -> list[Table]:
+    """Return the tables of counts of a model, of a mixture those that are heard, with the pairs that they saw."""
+    parts = parts_of(model, ROLES, heard=True) if isinstance(model, Mowst) else ("",)
+    tables = list[Table]()
+    for part in parts:
+        if isinstance(expert := model.get_submodule(part), Neighbours):
+            numbers = expert.out_channels * (expert.out_channels - 1)
+            tables += [Table(steps, numbers, pairs) for steps, pairs in enumerate(expert.pairs(graph), start=1)]
+    return tables
 
 
 def check(ready: Data) -> None:

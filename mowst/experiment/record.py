@@ -133,7 +133,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         record["diagnosis"] = run.diagnosis
         assert run.routed is not None
         record["run_for"] = runs_of(found, run.routed, run.data.test_mask)
-    record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.report))
+    record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.recorded()))
     if config.forget:
         record["forgotten"] = finite({"nodes": list(config.forget), **run.forgotten})
     if run.teacher is not None:
@@ -147,7 +147,8 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     record["seconds_together"] = round(run.seconds, 3)
     notes = without_value(run.scores, run.data)
     if run.final is not None:
-        labels = int((run.data.train_mask | run.data.val_mask).sum())
+        calibrating = [] if run.promised is None else run.promised.calibrating
+        labels = int((run.data.train_mask | run.data.val_mask).sum()) - len(calibrating)
         record[FINAL] = {"labels": labels, "seconds": round(run.final.own_seconds, 3)}
         notes.append(FOR_USE)
     if run.sampled is not None:

@@ -18,6 +18,7 @@ from torch_geometric.data import Data
 
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, fabric_of, prepare
+from mowst.experiment.calibrated import calibrating
 from mowst.experiment.config import Config
 from mowst.experiment.folder import marked, read_json, read_scale, read_weights
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
@@ -141,7 +142,9 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
     device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
     if record.model == FINAL:
-        ready.train_mask = ready.train_mask | ready.val_mask
+        apart = calibrating(config, data.val_mask, record.seed)
+        learned = ready.val_mask if apart is None else ready.val_mask & ~apart.to(device)
+        ready.train_mask = ready.train_mask | learned
     model = build_model(record.model, config, data.num_features, classes_of(data))
     read_weights(folder, record.model, model)
     return model.to(device).eval(), data, ready

@@ -39,11 +39,11 @@ def scores_of(fitted: Mapping[str, Fitted], data: Data, teacher: Signals | None 
     return scores
 
 
-def mixture_in(fitted: Mapping[str, Fitted]) -> tuple[Mowst, Mixture] | None:
-    """Return the mixture among the trained models and its output, if there is one."""
-    if "mixture" not in fitted:
+def mixture_in(fitted: Mapping[str, Fitted], name: str = "mixture") -> tuple[Mowst, Mixture] | None:
+    """Return the mixture among the trained models, by name, and its output, if there is one."""
+    if name not in fitted:
         return None
-    model, out = fitted["mixture"].model, fitted["mixture"].output
+    model, out = fitted[name].model, fitted[name].output
     assert isinstance(model, Mowst)
     assert isinstance(out, Mixture)
     return model, out

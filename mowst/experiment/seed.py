@@ -16,6 +16,7 @@ from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
+from mowst.experiment.plan import FINAL
 from mowst.experiment.sampled import Sampled, sampled_score
 from mowst.experiment.scoring import diagnosis_of, mixture_in, routed_output, scores_of
 from mowst.experiment.teachers import Teacher
@@ -100,7 +101,8 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     seconds = sum(each.own_seconds for each in (bench.fitted or fitted).values())
     seconds += 0.0 if final is None else final.own_seconds
     scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
-    promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed)
+    for_use = None if final is None else mixture_in({FINAL: final}, FINAL)
+    promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed, for_use)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
     routed = routed_output(fitted, one.ready)
     found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)

@@ -44,11 +44,11 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Output | None) 
         for by, groups in groups_of(found, data).items():
             within = beliefs(out, y[test], {name: mask[test] for name, mask in groups.items()})
             calibration["mixture"][by] = {name: each._asdict() for name, each in within.items()}
-    answered = {
-        name: abstention.answers(out.log_probs()[test].double().exp(), y[test])._asdict()
-        for name, out in outputs.items()
-        if name in {*fitted, "mixture_tempered"}
-    }
+    answered = {}
+    for name in [each for each in outputs if each in {*fitted, "mixture_tempered"}]:
+        speaks = outputs["mixture" if name == "mixture_tempered" else name]
+        probs, guess = (out.log_probs()[test].double() for out in (outputs[name], speaks))
+        answered[name] = abstention.answers(probs.exp(), y[test], guess.argmax(dim=-1))._asdict()
     return {"calibration": calibration, "answers": answered}
 
 

@@ -83,6 +83,10 @@ class Neighbours(Learned):
         """Tell whether features [N, F] are those of the graph whose labels it was told."""
         return len(x) == len(self.labels) and torch.allclose(marks_of(x), self.marks, rtol=1e-3, atol=1e-4)
 
+    def pairs(self, graph: Tensor) -> list[float]:
+        """Return how many pairs of labelled nodes each table was counted on, one number a hop."""
+        return [float(counts[self.labels >= 0].sum()) for counts in self._around(graph)]
+
     def heard(self, n: Tensor) -> Tensor | float:
         """Return how far each of n neighbours counts, [N, 1] -> [N, 1]: together √n times, up to √10."""
         return n.clamp(max=HEARD).sqrt() / n.clamp_min(1e-12) if self.damped else 1.0

@@ -61,6 +61,15 @@ def believed(result: Result) -> list[str]:
     ]
     tempered = calibration.get("mixture_tempered") if judged == "mixture" else None
     said[0] += f", calibrated on validation nodes by {error_of(tempered['all']):.1f}." if tempered else "."
+    said += promised(trust)
+    if "final" in trust:
+        said += [f"Of the mixture for use: {each}" for each in promised(trust["final"])]
+    return said
+
+
+def promised(trust: Mapping[str, Any]) -> list[str]:
+    """Say what became of sets and answers that were asked for."""
+    said = []
     if "sets" in trust:
         sets = trust["sets"]
         found = sets["test"]["all"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -103,3 +103,13 @@ class Phase:
         """The widest scope of its losses."""
         order = list(Scope)
         return max((scope_of(term.loss) for term in self.terms), key=order.index, default=Scope.NODE)
+
+
+def thawed(model: nn.Module, trains: Iterable[str], free: Iterable[nn.Parameter]) -> list[nn.Module]:
+    """Return the parts of a model that train; of all parameters only what is free in them has a gradient."""
+    model.eval().requires_grad_(False)
+    parts = [model.get_submodule(name) for name in trains]
+    inside = {id(parameter) for part in parts for parameter in part.parameters()}
+    for parameter in free:
+        parameter.requires_grad_(id(parameter) in inside)
+    return parts

@@ -28,7 +28,7 @@ from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joi
 from mowst.training.batches import Batch, Feed, Needs, Whole
 from mowst.training.frozen import gathered
 from mowst.training.learning import learn
-from mowst.training.phases import Phase, Watching
+from mowst.training.phases import Phase, Watching, thawed
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
 from mowst.training.steps import take_steps
 from mowst.training.world import Share, World
@@ -174,7 +174,7 @@ class Trainer:
         """Run the epochs of a phase."""
         if isinstance(self.model, Learner):
             return self._learn(phase, self.model)
-        parts = self._thaw(phase, free)
+        parts = thawed(self.model, phase.trains, free)
         known = self._known(phase)
         needs = self._needs(self._reach(known), phase.scope, (term.on for term in phase.terms))
         batches = self.feed.training(replace(self.whole, known=known), needs)
@@ -234,15 +234,6 @@ class Trainer:
         needs = self._needs(self.reads.hops, scope, on)._replace(share=Share())
         batch = next(iter(self.feed.training(self.whole, needs)(1)))
         return self._call(batch), batch
-
-    def _thaw(self, phase: Phase, free: list[nn.Parameter]) -> list[nn.Module]:
-        """Return the parts that train; of all parameters only what is free in them has a gradient."""
-        self.model.eval().requires_grad_(False)
-        parts = [self.model.get_submodule(name) for name in phase.trains]
-        inside = {id(parameter) for part in parts for parameter in part.parameters()}
-        for parameter in free:
-            parameter.requires_grad_(id(parameter) in inside)
-        return parts
 
     def _known(self, phase: Phase) -> Known:
         """Return what the phase cannot change, for all nodes."""
