@@ -26,6 +26,7 @@ from accuracy import cell as words
 from students import Lesson, answers, case, features, load_graph, student
 from torch import Tensor
 
+from mowst.experiment.record import spread
 from mowst.system import write_text
 
 RESULTS = Path(__file__).parent / "results" / "published"
@@ -35,6 +36,12 @@ STUDENTS = {
     "alone": None,
     "glnn": Lesson(),
     "glnn, rebalanced": Lesson(teacher="rebalanced"),
+    "glnn, averaged": Lesson(teacher="averaged"),
+    "glnn, rebalanced and averaged": Lesson(teacher="rebalanced and averaged"),
+    "steady: glnn": Lesson(steady=True),
+    "steady: glnn, rebalanced": Lesson(teacher="rebalanced", steady=True),
+    "steady: glnn, rebalanced and averaged": Lesson(teacher="rebalanced and averaged", steady=True),
+    "steady: averages, rebalanced": Lesson(given="averages", teacher="rebalanced", steady=True),
     "nkd": Lesson("nkd"),
     "dkd": Lesson("dkd(temperature=1)"),
     "ofa": Lesson("ofa"),
@@ -62,7 +69,13 @@ STUDENTS = {
     "glnn + gld, neighbourhood": Lesson("glnn + gld(form=neighbourhood)"),
     "nkd + gld, neighbourhood": Lesson("nkd + gld(form=neighbourhood)"),
 }
-TEACHERS = {"teacher": "teacher", "teacher, rebalanced": "rebalanced", "teacher with a codebook": "tokens"}
+TEACHERS = {
+    "teacher": "teacher",
+    "teacher, rebalanced": "rebalanced",
+    "teacher, averaged": "averaged",
+    "teacher, rebalanced and averaged": "rebalanced and averaged",
+    "teacher with a codebook": "tokens",
+}
 BESIDE = {"nkd + gld, neighbourhood": "nkd"}  # otherwise glnn is what a recipe is compared with
 THEIRS = {  # Yang et al. 2024, table 1: SAGE, MLP, GLNN, KRD, NOSMOG, VQGraph
     "cora": (80.6, 59.2, 80.3, 82.3, 83.0, 83.9),
@@ -142,7 +155,7 @@ def column(graph: str, seeds: int) -> dict[str, dict[str, list[float]]]:
         first = [runs[str(seed)] for seed in range(seeds) if str(seed) in runs]
         if len(first) == seeds:
             columns = {split: [each[split] for each in first] for split in ("val", "test")}
-            found[name] = {split: [statistics.fmean(each), statistics.stdev(each)] for split, each in columns.items()}
+            found[name] = {split: spread(each) for split, each in columns.items()}
     return found
 
 

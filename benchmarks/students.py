@@ -8,6 +8,7 @@ taken once. Whoever learns is stopped on the likelihood of the validation nodes,
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn.models import MLP
-from torch_geometric.utils import degree, remove_self_loops
+from torch_geometric.utils import degree, remove_self_loops, scatter
 
 import graphkd
 from graphkd import Signals, hidden_of
@@ -26,6 +27,7 @@ CARDS = Path(__file__).parent / "cards"
 EPOCHS, PATIENCE, LR = 500, 50, 0.01
 TEACHER_DECAY, STUDENT_DECAY = 5e-3, 5e-4
 WIDTH, DROPOUT, SIZE = 128, 0.5, 64
+STEADY, MEMORY = 200, 0.98
 NOISE = 0.1  # the weight of NOSMOG's adversarial features, as in the paper
 
 
@@ -36,8 +38,11 @@ class Lesson(NamedTuple):
     given: str = "x"
     """x, positions (beside x) or averages (of x over 0 to 3 hops): of the graph, once."""
     teacher: str = "teacher"
-    """teacher, rebalanced (the same, told how frequent the classes are) or tokens (one with a codebook inside)."""
+    """teacher, rebalanced (the same, told how frequent the classes are), averaged or rebalanced and averaged (over a
+    node and its neighbours, see `averaged`), or tokens (one with a codebook inside)."""
     noise: bool = False
+    steady: bool = False
+    """Train for `STEADY` epochs and take the running mean of the weights, without a look at validation nodes."""
 
 
 class Case(NamedTuple):
@@ -112,6 +117,23 @@ def mean_of(data: Data) -> Tensor:
     return torch.sparse_coo_tensor(torch.stack([sink, source]), weight, (N, N)).coalesce().to_sparse_csr()
 
 
+def fit_steadily(model: nn.Module, lesson: Callable[[], Tensor], decay: float) -> None:
+    """Train all that `model` holds for a fixed time, and leave it at the running mean of its weights."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=LR, weight_decay=decay)
+    mean = [weight.detach().clone() for weight in model.parameters()]
+    for _ in range(STEADY):
+        model.train()
+        value = lesson()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        for kept, weight in zip(mean, model.parameters(), strict=True):
+            kept.lerp_(weight.detach(), 1 - MEMORY)
+    for kept, weight in zip(mean, model.parameters(), strict=True):
+        weight.data.copy_(kept)
+    model.eval()
+
+
 def case(data: Data, seed: int, folder: Path, kinds: set[str]) -> Case:
     """Return the teachers of these kinds, trained where `folder` (of this graph, split and seed) has them not yet."""
     mean, taught, codes = mean_of(data), {}, torch.empty(0, 0)
@@ -132,12 +154,25 @@ def case(data: Data, seed: int, folder: Path, kinds: set[str]) -> Case:
         codes = kept.get("codes", codes)
     if "teacher" in taught:
         taught["rebalanced"] = rebalanced(taught["teacher"], data)
+        taught["averaged"] = averaged(taught["teacher"], data)
+        taught["rebalanced and averaged"] = averaged(taught["rebalanced"], data)
     return Case(data, mean, taught, codes, seed)
 
 
 def rebalanced(taught: Signals, data: Data) -> Signals:
     """Tell a teacher how frequent the classes are."""
     return taught._replace(logits=graphkd.rebalance(taught.logits, torch.bincount(data.y[data.train_mask])))
+
+
+def averaged(taught: Signals, data: Data) -> Signals:
+    """Average what a teacher says of a node and its neighbours, each weighed by one over its own degree.
+
+    So each node has as much to say as any other, whether one node listens or a thousand do.
+    """
+    source, sink = data.edge_index
+    p = taught.logits.softmax(-1) / degree(source, data.num_nodes).unsqueeze(-1)
+    total = scatter(p[source], sink, dim_size=data.num_nodes)
+    return taught._replace(logits=(total / total.sum(-1, keepdim=True)).clamp(min=1e-12).log())
 
 
 def teacher(data: Data, mean: Tensor, seed: int, kind: str = "teacher") -> Sage:
@@ -213,7 +248,11 @@ def student(of: Case, lesson: Lesson | None) -> MLP:
             return learned(rounded) + NOISE * graphkd.GLNN()(mapped(model, x + found), taught).mean()
 
         model.losses = nn.ModuleList(term.loss for term in terms)  # whose parameters are trained along
-        fit(model, noisy if lesson.noise else lambda: learned(rounded), known, STUDENT_DECAY)
+        teach = noisy if lesson.noise else partial(learned, rounded)
+        if lesson.steady:
+            fit_steadily(model, teach, STUDENT_DECAY)
+        else:
+            fit(model, teach, known, STUDENT_DECAY)
     layers.close()
     return model
 
