@@ -7,8 +7,7 @@ taken once. Whoever learns is stopped on the likelihood of the validation nodes,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,40 +220,43 @@ def student(of: Case, lesson: Lesson | None) -> MLP:
     data, x = of.data, features(of, lesson.given if lesson else "x")
     torch.manual_seed(of.seed)
     model = MLP([x.size(1), WIDTH, int(data.y.max()) + 1], dropout=DROPOUT, norm=None)
-    rounded, layers = x.bfloat16(), hidden_of(model)
-    held, train = rounded[data.val_mask], rounded[data.train_mask]
+    held, train = x[data.val_mask].bfloat16(), x[data.train_mask].bfloat16()
 
     def known() -> Tensor:
         return F.cross_entropy(mapped(model, held), data.y[data.val_mask])
 
     if lesson is None:
         fit(model, lambda: F.cross_entropy(mapped(model, train), data.y[data.train_mask]), known, TEACHER_DECAY)
-    else:
-        terms, taught = graphkd.build(lesson.spec), of.taught[lesson.teacher]
-        seen = data.y.masked_fill(~data.train_mask, -100)
-        for term in terms:
-            if lesson.teacher == "tokens" and isinstance(term.loss, graphkd.VQGraph):
-                term.loss.codes = of.codes
-            term.loss.prepare(Signals(mapped(model, rounded), tuple(layers)), taught)
-
-        def learned(given: Tensor) -> Tensor:
-            now, total = Signals(mapped(model, given), tuple(layers)), torch.zeros(())
-            for term in terms:
-                total = total + term.weight * term.loss(now, taught, target=seen, edge_index=data.edge_index).mean()
-            return total
-
-        def noisy() -> Tensor:
-            found = graphkd.worst_noise(x, lambda given: graphkd.GLNN()(mapped(model, given), taught).mean())
-            return learned(rounded) + NOISE * graphkd.GLNN()(mapped(model, x + found), taught).mean()
-
-        model.losses = nn.ModuleList(term.loss for term in terms)  # whose parameters are trained along
-        teach = noisy if lesson.noise else partial(learned, rounded)
+        return model
+    with hidden_of(model) as layers:
+        learned = learning(of, lesson, model, x, layers)
         if lesson.steady:
-            fit_steadily(model, teach, STUDENT_DECAY)
+            fit_steadily(model, learned, STUDENT_DECAY)
         else:
-            fit(model, teach, known, STUDENT_DECAY)
-    layers.close()
+            fit(model, learned, known, STUDENT_DECAY)
     return model
+
+
+def learning(of: Case, lesson: Lesson, model: MLP, x: Tensor, layers: Sequence[Tensor]) -> Callable[[], Tensor]:
+    """Return what a student is to make small, whenever it is asked."""
+    data, taught, rounded = of.data, of.taught[lesson.teacher], x.bfloat16()
+    terms, seen = graphkd.build(lesson.spec), data.y.masked_fill(~data.train_mask, -100)
+    for term in terms:
+        if lesson.teacher == "tokens" and isinstance(term.loss, graphkd.VQGraph):
+            term.loss.codes = of.codes
+        term.loss.prepare(Signals(mapped(model, rounded), tuple(layers)), taught)
+    model.losses = nn.ModuleList(term.loss for term in terms)  # whose parameters are trained along
+
+    def soft(given: Tensor) -> Tensor:
+        return graphkd.GLNN()(mapped(model, given), taught).mean()
+
+    def learned() -> Tensor:
+        now, total = Signals(mapped(model, rounded), tuple(layers)), torch.zeros(())
+        for term in terms:
+            total = total + term.weight * term.loss(now, taught, target=seen, edge_index=data.edge_index).mean()
+        return total + NOISE * soft(x + graphkd.worst_noise(x, soft)) if lesson.noise else total
+
+    return learned
 
 
 @torch.no_grad()

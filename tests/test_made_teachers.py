@@ -61,6 +61,14 @@ def test_any_of_them_can_be_rebalanced(taught, inner):
     assert teacher.source == f"{plain.source}, rebalanced"
 
 
+def test_a_class_without_a_label_cannot_be_rebalanced(tmp_path):
+    data = load(GRAPH)
+    data.train_mask = data.train_mask & (data.y != 1)
+    np.savez(tmp_path / "said.npz", logits=np.eye(data["num_classes"], dtype=np.float32)[data.y])
+    with pytest.warns(UserWarning, match="split"), pytest.raises(InputError, match="no training node is of class 1"):
+        read(f"rebalance({tmp_path / 'said.npz'})", 0, data)
+
+
 @pytest.mark.parametrize("words", ["ensemble({})", "extrapolate({}, beta=2)", "rebalance(ensemble({}))"])
 def test_a_student_learns_from_it_by_the_command(taught, words, tmp_path):
     line = f"{SMALL} --regime solo --kd glnn --seeds 1 --no-baselines --out {tmp_path / 'out'}"

@@ -238,6 +238,8 @@ def read_rebalanced(teacher: str, seed: int, data: Data, options: Mapping[str, f
     """Read a teacher, and correct what it says for the shares of classes in which its labels and all nodes differ."""
     found = read(teacher, seed, data)
     labels = torch.bincount(data.y[data.train_mask].cpu(), minlength=data["num_classes"])
+    if not labels.all():
+        raise InputError(f"teacher rebalance({teacher}): no training node is of class {int(labels.argmin())}")
     signals = found.signals._replace(logits=rebalance(found.signals.logits, labels))
     return found._replace(signals=signals, source=f"{found.source}, rebalanced", folder=None)
 
