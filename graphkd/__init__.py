@@ -65,7 +65,8 @@ Codes for what surrounds a node (`graphkd.codes`)
                   `Tokenizer` learns them with the teacher.                                      Yang 2024, 2308.02117
 
 Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits through a strong one's and beyond
-(Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed.
+(Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed;
+`rebalance` tells a teacher of equally many labels a class how frequent the classes are (Saerens et al., 2002).
 
 Beside a teacher (`graphkd.positions`), from NOSMOG (Tian 2023, 2208.10010): `positions`, features of where a node lies,
 and `worst_noise`, which raises a student's loss.
@@ -94,6 +95,7 @@ from graphkd.functions import (
     lsp,
     nkd,
     ofa,
+    rebalance,
     reliability,
     rkd_angle,
     rkd_distance,
@@ -116,6 +118,6 @@ __all__ = [
     "Certificate", "DistillationLoss", "DualHead", "Extrapolated", "Extrapolation", "Hint", "Scope", "Signals",
     "Standardized", "Tokenizer", "Tokens", "VQGraph", "Weighted", "binary_kl", "build", "certificate", "codebook",
     "dist", "dkd", "extrapolate", "fill_target", "find", "gromov_wasserstein", "hgmd", "hidden_of",
-    "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows", "parse", "positions", "reliability",
-    "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd", "worst_noise",
+    "high_frequency", "kd", "krd", "lsp", "make", "nkd", "ofa", "on_rows", "parse", "positions", "rebalance",
+    "reliability", "rkd_angle", "rkd_distance", "scope_of", "sp", "standardize", "take", "uskd", "worst_noise",
 ]  # fmt: skip

@@ -92,6 +92,17 @@ def single(where: str, given: dict[str, Any]) -> None:
     given["logits"] = checks.believable(f"{where}: logits", checks.logits(f"{where}: logits", given["logits"]))
 
 
+def frequent(where: str, given: dict[str, Any]) -> None:
+    """Check how frequent the classes were in training, [C]: above 0."""
+    if given["trained"] is None:
+        return
+    C, name = given["logits"].size(1), f"{where}: trained"
+    what = f"a tensor [{C}], the share or the number of labels of each class, above 0"
+    given["trained"] = checks.finite(name, checks.tensor(name, given["trained"], what, 1, lambda it: len(it) == C))
+    if not bool((given["trained"] > 0).all()):
+        raise ValueError(f"{name} must be {what}, got {float(given['trained'].min()):g}")
+
+
 def square_graphs(where: str, given: dict[str, Any]) -> None:
     """Check two graphs, [k, k] and [l, l]."""
     given["first"], given["second"] = (checks.graph(f"{where}: {name}", given[name]) for name in ("first", "second"))
@@ -133,6 +144,7 @@ rkd_distance = checked(relation.rkd_distance, representations, linked("pairs"))
 rkd_angle = checked(relation.rkd_angle, representations, linked("triples", 3))
 extrapolate = checked(teacher.extrapolate, logits("strong", "weak", "strong", "weak"))
 reliability = checked(teacher.reliability, logits("logits", "noisy_logits", "logits", "noisy_logits"))
+rebalance = checked(teacher.rebalance, single, frequent, steps=checks.whole)
 sp = checked(similarity.sp, representations)
 most_codes = partial(checks.whole, least=1, most=codes.MOST_CODES)
 codebook = checked(codes.codebook, layer, size=most_codes, steps=checks.whole)

@@ -1,7 +1,8 @@
-"""Teachers made of experts: extrapolated beyond the strong one, and how far each node of one can be believed."""
+"""What is made of a teacher: one beyond its experts, one that knows how frequent classes are, one believed in part."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from graphkd.checks import alike, options
 from graphkd.logit import log_probs
 from graphkd.signals import Signals, believed, signals
+
+LEAST_SHARE = 1e3
+"""No class is rarer than e to minus this: its logarithm stays a number."""
 
 
 class Extrapolation(NamedTuple):
@@ -53,6 +57,28 @@ class Extrapolated(nn.Module):
         alike("extrapolated", strong=strong.logits, weak=weak.logits)
         logits = extrapolate(strong.logits, weak.logits, self.beta, self.max_step).logits
         return Signals(logits, strong.hidden, strong.reliability)
+
+
+@torch.no_grad()
+def rebalance(logits: Tensor, trained: Tensor | None = None, steps: int = 1) -> Tensor:
+    """Let a teacher of balanced labels speak of nodes whose classes are not equally frequent, log-probabilities [N, C].
+
+    20 labels a class teach that all classes are alike frequent, and nodes between two classes then go to the rarer one
+    too often. Saerens et al. (2002, Neural Computation 14:21) have p'_c ∝ p_c π_c / τ_c, with τ the shares of the
+    `trained` labels [C] (or their counts; by default equal) and π those of these nodes, which nobody knows: from π = τ,
+    each of the `steps` takes the mean of p' for π, a step of expectation maximisation; no label is seen. By default one
+    step, where theirs go on to the end: a teacher that is less sure than it is right (an average over neighbours, say)
+    drifts to the frequent classes with each further one. `logits` are of all nodes that are to count. With steps=0
+    nothing is changed.
+    """
+    log_p = log_probs(logits)
+    shares = log_p.new_ones(log_p.size(1)) if trained is None else trained.to(log_p)
+    log_trained = (shares / shares.sum()).log()
+    log_shares, found = log_trained, log_p
+    for _ in range(steps if len(log_p) else 0):
+        log_shares = (found.logsumexp(0) - math.log(len(log_p))).clamp(min=-LEAST_SHARE)
+        found = (log_p + log_shares - log_trained).log_softmax(-1)
+    return found
 
 
 @torch.no_grad()

@@ -226,6 +226,7 @@ def test_tensors_on_two_devices_are_told_where_each_is():
         (lambda: graphkd.DualHead(center=1), "center must be True or False, got 1"),
         (lambda: graphkd.krd(S, T, EDGES, -torch.ones(12)), "krd: reliability must be numbers between 0 and 1, got -1"),
         (lambda: graphkd.krd(S, T, EDGES, 2 * MASK.float()), "krd: reliability must be numbers between 0 and 1, got 2"),
+        (lambda: graphkd.rebalance(S, steps=-1), "rebalance: steps must be a whole number from 0, below 2^63, got -1"),
     ],
 )
 def test_options_are_checked_in_the_functions_as_in_the_losses(call_it, words):

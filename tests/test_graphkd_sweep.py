@@ -108,6 +108,7 @@ CALLS = [
     public("standardize", logits=S, min_std=1e-3),
     public("extrapolate", strong=S, weak=T, beta=1.0, max_step=3.0),
     public("reliability", logits=S, noisy_logits=T, power=1.0),
+    public("rebalance", logits=S, trained=S[0].exp(), steps=2),
     public("certificate", **GRAPHS, feature="mean", matching="sorted"),
     public("gromov_wasserstein", **GRAPHS, epsilon=0.05, steps=3, sinkhorn_steps=3),
     public("take", signals=GIVEN.student, rows=MASK),

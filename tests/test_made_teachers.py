@@ -48,7 +48,28 @@ def test_an_extrapolated_teacher_is_graphkd_s(taught):
     torch.testing.assert_close(nothing.signals.logits.softmax(-1), found["strong"], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("words", ["ensemble({})", "extrapolate({}, beta=2)"])
+@pytest.mark.parametrize("inner", ["{}:strong", "ensemble({})", "extrapolate({}, beta=0.5)"])
+def test_any_of_them_can_be_rebalanced(taught, inner):
+    data, words = load(GRAPH), inner.format(taught)
+    teacher, plain = read(f"rebalance({words})", 0, data), read(words, 0, data)
+    p = plain.signals.logits.double().softmax(-1)
+    labels = torch.bincount(data.y[data.train_mask]).double()
+    wanted = p * p.mean(0) / labels
+    torch.testing.assert_close(
+        teacher.signals.logits.softmax(-1).double(), wanted / wanted.sum(-1, keepdim=True), atol=1e-6, rtol=1e-5
+    )
+    assert teacher.source == f"{plain.source}, rebalanced"
+
+
+def test_a_class_without_a_label_cannot_be_rebalanced(tmp_path):
+    data = load(GRAPH)
+    data.train_mask = data.train_mask & (data.y != 1)
+    np.savez(tmp_path / "said.npz", logits=np.eye(data["num_classes"], dtype=np.float32)[data.y])
+    with pytest.warns(UserWarning, match="split"), pytest.raises(InputError, match="no training node is of class 1"):
+        read(f"rebalance({tmp_path / 'said.npz'})", 0, data)
+
+
+@pytest.mark.parametrize("words", ["ensemble({})", "extrapolate({}, beta=2)", "rebalance(ensemble({}))"])
 def test_a_student_learns_from_it_by_the_command(taught, words, tmp_path):
     line = f"{SMALL} --regime solo --kd glnn --seeds 1 --no-baselines --out {tmp_path / 'out'}"
     command([*line.split(), "--teacher", words.format(taught)])
@@ -66,6 +87,8 @@ def test_a_student_learns_from_it_by_the_command(taught, words, tmp_path):
         ("extrapolate({}, gamma=1)", "option.*'gamma'.*beta"),
         ("ensemble({}, beta=1)", "option.*'beta'"),
         ("average({})", "'average'.*ensemble"),
+        ("rebalance({}, beta=1)", "option.*'beta'"),
+        ("rebalance(ensemble(nowhere))", "no run of a seed"),
         ("ensemble(nowhere)", "no run of a seed"),
         ("extrapolate(nowhere)", "no such run folder"),
     ],

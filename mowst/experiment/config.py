@@ -172,8 +172,9 @@ class Config(Checked):
     teacher: str | None = None
     """Who teaches: a run's folder (OUT, OUT/seed-0; OUT:strong names one of its models) trained on the same split, all
     its seeds (ensemble(OUT)), its strong expert taken further from its weak one (extrapolate(OUT, beta=1)), a file of
-    logits (.npz or .safetensors), strong (the strong expert of this run; with regime held-out, no other), or,
-    with regime solo, weak (the student, trained once before); none for losses that need no teacher, such as uskd."""
+    logits (.npz or .safetensors), one of these told how frequent the classes are (rebalance(OUT)), strong (the strong
+    expert of this run; with regime held-out, no other), or, with regime solo, weak (the student, trained once before);
+    none for losses that need no teacher, such as uskd."""
     optimizer: str = "adamw"
     """adamw (decoupled weight decay), adam (L2 penalty), or the dotted path of an optimiser."""
     lr: float = setting(0.01, (1e-3, 1e-1, "log"), above=0)

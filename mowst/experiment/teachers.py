@@ -6,6 +6,7 @@
     OUT:strong            one model of it by name; by default the first it has of `SPEAKERS`, else its best
     ensemble(OUT)         all seeds of a run, or of one of its models (OUT:strong): the mean of their probabilities
     extrapolate(OUT)      its strong expert, taken further from its weak one; or extrapolate(OUT, beta=2, max_step=3)
+    rebalance(TEACHER)    any of these, told how frequent the classes are among all nodes
     FILE.npz, FILE.safetensors   `logits` [N, C], optionally `reliability` [N], `hidden_0` [N, H], `hidden_1`, ... and
                           `split_sha256` (an array of one string; in safetensors: metadata)
     strong, weak          an expert of the run itself, which is not this module's business
@@ -32,7 +33,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphkd import Extrapolated, Signals
+from graphkd import Extrapolated, Signals, rebalance
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
@@ -46,7 +47,7 @@ SPEAKERS = ("mixture", "strong", "student")
 best does."""
 
 CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
-OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=]+)$")
+OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=()]+)$")
 
 Contents = tuple[dict[str, Tensor], str | None]
 
@@ -233,6 +234,16 @@ def read_extrapolated(run: str, seed: int, data: Data, options: Mapping[str, flo
     return Teacher(signals, f"{teacher.folder}:strong, extrapolated from its weak expert", True)
 
 
+def read_rebalanced(teacher: str, seed: int, data: Data, options: Mapping[str, float]) -> Teacher:
+    """Read a teacher, and correct what it says for the shares of classes in which its labels and all nodes differ."""
+    found = read(teacher, seed, data)
+    labels = torch.bincount(data.y[data.train_mask].cpu(), minlength=data["num_classes"])
+    if not labels.all():
+        raise InputError(f"teacher rebalance({teacher}): no training node is of class {int(labels.argmin())}")
+    signals = found.signals._replace(logits=rebalance(found.signals.logits, labels))
+    return found._replace(signals=signals, source=f"{found.source}, rebalanced", folder=None)
+
+
 class Made(NamedTuple):
     """A kind of teacher that is made of several models."""
 
@@ -240,7 +251,11 @@ class Made(NamedTuple):
     options: tuple[str, ...] = ()
 
 
-MADE = {"ensemble": Made(read_ensemble), "extrapolate": Made(read_extrapolated, ("beta", "max_step"))}
+MADE = {
+    "ensemble": Made(read_ensemble),
+    "extrapolate": Made(read_extrapolated, ("beta", "max_step")),
+    "rebalance": Made(read_rebalanced),
+}
 
 
 def read_logits(path: Path, data: Data) -> Teacher:
