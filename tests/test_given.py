@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 import mowst.names
 from mowst import Config, MowstClassifier, from_networkx, load
-from mowst.data import check
+from mowst.data import check, uneven
 from mowst.data.given import Scale, as_mask, edges, features, taken, weights
 from mowst.data.labels import labels, scalar
 from mowst.data.uneven import say_uneven
@@ -451,6 +451,19 @@ def test_bags_of_words_are_not_called_uneven():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         say_uneven(counts)
+
+
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_columns_that_never_vary_are_not_what_the_others_drown_in(rows, monkeypatch):
+    monkeypatch.setattr(uneven, "AT_ONCE", 12 * rows)
+    x = torch.cat([torch.full((1000, 7), 0.1), torch.randn(1000, 5)], dim=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        say_uneven(x)
+    x[:, 9] *= 1e4
+    ratio = float(x.double().std(0)[9] / x.double().std(0)[7:].median())
+    with pytest.warns(UserWarning, match=f"column 9 varies {ratio:,.0f} times"):
+        say_uneven(x)
 
 
 def test_standardized_columns_have_mean_zero_and_deviation_one():
