@@ -107,7 +107,7 @@ def stepped(root: str, batch: str) -> dict:
     }
 
 
-def drawing(root: str, fanouts: tuple[int, ...], rounds: int = 8) -> dict:
+def drawing(root: str, fanouts: tuple[int, ...], kind: str, rounds: int = 8) -> dict:
     """Draw the neighbourhoods of batches of 1,024 training nodes, and say how many nodes a CPU second is enough for."""
     import torch
 
@@ -117,7 +117,8 @@ def drawing(root: str, fanouts: tuple[int, ...], rounds: int = 8) -> dict:
 
     data = open_graph("ogbn-products", root).of_seed(0)
     rows = Adjacency.from_edge_index(data.edge_index, data.num_nodes).rows
-    train, found = data.train_mask.nonzero().squeeze(-1), {"nodes": data.num_nodes, "fanouts": list(fanouts)}
+    train = data.train_mask.nonzero().squeeze(-1)
+    found = {"nodes": data.num_nodes, "fanouts": list(fanouts), "kind": kind}
     for name, draw in {"torch": in_torch, "numba": compiled()}.items():
         if draw is None:
             continue
@@ -126,7 +127,7 @@ def drawing(root: str, fanouts: tuple[int, ...], rounds: int = 8) -> dict:
             generator = torch.Generator().manual_seed(number)
             seeds = train[torch.randperm(len(train), generator=generator)[:1024]]
             start = time.process_time()
-            sizes.append(len(draw(rows, seeds, fanouts, generator)[0]))
+            sizes.append(len(draw(rows, seeds, fanouts, generator, kind).nodes))
             seconds.append(time.process_time() - start)
         found[f"{name}_seeds_per_cpu_second"] = round(1024 / statistics.median(seconds[1:]))  # the first one compiles
         found["nodes_of_a_batch"] = round(statistics.fmean(sizes))
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--root", help="Where benchmarks/products_like.py has put a graph.")
     parser.add_argument("--size", default="0.125", help="How large that is, for the cell's name.")
     parser.add_argument("--fanouts", type=int, nargs="+", default=[15, 10, 5])
+    parser.add_argument("--kind", default="uniform", choices=["uniform", "labor"], help="How neighbours are drawn.")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -177,7 +179,8 @@ def main() -> None:
                     cell(path, lambda k=known: k | trained(k["graph"], k["batch"], k["seed"], options.data_root))
     if options.what == "draw":
         fanouts = tuple(options.fanouts)
-        cell(path_of("draw", options.size, *fanouts), lambda: drawing(options.root, fanouts))
+        kind = () if options.kind == "uniform" else (options.kind,)
+        cell(path_of("draw", options.size, *fanouts, *kind), lambda: drawing(options.root, fanouts, options.kind))
     if options.what == "step":
         for batch in options.batches:
             command = [sys.executable, __file__, "step", "--root", options.root, "--here", batch]

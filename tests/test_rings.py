@@ -166,3 +166,12 @@ def test_a_mixture_that_may_look_at_edges_itself_is_given_all_rows():
     trainer = Trainer(Curious(*experts, LearnedGate()), prepared(), SCORE, feed=Neighbours((2, 2, 2), 12))
     out, batch = trainer.glimpse(graphkd.Scope.NODE, ["train"])
     assert len(out.weak) == len(batch.nodes) > len(batch.seeds)
+
+
+def test_dropout_is_where_it_is_in_the_whole_model():
+    data, model = prepared(), expert("sage", 8, 3, **LAYERS, act="elu").train()
+    model.dropout = nn.Dropout(1.0)  # of hidden layers nothing is left, so that all nodes are the same
+    for needs in (needs_of(model), needs_of(model, seeds_alone=True)):
+        batch = next(iter(Neighbours((2, 2, 2), 12).training(Batch.of(data), needs)(1)))
+        out, _ = said(model, batch)
+        assert torch.equal(out, model.convs[-1].lin_l.bias.detach().expand(len(out), -1))

@@ -181,8 +181,8 @@ class Needs(NamedTuple):
     seeds_alone: bool = False
     """Whether nothing but the nodes that a loss is averaged over is asked of what is run, by `run_module`."""
     looked_up: bool = False
-    """Whether what is run begins with products of the graph with its features and reads none at the
-    last hop (`mowst.models.Reads.spares_a_hop`)."""
+    """Whether what is run begins with products of the graph with its features, and reads no others at the last hop
+    (`mowst.models.Reads.spares_a_hop`)."""
 
     @property
     def edges(self) -> bool:
