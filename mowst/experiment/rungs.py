@@ -1,7 +1,8 @@
 """Successive halving (Jamieson and Talwalkar, 2016, arXiv 1502.07943): who is worth being trained on.
 
 After a sixteenth, and after a quarter, of the epochs that a candidate may take, its best validation score so far is
-compared with what those before it had reached there. One that is not among the best third may be stopped. Each is
+compared with what those of the same pace before it had reached there: one with a smaller learning rate or averaged
+weights is behind at first, and none the worse for it. One that is not among the best third may be stopped. Each is
 compared when it gets there, and not when all have (Li et al., 2018, arXiv 1810.05934, whose rule this is; Optuna's
 `SuccessiveHalvingPruner`): so none has to wait, and those that go on are trained as if there were no rungs.
 """
@@ -19,16 +20,27 @@ REDUCTION = 3
 """One of so many goes on."""
 
 
+Pace = tuple[str, float, float]
+"""Optimiser, learning rate, decay of averaged weights."""
+
+
 class Rungs:
-    """What candidates had reached at each rung."""
+    """What candidates had reached at each rung, by their pace."""
 
     def __init__(self) -> None:
-        self.reached: tuple[list[float], ...] = tuple([] for _ in SHARES)
+        self.by_pace: dict[Pace | None, tuple[list[float], ...]] = {}
         self.epochs: tuple[int, ...] = ()
         self.every = 1
+        self.pace: Pace | None = None
+
+    @property
+    def reached(self) -> tuple[list[float], ...]:
+        """What those of the present pace had reached, a list for each rung."""
+        return self.by_pace.setdefault(self.pace, tuple([] for _ in SHARES))
 
     def begin(self, schedule: Schedule) -> None:
         """Say at which pace the next candidate is trained; one before the first of them meets no rung."""
+        self.pace = schedule.optimizer, schedule.lr, schedule.ema_decay
         self.epochs = tuple(math.ceil(share * schedule.epochs) for share in SHARES)
         self.every = schedule.eval_every
 
