@@ -209,7 +209,11 @@ def best_lines() -> list[str]:
         if not found:
             continue
         seeds = [each["seeds"][0] for each in found]
-        single = [value for each in found for value in tested(each, [name for name in each["runs"][0]["scores"] if name not in OTHERS])]
+        single = [
+            value
+            for each in found
+            for value in tested(each, [name for name in each["runs"][0]["scores"] if name not in OTHERS])
+        ]
         mixed = [value for each in found for value in tested(each, ["mixture"])]
         good = read(graph, "good")
         alike = [] if good is None else [each for each in good["runs"] if each["seed"] in seeds]
