@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mowst.errors import InputError
@@ -156,8 +157,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
         threads = take_threads(there.threads, max(parsed.workers, here))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
-        kept = saving if devices == 1 else None
-        plain = settled(there.config, claimed.place, lambda line: print(line, file=sys.stderr, flush=True), kept)
+        tell = partial(print, file=sys.stderr, flush=True)
+        plain = settled(there.config, claimed.place, tell, saving, devices)
         opened = Opened(plain, devices=devices)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -87,7 +87,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_if_it_had_not_been(name, 
     stands = []
     for lines in (3, 2, 4):
         stopped(config, tmp_path / "out", lines, opened)
-        stands += standing(tmp_path / "out", [0]).values()
+        stands += standing(tmp_path / "out", ["seed-0"]).values()
     assert stands[0] < stands[1] < stands[2]
     run(config, tmp_path / "out", opened=opened, saving=OFTEN)
     assert left(tmp_path / "out") == whole
@@ -142,7 +142,7 @@ def test_saving_by_epochs_and_by_the_clock(tmp_path):
     for saving, epoch in ((Saving(math.inf, 2), 2), (Saving(math.inf, 3), 3), (Saving(0), 3)):
         out = tmp_path / f"{saving.minutes}-{saving.epochs}"
         stopped(BASE, out, 4, saving=saving)
-        assert standing(out, [0])[0].epochs == epoch
+        assert standing(out, ["seed-0"])["seed-0"].epochs == epoch
     stopped(BASE, tmp_path / "never", 4, saving=Saving(math.inf))
     assert not (tmp_path / "never" / "seed-0").exists()
 
@@ -159,7 +159,7 @@ def test_a_signal_waits_for_the_epoch_and_what_was_done_is_saved(number, tmp_pat
     with pytest.raises(Stopped) as ended:
         run(BASE, tmp_path, hook=ask, saving=Saving(math.inf))
     assert ended.value.number == number
-    assert standing(tmp_path, [0])[0][:2] == (0, 2)
+    assert standing(tmp_path, ["seed-0"])["seed-0"][:2] == (0, 2)
     run(BASE, tmp_path, saving=OFTEN)
     run(BASE, tmp_path / "whole")
     assert left(tmp_path) == left(tmp_path / "whole")
@@ -174,7 +174,7 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_of_before(tmp_pa
 
     with pytest.raises(Stopped):
         run(BASE, tmp_path, hook=ask, saving=OFTEN)
-    assert standing(tmp_path, [0])[0][:2] == (0, 2)
+    assert standing(tmp_path, ["seed-0"])["seed-0"][:2] == (0, 2)
 
 
 def test_a_signal_waits_only_where_something_is_under_way():
@@ -261,7 +261,7 @@ def test_a_full_disk_is_a_line_and_leaves_the_last_good_checkpoint(tmp_path):
             run(BASE, tmp_path, hook=fill, saving=OFTEN)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert standing(tmp_path, [0])[0].epochs == 2
+    assert standing(tmp_path, ["seed-0"])["seed-0"].epochs == 2
     run(BASE, tmp_path, saving=OFTEN)
     run(BASE, tmp_path / "whole")
     assert left(tmp_path) == left(tmp_path / "whole")

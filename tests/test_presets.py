@@ -96,7 +96,7 @@ def test_a_library_s_run_searches_too(few, tmp_path):
 
 
 def test_arrays_of_candidates_that_need_not_be_kept_are_refused_before_the_search(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(searching, "select", lambda *given: pytest.fail("has begun"))
+    monkeypatch.setattr(trying, "select", lambda *given: pytest.fail("has begun"))
     line = ["--dataset", GRAPH, "--preset", "best", "--epochs", "2", "--out", str(tmp_path / "run")]
     with pytest.raises(InputError, match=r"predictions\.arrays: unknown 'gcn_logits'.*mixture_strong"):
         command([*line, "--predictions.arrays", "[mixture,gcn_logits]"])

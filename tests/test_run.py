@@ -40,7 +40,8 @@ def test_a_run_leaves_what_the_contract_names(finished):
     entries = ["README.md", "chosen.yaml", "config.yaml", "report.html", "result.json", "seed-0", "seed-1"]
     assert sorted(p.name for p in finished.iterdir()) == [".mowst.json", *entries]
     mark = json.loads((finished / ".mowst.json").read_text())
-    assert mark == {"config": (finished / "config.yaml").read_text(), "files": entries}
+    held = sorted([*entries, "search"])  # which a search of `best` would have there
+    assert mark == {"config": (finished / "config.yaml").read_text(), "files": held}
     files = ["config.yaml", "figures.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
     files += ["trust.json"]
     assert sorted(p.name for p in (finished / "seed-0").iterdir()) == files

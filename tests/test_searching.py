@@ -11,10 +11,12 @@ from mowst import Config, ExpertConfig, InputError
 from mowst.evaluation import accuracy, signal
 from mowst.experiment import Opened, Saving, config_of, parse, parser, run, search, settled
 from mowst.experiment.bench import Bench
+from mowst.experiment.checkpoint import before
 from mowst.experiment.choosing import PRESETS
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
-from mowst.experiment.searching import Tried, tried
+from mowst.experiment.searching import tried
+from mowst.experiment.trying import Tried
 from mowst.models import FusedGate, Mowst, Panel, expert
 from mowst.training import Schedule, Trainer, snapshot
 from mowst.training.held_out import fit_expert
@@ -35,7 +37,7 @@ SMALL = Config(dataset="sbm", preset="best", budget="9h", seeds=1, epochs=32, fo
 @pytest.fixture(autouse=True)
 def candidates(monkeypatch):
     monkeypatch.setitem(PRESETS, "best", CANDIDATES)
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 1)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 1)
     monkeypatch.setattr("mowst.experiment.rungs.SHARES", SHARES)
 
 
@@ -66,7 +68,7 @@ def whole():
     """A search that nobody stops: what it chose, and what it said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "best", CANDIDATES)
-        patch.setattr("mowst.experiment.searching.DRAWS", 2)
+        patch.setattr("mowst.experiment.trying.DRAWS", 2)
         patch.setattr("mowst.experiment.rungs.SHARES", SHARES)
         said = []
         return search(SMALL, said.append), said
@@ -106,7 +108,7 @@ def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_v
     monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: asked.append(len(others)) or True)
     many = tuple(("gcn", {"norm": "none", "seed": seed, "pace": {"eval_every": 5}}) for seed in range(3))
     monkeypatch.setitem(PRESETS, "best", many)
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 0)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
     found = Tried(bench_of(replace(SMALL, epochs=48)), lambda line: None)
     found.chosen()
     assert asked == [0, 0, 1, 1, 2, 2]
@@ -128,9 +130,9 @@ def test_only_those_of_one_pace_are_compared():
 def test_who_adds_to_the_others_goes_on_wherever_it_stands_as_if_nobody_had_asked(trained, monkeypatch):
     monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: False)
     weights = {"": 0.05}
-    plain = "mowst.experiment.searching.select"
+    plain = "mowst.experiment.trying.select"
     monkeypatch.setattr(plain, lambda said, y, **more: {name: weights.get(name, 1.0) for name in said})
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 0)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
     lines, searched = [], bench_of(SMALL)
     tried(searched, lines.append)
     assert not any("stopped" in line for line in lines)
@@ -197,7 +199,7 @@ def test_who_is_in_training_when_time_is_up_is_stopped(monkeypatch):
 
 
 def test_every_fold_is_held_out_where_the_budget_is_enough_for_all_twins(trained, monkeypatch):
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 0)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
     monkeypatch.setitem(PRESETS, "best", (*CANDIDATES[:1], *CANDIDATES[3:4]))
     now = 0.0
     monkeypatch.setattr(Bench, "clock", property(lambda self: lambda: now))
@@ -236,7 +238,7 @@ def test_after_the_list_those_that_are_heard_are_tried_from_other_weights_the_we
 
 @pytest.mark.slow  # of what the others say, too
 def test_without_a_limit_a_search_is_deterministic(whole, monkeypatch):
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 2)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 2)
     said = []
     assert search(SMALL, said.append) == whole[0]
     assert outcomes(said) == outcomes(whole[1])
@@ -247,7 +249,7 @@ def test_without_a_limit_a_search_is_deterministic(whole, monkeypatch):
     [pytest.param("gcn", 3, marks=pytest.mark.slow), ("gat", 7), pytest.param("gcn 2", 2, marks=pytest.mark.slow)],
 )
 def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, model, epoch):
-    monkeypatch.setattr("mowst.experiment.searching.DRAWS", 2)
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 2)
     made, trained = Opened.bench, []
 
     def watched(self, seed, hook=None):
@@ -360,3 +362,49 @@ def test_draws_differ_and_the_first_is_that_of_the_run():
 def test_what_is_no_pace_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+def test_a_search_that_stops_by_a_sample_of_the_validation_nodes_compares_what_is_said_of_all(monkeypatch):
+    monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: False)
+    said = []
+    search(replace(SMALL, eval_nodes=50), said.append)
+    assert any("stopped after" in line for line in said)
+
+
+def test_a_search_goes_on_after_a_candidate_that_diverged(tmp_path, monkeypatch):
+    """What diverged does so again, and those after it have what they were, not what the one before them was."""
+    wild = ("gcn", {"norm": "none", "pace": {"lr": 1e30}})
+    monkeypatch.setitem(PRESETS, "best", (wild, *CANDIDATES[:1], ("neighbours", {})))
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    whole_said, said = [], []
+    wanted = search(SMALL, whole_said.append)
+    assert any("left out" in line for line in whole_said)
+
+    class StopError(Exception):
+        pass
+
+    def told(line):
+        said.append(line)
+        if line.startswith("neighbours"):
+            raise StopError
+
+    with pytest.raises(StopError):
+        search(SMALL, told, tmp_path, Saving(0.0))
+    said.clear()
+    there = before(SMALL, tmp_path, {})
+    assert there.config.batch == "full", "what the memory of then allowed, whatever is free now"
+    assert there.said.startswith("the search after 4 phases")
+    assert search(SMALL, said.append, tmp_path, Saving(0.0)) == wanted
+    assert outcomes(said) == outcomes(whole_said)
+
+
+def test_a_candidate_is_not_called_as_a_member_of_the_weak_panel_is():
+    found = search(replace(SMALL, weak=ExpertConfig(kind="mlp+gcn"), epochs=4))
+    assert "gcn" not in found.strong.kind.split("+")
+
+
+def test_devices_that_could_not_share_the_run_are_refused_before_the_search():
+    said = []
+    with pytest.raises(InputError, match="not divided among 2"):
+        search(replace(SMALL, batch="full"), said.append, devices=2)
+    assert not said

@@ -21,7 +21,7 @@ from jsonargparse import Namespace
 
 from mowst.errors import InputError
 from mowst.experiment.config import Config
-from mowst.experiment.folder import marked
+from mowst.experiment.folder import SEARCH, marked
 from mowst.experiment.reading import config_of, given_fields, parse, parser
 from mowst.experiment.states import read_about, read_state, write_state
 from mowst.system import Asked, postponed
@@ -122,7 +122,7 @@ class Checkpoint:
         """Return what the file holds; none if there is none."""
         if not self.path.exists():
             return None
-        hint = f"take {self.path} away to train the seed anew, or give another folder"
+        hint = f"take {self.path} away to train anew, or give another folder"
         try:
             held = read_about(self.path)
             for key, what in ANOTHER.items():
@@ -228,14 +228,14 @@ class Standing(NamedTuple):
         return f"after {self.phases} phases" + f" and {self.epochs} epochs" * (self.epochs > 0)
 
 
-def standing(folder: Path, seeds: Iterable[int]) -> dict[int, Standing]:
-    """Return where the seeds of a run stand that have a checkpoint; of one that is damaged its seed will speak."""
+def standing(folder: Path, names: Iterable[str]) -> dict[str, Standing]:
+    """Return where folders of a run stand that have a checkpoint; of one that is damaged its seed will speak."""
     found = {}
-    for seed in seeds:
+    for name in names:
         with suppress(InputError, KeyError, TypeError, ValueError):
-            held = read_about(folder / f"seed-{seed}" / FILE)
+            held = read_about(folder / name / FILE)
             phases, epochs = held["stands"]
-            found[seed] = Standing(phases, epochs, held["threads"], held["batch"], held["devices"])
+            found[name] = Standing(phases, epochs, held["threads"], held["batch"], held["devices"])
     return found
 
 
@@ -254,14 +254,15 @@ class Before(NamedTuple):
 
 def before(config: Config, folder: Path, done: Mapping[int, Mapping[str, Any]]) -> Before:
     """Return what a folder holds of a run, finished seeds (`done`) and others."""
-    stand = standing(folder, [seed for seed in config.all_seeds if seed not in done])
+    names = {f"seed-{seed}": f"seed {seed}" for seed in config.all_seeds if seed not in done} | {SEARCH: "the search"}
+    stand = standing(folder, names)
     records: list[Mapping[str, Any]] = [*done.values(), *(each._asdict() for each in stand.values())]
     if not records:
         return Before(config, None, None)
     if config.batch == "auto":
         config = replace(config, batch=records[0].get("batch", "auto"))
     there = [f"seed {seed} is there already" for seed in done] + [
-        f"seed {seed} {where}" for seed, where in stand.items()
+        f"{names[name]} {where}" for name, where in stand.items()
     ]
     return Before(config, records[0].get("threads"), ", ".join(there), records[0].get("devices", 1))
 

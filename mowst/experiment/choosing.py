@@ -79,6 +79,7 @@ def chosen(config: Config, data: Data) -> Config:
     trained, classes = int(data.train_mask.sum()), classes_of(data)
     averaged = 3 * data.num_nodes * data.num_features
     too_large = {"hop-trees": trained * columns * classes > LARGEST, "sign": averaged > MOST_AVERAGED}
+    beside = set(config.weak.members) if len(config.weak.members) > 1 else set()  # a panel already has these
     norm = config.strong.norm
     if trained < FEW * classes:
         norm = "none"
@@ -86,7 +87,11 @@ def chosen(config: Config, data: Data) -> Config:
         config = replace(config, **HELD_BACK) if usual else config
     return composed(
         config,
-        tuple((kind, {"norm": norm, **differs}) for kind, differs in candidates if not too_large.get(kind, False)),
+        tuple(
+            (kind, {"norm": norm, **differs})
+            for kind, differs in candidates
+            if not (too_large.get(kind, False) or kind in beside)
+        ),
     )
 
 

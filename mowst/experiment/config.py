@@ -226,13 +226,11 @@ class Config(Checked):
     below which a node is said to be unsure; none: every node is answered."""
     use_validation: bool = setting(False, when=refits)
     """Whether the experts are trained once more at the end, on training and validation labels, for as many epochs as
-    served them best: a model for use, which predict then asks; tables are of the one before, which no label but the
-    training ones had fitted."""
+    served them best: a model for use, which predict then asks; tables are of the one before."""
     forget: list[str | int] = field(default_factory=list)
     """Training nodes, by what they are called, such as [5, 9], that are taken as nodes without a label."""
     seeds: int = setting(3, at_least=1, at_most=100_000)
-    """Number of runs; the k-th uses seed first_seed + k and, where there are several masks, that one modulo their
-    number."""
+    """Number of runs; the k-th uses seed first_seed + k, and of several masks the one of that number, modulo theirs."""
     first_seed: int = setting(0, at_least=0, at_most=2**32 - 100_001)
     """Seed of the first run."""
     predictions: PredictionsConfig = field(default_factory=PredictionsConfig)
@@ -254,7 +252,10 @@ class Config(Checked):
         agreement.check_names([member.kind for member in members], self.gate_kind, self.gate.dispersions, *given)
         for each in (member for member in members if member.pace or member.seed):
             agreement.check_apart(self.regime)
-            replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **each.pace)  # which says what is wrong
+            try:
+                replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **each.pace)
+            except InputError as error:
+                raise InputError(f"{each.kind}: pace: {error}") from None
         if self.precision not in PRECISIONS:
             raise unknown("precision", self.precision, PRECISIONS)
         if not (self.mixture or self.baselines):

@@ -61,7 +61,7 @@ def run(
         FloatingPointError: training diverged.
     """
     records = dict(done or {})
-    config = settled(config, None if out is None else Path(out), saving=saving if devices == 1 else None)
+    config = settled(config, None if out is None else Path(out), saving=saving, devices=devices)
     left = [seed for seed in config.all_seeds if seed not in records]
     if devices > 1 and left:
         opened = opened or Opened(config, devices=devices)

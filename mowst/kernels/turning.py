@@ -25,7 +25,7 @@ def blocks(start: Tensor, entries: int = BLOCK) -> Iterator[tuple[int, int]]:
     """
     rows, first = len(start) - 1, 0
     while first < rows:
-        last = int(torch.searchsorted(start, int(start[first]) + entries))
+        last = int(torch.searchsorted(start, min(int(start[first]) + entries, int(start[-1]))))
         yield first, (last := min(max(last, first + 1), rows))
         first = last
 

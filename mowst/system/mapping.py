@@ -65,7 +65,7 @@ def read(place: Path) -> Tensors | None:
         found = tuple(torch.from_numpy(array) for array in held)
     except (OSError, ValueError, TypeError, EOFError):
         return None
-    return found if [hash_of(tensor) for tensor in found] == hashes else None
+    return found if hashes and [hash_of(tensor) for tensor in found] == hashes else None
 
 
 def hash_of(tensor: Tensor) -> str:

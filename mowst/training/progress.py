@@ -225,10 +225,14 @@ class Journal:
 
         Raises:
             InputError: it was another phase then.
+            FloatingPointError: its training diverged then.
         """
         if self._place == len(self.finished):
             return None
         entry = self.finished[self._place]
+        if "failed" in entry:
+            self._place += 1
+            raise FloatingPointError(entry["failed"])
         if entry["phase"] != phase:
             raise InputError(f"journal: phase {self._place} was {entry['phase']!r}, now it is {phase!r}: another run")
         self._place += 1
@@ -252,6 +256,11 @@ class Journal:
         self.finished.append(entry)
         self._place = len(self.finished)
         self.told(self)
+
+    def fail(self, place: int, why: str) -> None:
+        """Take in that the training of a phase, of so many the last, diverged: it does so again for who goes on."""
+        if len(self.finished) < place:
+            self.finish({"phase": None, "failed": why, "seconds": 0.0})
 
     def state_dict(self) -> State:
         """Return everything in it, and where the phase stands that is running."""
