@@ -11,7 +11,7 @@ import yaml
 
 from mowst import Config, ExpertConfig, InputError, MowstClassifier
 from mowst.data import load
-from mowst.experiment import config_of, parse, run, searching, settled
+from mowst.experiment import config_of, parse, run, searching, settled, trying
 from mowst.experiment.choosing import PRESETS
 from mowst.experiment.reading import say_idle
 from mowst.experiment.teachers import read

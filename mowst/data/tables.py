@@ -15,6 +15,7 @@ import pandas as pd
 
 from mowst.data.columns import Columns
 from mowst.errors import InputError, some
+from mowst.system import free_memory
 
 TABLES = (".csv", ".tsv", ".parquet")
 SEPARATORS = ",;\t|"
@@ -167,8 +168,6 @@ def refuse_large(path: Path, size: int) -> None:
     Raises:
         InputError: it does.
     """
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = free_memory()
     if size > free // 2:
         raise InputError(f"{path}: unpacks to {size / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free")

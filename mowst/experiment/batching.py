@@ -8,7 +8,6 @@ import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
-import psutil
 import torch
 from torch_geometric.data import Data
 
@@ -16,6 +15,7 @@ from mowst.errors import InputError
 from mowst.experiment.building import classes_of
 from mowst.experiment.config import Config
 from mowst.kernels import SparseFeatures
+from mowst.system import free_memory
 from mowst.training import Neighbours, Parts, check_share, feed_of
 from mowst.training import Whole as Undivided
 
@@ -52,7 +52,7 @@ def free(device: torch.device) -> int:
     """Return the bytes of memory that are free on a device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+    return free_memory()
 
 
 def batched(config: Config, data: Data, device: torch.device, devices: int = 1) -> Config:

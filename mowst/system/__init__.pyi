@@ -10,6 +10,7 @@ from .group import Group as Group
 from .main import main as main
 from .main import speak_plainly as speak_plainly
 from .mapping import Kept as Kept
+from .memory import free_memory as free_memory
 from .memory import needing as needing
 from .memory import out_of_memory as out_of_memory
 from .native import guard_scatter as guard_scatter

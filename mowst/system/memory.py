@@ -41,7 +41,8 @@ def too_large(error: BaseException) -> str:
     asked, left = (size_in(pattern, str(error)) for pattern in (r"allocate", r"of which"))  # the latter of a GPU
     needed = "" if asked is None else f"{asked / 2**30:,.2f} GiB more were asked for, and "
     there = f"{(free_memory() if left is None else left) / 2**30:,.2f} GiB are free"
-    what, _, less = vars(error).get("__notes__", [f"; less is taken by {LESS}"])[0].partition(";")
+    notes: list[str] = error.__notes__ if hasattr(error, "__notes__") else [f"; less is taken by {LESS}"]
+    what, _, less = notes[0].partition(";")
     return f"memory was too small{what}: {needed}{there};{less}"
 
 

@@ -12,12 +12,11 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
 from mowst.models import Known, joined
-from mowst.system import take_room
+from mowst.system import free_memory, take_room
 
 SHARE = 0.1
 """Of the free memory, above which it lies in a file."""
@@ -34,7 +33,7 @@ def gathered(parts: Iterable[Known], nodes: int) -> Known:
     first = next(rest)
     held = tensors_of(first)
     size = sum(tensor.numel() * tensor.element_size() for tensor in held) / max(1, len(held[0]) if held else 1) * nodes
-    if size <= SHARE * psutil.virtual_memory().available or any(tensor.device.type != "cpu" for tensor in held):
+    if size <= SHARE * free_memory() or any(tensor.device.type != "cpu" for tensor in held):
         return joined([first, *rest])
     room: Known = changed(first, lambda tensor: on_disk(tensor, nodes))
     begin = 0
