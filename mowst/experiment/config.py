@@ -192,14 +192,14 @@ class Config(Checked):
     eval_every: int = setting(1, at_least=1)
     """Epochs between two validations."""
     eval_nodes: int | None = setting(None, at_least=2)
-    """Validation nodes, drawn at random by the seed, by which training stops, and the error of that is said; none: all
-    of them. What is reported is of all."""
+    """By how many validation nodes, drawn by the seed, training stops; the standard error of their score is said, and
+    what is reported is of all. None: by all."""
     ema_decay: float = setting(0.0, [0.0, 0.9, 0.98], at_least=0, below=1)
     """Decay of a moving average of the weights over epochs, which is validated and kept instead of them; 0: none."""
     batch: str = "auto"
     """What a step is taken on: full (the whole graph), parts(10) (its nodes in ten random parts), neighbors(15,10,5)
-    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512)), hops (1,024 nodes, with averages of
-    the features over hops that are made once and lie in DATA_ROOT/averages; for experts such as sign, mlp, trees);
+    (1,024 nodes with so many neighbours, hop by hop; neighbors(15,10,size=512,kind=labor)), hops (1,024 nodes, with
+    averages of the features over hops, made once and kept in DATA_ROOT/averages; for experts such as sign, mlp, trees);
     auto: full where memory allows."""
     signal: str = "metric"
     """The one early-stopping signal, on validation nodes: metric (of the pool), expected (of random routing), loss."""
