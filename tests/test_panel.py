@@ -372,3 +372,9 @@ def test_twice_the_same_kind_is_told_apart():
 def test_what_is_no_panel_is_refused(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+def test_two_panels_with_an_expert_of_one_name_are_refused_before_anything_is_trained():
+    weak, strong = ExpertConfig(kind="mlp+trees"), ExpertConfig(kind="gcn+mlp")
+    with pytest.raises(InputError, match="both panels have mlp; leave it out of one"):
+        run(Config(weak=weak, strong=strong, epochs=2, seeds=1, device="cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.expert import ExpertConfig
 from mowst.models import ROLES
@@ -54,11 +55,17 @@ class Seat(NamedTuple):
 
 
 def seats_of(config: Config, *roles: str) -> dict[str, Seat]:
-    """Return the members of the panels among the experts in some roles (none: all), by what they are called."""
+    """Return the members of the panels among the experts in some roles (none: all), by what they are called.
+
+    Raises:
+        InputError: two panels have an expert of one name.
+    """
     found = dict[str, Seat]()
     for role in roles or ROLES:
         members = {"weak": config.weak, "strong": config.strong}[role].members
         for name, expert in members.items() if len(members) > 1 else ():
+            if name in found:
+                raise InputError(f"weak and strong: both panels have {name}; leave it out of one of them")
             found[name] = Seat(role, expert)
     return found
 
