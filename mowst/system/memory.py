@@ -25,14 +25,26 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+class NeededError(MemoryError):
+    """An allocation failed, and it is known what it was for (`what`) and what takes less (`less`)."""
+
+    def __init__(self, error: BaseException, what: str, less: str):
+        super().__init__(str(error))
+        self.what, self.less = what, less
+
+
 @contextmanager
 def needing(what: str, less: str) -> Iterator[None]:
-    """Let an allocation that fails inside know what it was for, and what would take less; it fails as it does."""
+    """Let an allocation that fails inside say what it was for, and what would take less.
+
+    Raises:
+        NeededError: one has failed.
+    """
     try:
         yield
     except Exception as error:
-        if out_of_memory(error):
-            error.add_note(f" to {what}; less is taken by {less}")
+        if out_of_memory(error) and not isinstance(error, NeededError):
+            raise NeededError(error, what, less) from error
         raise
 
 
@@ -41,9 +53,8 @@ def too_large(error: BaseException) -> str:
     asked, left = (size_in(pattern, str(error)) for pattern in (r"allocate", r"of which"))  # the latter of a GPU
     needed = "" if asked is None else f"{asked / 2**30:,.2f} GiB more were asked for, and "
     there = f"{(free_memory() if left is None else left) / 2**30:,.2f} GiB are free"
-    notes: list[str] = error.__notes__ if hasattr(error, "__notes__") else [f"; less is taken by {LESS}"]
-    what, _, less = notes[0].partition(";")
-    return f"memory was too small{what}: {needed}{there};{less}"
+    what, less = (f" to {error.what}", error.less) if isinstance(error, NeededError) else ("", LESS)
+    return f"memory was too small{what}: {needed}{there}; less is taken by {less}"
 
 
 def size_in(before: str, text: str) -> float | None:
