@@ -166,7 +166,7 @@ def test_memory_knows_what_it_was_for(capsys):
     with pytest.raises(MemoryError) as inner, needing("do this", "that"), needing("read it", "a part of it"):
         raise MemoryError
     assert (inner.value.what, inner.value.less) == ("read it", "a part of it"), "who is nearest knows it best"
-    with pytest.raises(ValueError, match="^other$"), needing("do this", "that"):
+    with pytest.raises(ValueError, match=r"^other$"), needing("do this", "that"):
         raise ValueError("other")
 
 
