@@ -354,8 +354,8 @@ def test_draws_differ_and_the_first_is_that_of_the_run():
         (lambda: Config(strong=ExpertConfig(pace={"lr": 0.0})), "lr: must be above 0"),
         (lambda: Config(weak=ExpertConfig("mlp", pace={"epochs": "many"})), "epochs: must be int"),
         (lambda: Config(strong=ExpertConfig(pace={"optimizer": "sgdd"})), "optimizer: unknown 'sgdd'"),
-        (lambda: Config(strong=ExpertConfig(pace={"lr": 0.1}), regime="joint"), "pace and seed: an expert has its own"),
-        (lambda: Config(strong=ExpertConfig(seed=1), regime="alternate"), "pace and seed: an expert has its own"),
+        (lambda: Config(strong=ExpertConfig(pace={"lr": 0.1}), regime="joint"), "pace, seed and class_weight: an"),
+        (lambda: Config(strong=ExpertConfig(seed=1), regime="alternate"), "pace, seed and class_weight: an"),
         (lambda: ExpertConfig(seed=-1), "seed: must be at least 0"),
     ],
 )
