@@ -16,6 +16,7 @@ from mowst.experiment.choosing import PRESETS
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
 from mowst.experiment.searching import tried
+from mowst.experiment.sharing import SharedGraph
 from mowst.experiment.trying import Tried
 from mowst.models import FusedGate, Mowst, Panel, expert
 from mowst.training import Schedule, Trainer, snapshot
@@ -406,5 +407,5 @@ def test_a_candidate_is_not_called_as_a_member_of_the_weak_panel_is():
 def test_devices_that_could_not_share_the_run_are_refused_before_the_search():
     said = []
     with pytest.raises(InputError, match="not divided among 2"):
-        search(replace(SMALL, batch="full"), said.append, devices=2)
+        search(replace(SMALL, batch="full"), said.append, shared=SharedGraph(2))
     assert not said

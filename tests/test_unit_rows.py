@@ -21,7 +21,7 @@ from mowst.models import EXPERTS, FusedGate, Mowst, Panel, reads_of, run_module
 from tests.graphs import good
 
 N, F = 40, 12
-SMALL = Config(dataset="tests.graphs:good", regime="solo", epochs=4, seeds=1, device="cpu")
+SMALL = Config(dataset="tests.graphs:good", regime="solo", strong=ExpertConfig("mlp"), epochs=4, seeds=1, device="cpu")
 
 
 def features(share: float = 1.0) -> torch.Tensor:

@@ -6,6 +6,8 @@ keep their sign. It is a matter of each row alone, the same in a batch, on a par
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +18,7 @@ from mowst.kernels.sparse import Rows, written_by_torch_alone
 from mowst.kernels.sparse_features import SparseFeatures
 from mowst.kernels.tabled import Tabled
 
-_KEPT = WeakTensorKeyDictionary()
+_KEPT: MutableMapping[Tensor, tuple[int, Tensor]] = WeakTensorKeyDictionary()
 """By features that are not written into: their version, and what came of them."""
 
 
@@ -34,11 +36,9 @@ def unit_rows(x: Tensor) -> Tensor:
         return _divided(x)
     if not (isinstance(x, SparseFeatures) or (x.layout == torch.strided and written_by_torch_alone(x))):
         return _divided(x)
-    version, found = _KEPT.get(x, (None, None))
-    if found is None or version != x._version:
-        found = _divided(x)
-        _KEPT[x] = x._version, found
-    return found
+    if x not in _KEPT or _KEPT[x][0] != x._version:
+        _KEPT[x] = x._version, _divided(x)
+    return _KEPT[x][1]
 
 
 def _divided(x: Tensor) -> Tensor:
