@@ -1,6 +1,6 @@
 """Successive halving (Jamieson and Talwalkar, 2016, arXiv 1502.07943): who is worth being trained on.
 
-After a sixteenth, and after a quarter, of the epochs that a candidate may take, its best validation score so far is
+After a sixteenth, an eighth, and a quarter of the epochs that a candidate may take, its best validation score so far is
 compared with what those of the same pace before it had reached there: one with a smaller learning rate or averaged
 weights is behind at first, and none the worse for it. One that is not among the best third may be stopped. Each is
 compared when it gets there, and not when all have (Li et al., 2018, arXiv 1810.05934, whose rule this is; Optuna's
@@ -15,7 +15,7 @@ from typing import Any
 
 from mowst.training import Schedule
 
-SHARES = 1 / 16, 1 / 4
+SHARES = 1 / 16, 1 / 8, 1 / 4
 REDUCTION = 3
 """One of so many goes on."""
 
