@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
@@ -23,7 +24,7 @@ from mowst.experiment.choosing import HELD_BACK, PRESETS, composed
 from mowst.experiment.config import Config, has_candidates
 from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.folder import CHOSEN, SEARCH, dump
-from mowst.experiment.opening import basis
+from mowst.experiment.opening import Opened, basis
 from mowst.experiment.plan import seats_of
 from mowst.experiment.sharing import SharedGraph
 from mowst.experiment.together import takes_seeds
@@ -74,11 +75,16 @@ def search(
         done = Tried(bench, told, again=not hands_on)
         found = done.chosen()
         if hands_on:
-            chosen = shared.open(found)
-            begun = Checkpoint(place / f"seed-{seed}", lambda: basis(chosen, seed), saving)
-            begun.journal.load_state_dict({"finished": done.phases(journal), "underway": None})
-            begun.write()
+            hand_on(place, shared.open(found), saving, done.phases(journal))
         return found
+
+
+def hand_on(place: Path, chosen: Opened, saving: Saving, phases: list[dict[str, Any]]) -> None:
+    """Let the first seed of a run in a folder begin with phases that a search has trained."""
+    seed = chosen.config.first_seed
+    begun = Checkpoint(place / f"seed-{seed}", lambda: basis(chosen, seed), saving)
+    begun.journal.load_state_dict({"finished": phases, "underway": None})
+    begun.write()
 
 
 def tried(bench: Bench, told: Told = lambda line: None) -> Config:
