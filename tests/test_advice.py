@@ -108,7 +108,6 @@ def test_no_private_word_is_needed(mixture, metric):
 def test_after_a_search_it_is_a_longer_one_that_is_worth_a_try():
     record = result()
     record["parameters"] = {"weak": 10, "gcn": 20, "sage": 20, "mixture": 30}
-    record["scores"] |= dict.fromkeys(("gcn", "sage"), record["scores"]["strong"])
     said = {preset: " ".join(advise(record | {"preset": preset}).steps) for preset in ("good", "best")}
     assert "--preset best, which tries more" in said["good"]
     assert "--preset best, which" not in said["best"]
