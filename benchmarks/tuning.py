@@ -28,7 +28,7 @@ from optuna import create_study, load_study
 from optuna.study import Study
 from optuna.trial import TrialState
 
-import mowst.tuning.sharing
+import mowst.experiment.sharing
 import mowst.tuning.trial
 from mowst.experiment import Config, ExpertConfig
 from mowst.system import tune_process, write_text
@@ -145,9 +145,9 @@ def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     """Time what a study adds to its trials: drawing, reporting, pruning, writing, counting; one worker."""
     spent = {"trials": 0.0, "study": 0.0}
     trial = mowst.tuning.trial
-    trained, opened, watch = trial.trained, mowst.tuning.sharing.Opened, trial.Watch.__call__
+    trained, opened, watch = trial.trained, mowst.experiment.sharing.Opened, trial.Watch.__call__
     trial.trained = timed(trained, spent, "trials")
-    mowst.tuning.sharing.Opened = timed(opened, spent, "trials")  # type: ignore[assignment, misc]
+    mowst.experiment.sharing.Opened = timed(opened, spent, "trials")  # type: ignore[assignment, misc]
     trial.Watch.__call__ = timed(watch, spent, "study")  # type: ignore[method-assign]
     config = dataclasses.replace(BASE, dataset=graph, data_root=given.data_root)
     place = Path(given.work) / f"overhead-{graph}.log"
@@ -158,7 +158,7 @@ def overhead(graph: str, given: argparse.Namespace) -> dict[str, Any]:
     start = time.perf_counter()
     study = tune(config, space, study=str(place), trials=given.trials)
     whole = time.perf_counter() - start
-    trial.trained, mowst.tuning.sharing.Opened = trained, opened  # type: ignore[misc]
+    trial.trained, mowst.experiment.sharing.Opened = trained, opened  # type: ignore[misc]
     trial.Watch.__call__ = watch  # type: ignore[method-assign]
     training = spent["trials"] - spent["study"]
     return {**counted(study), "seconds": whole, "training": training, "percent": 100 * (whole - training) / training}

@@ -117,8 +117,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     from mowst.experiment import (
         Followed,
-        Opened,
         Saving,
+        SharedGraph,
         before,
         card_name,
         check_logger,
@@ -158,8 +158,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
         tell = partial(print, file=sys.stderr, flush=True)
-        plain = settled(there.config, claimed.place, tell, saving, devices)
-        opened = Opened(plain, devices=devices)
+        shared = SharedGraph(devices)
+        plain = settled(there.config, claimed.place, tell, saving, shared)
+        opened = shared.open(plain)
         for line in opened.graph.summary:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if opened.graph.count_mismatch:

@@ -103,3 +103,12 @@ def test_a_score_without_a_value_is_never_chosen_for_it():
 def test_no_private_word_is_needed(mixture, metric):
     said = advise(result(mixture=mixture, metric=metric, calibrated=75.0, evidence=74.0)).paragraph()
     assert not PRIVATE.search(said)
+
+
+def test_after_a_search_it_is_a_longer_one_that_is_worth_a_try():
+    record = result()
+    record["parameters"] = {"weak": 10, "gcn": 20, "sage": 20, "mixture": 30}
+    said = {preset: " ".join(advise(record | {"preset": preset}).steps) for preset in ("good", "best")}
+    assert "--preset best, which tries more" in said["good"]
+    assert "--preset best, which" not in said["best"]
+    assert "a longer --budget" in said["best"]

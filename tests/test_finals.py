@@ -15,6 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from mowst.experiment import alike
 from mowst.experiment.bench import Bench
 from mowst.experiment.seed import run_seed
 from mowst.reporting.progress import Trainings, lasting
@@ -24,7 +25,7 @@ from mowst.tuning.finals import finalists, finals, finish, fresh
 from mowst.tuning.judging import Judge, Kept, Replayed, read_kept
 from mowst.tuning.plan import Plan
 from mowst.tuning.search import tune
-from mowst.tuning.sharing import Shared, alike
+from mowst.tuning.sharing import Shared
 from mowst.tuning.study import settled
 from mowst.tuning.trial import judged_alone
 from tests.tuning import SMALL, narrow, plan

@@ -6,18 +6,24 @@ from dataclasses import replace
 import optuna
 import pytest
 import torch
+from torch_geometric.data import Data
 
+import mowst.experiment.opening as opening
 from mowst import Config, ExpertConfig, InputError
+from mowst.data.uneven import are_bags
 from mowst.evaluation import accuracy, signal
-from mowst.experiment import Opened, Saving, config_of, parse, parser, run, search, settled
+from mowst.experiment import Opened, Saving, config_of, parse, parser, read_config, run, search, settled
 from mowst.experiment.bench import Bench
 from mowst.experiment.checkpoint import before
-from mowst.experiment.choosing import PRESETS
+from mowst.experiment.choosing import PRESETS, chosen
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
 from mowst.experiment.searching import tried
+from mowst.experiment.sharing import SharedGraph
 from mowst.experiment.trying import Tried
+from mowst.kernels import unit_rows
 from mowst.models import FusedGate, Mowst, Panel, expert
+from mowst.run import command
 from mowst.training import Schedule, Trainer, snapshot
 from mowst.training.held_out import fit_expert
 from tests.replay import ready
@@ -99,6 +105,7 @@ def test_who_promises_nothing_is_stopped_at_a_rung_and_is_heard_no_more(whole):
     assert "hidden_channels 1, dropout 0.9" in line, "it is said what it was"
     assert all(member.hidden_channels > 1 for member in found.strong.members.values())
     assert [line.split(":")[0] for line in said[:6]] == ["weak", "gcn", "sage", "gat", "neighbours", "gcn 2"]
+    assert "norm" not in said[4], "it has none"
 
 
 def test_rungs_are_shares_of_the_epochs_that_a_candidate_may_take_at_its_first_validation_from_there_on(
@@ -122,6 +129,16 @@ def test_only_those_of_one_pace_are_compared():
     rungs, first = Rungs(), math.ceil(SHARES[0] * 500)
     for lr, best, goes_on in ((0.01, 0.9, True), (0.003, 0.5, True), (0.003, 0.4, False), (0.01, 0.8, False)):
         rungs.begin(Schedule(lr=lr))
+        record = {"epoch": first, "best": best}
+        assert rungs.passes(record) == goes_on
+        rungs.end([record])
+
+
+def test_another_draw_is_not_let_on_by_its_rank():
+    rungs, first = Rungs(), math.ceil(SHARES[0] * 500)
+    for again, best, goes_on in ((False, 0.5, True), (True, 0.9, False), (False, 0.8, False), (False, 0.95, True)):
+        rungs.begin(Schedule(), again=again)
+        assert rungs.passes({"epoch": first - 1, "best": 0.0})
         record = {"epoch": first, "best": best}
         assert rungs.passes(record) == goes_on
         rungs.end([record])
@@ -311,6 +328,51 @@ def test_the_choice_repeats_the_run_bit_for_bit(tmp_path, saving):
     assert weights[0] == weights[1]
 
 
+def test_the_graph_is_prepared_once_for_the_search_and_the_run(tmp_path, monkeypatch):
+    prepared, plain = [], opening.prepare
+    monkeypatch.setattr(opening, "prepare", lambda *given: prepared.append(1) or plain(*given))
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    line = "--dataset sbm --preset best --seeds 1 --epochs 4 --device cpu --quiet --no-report --out"
+    command([*line.split(), str(tmp_path)])
+    assert read_config(tmp_path / "seed-0").strong.kind in (tmp_path / "chosen.yaml").read_text()
+    assert len(prepared) == 1
+
+
+# --- Who is on the list of a graph
+
+
+def bags(count: int = 120, share: float = 0.2) -> torch.Tensor:
+    """Few and many words."""
+    draw = torch.Generator().manual_seed(0)
+    return (torch.rand(count, 40, generator=draw) < 2 * share * torch.rand(count, 1, generator=draw)).float()
+
+
+def test_a_candidate_that_can_bring_nothing_on_a_graph_is_left_out(monkeypatch):
+    several = (("gcn", {}), ("gat", {"unit_rows": True}), ("sage", {"class_weight": "balanced"}))
+    monkeypatch.setitem(PRESETS, "best", several)
+
+    def kinds(x, y, **options):
+        data = Data(x=x, y=y, train_mask=torch.ones(len(y), dtype=torch.bool), num_nodes=len(y))
+        return chosen(Config(preset="best", **options), data).strong.kind
+
+    equal, unequal = torch.arange(120) % 3, (torch.arange(120) % 5).clamp(max=1)
+    assert kinds(bags(), unequal) == "gcn+gat+sage"
+    assert kinds(bags().to_sparse(), equal) == "gcn+gat"
+    assert kinds(bags() - 0.5, unequal) == kinds(bags(share=2.0), unequal) == "gcn+sage"
+    assert kinds(bags(), equal, standardize=True) == kinds(bags(), equal, normalize_features=True) == "gcn"
+    assert kinds(unit_rows(bags()), equal) == "gcn", "they sum to one already"
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_coo, torch.sparse_csr])
+def test_bags_are_known_whatever_their_form_and_however_many_rows_are_looked_at(layout, monkeypatch):
+    monkeypatch.setattr("mowst.data.uneven.AT_ONCE", 400)
+    for x in (bags(), -bags(), bags(share=2.0), unit_rows(bags()), torch.zeros(9, 4), 0 * bags(), bags() * 1e-9):
+        filled, sums = x[x != 0], x.sum(1)[x.sum(1) != 0].double()
+        right = len(filled) > 0 and bool((x >= 0).all()) and 2 * len(filled) < x.numel()
+        right = right and bool(sums.std() > 0.1 * sums.mean())
+        assert are_bags(x.to_sparse(layout=layout) if layout != torch.strided else x) == right
+
+
 # --- A pace and a draw of its own
 
 
@@ -354,8 +416,8 @@ def test_draws_differ_and_the_first_is_that_of_the_run():
         (lambda: Config(strong=ExpertConfig(pace={"lr": 0.0})), "lr: must be above 0"),
         (lambda: Config(weak=ExpertConfig("mlp", pace={"epochs": "many"})), "epochs: must be int"),
         (lambda: Config(strong=ExpertConfig(pace={"optimizer": "sgdd"})), "optimizer: unknown 'sgdd'"),
-        (lambda: Config(strong=ExpertConfig(pace={"lr": 0.1}), regime="joint"), "pace and seed: an expert has its own"),
-        (lambda: Config(strong=ExpertConfig(seed=1), regime="alternate"), "pace and seed: an expert has its own"),
+        (lambda: Config(strong=ExpertConfig(pace={"lr": 0.1}), regime="joint"), "pace, seed and class_weight: an"),
+        (lambda: Config(strong=ExpertConfig(seed=1), regime="alternate"), "pace, seed and class_weight: an"),
         (lambda: ExpertConfig(seed=-1), "seed: must be at least 0"),
     ],
 )
@@ -406,5 +468,5 @@ def test_a_candidate_is_not_called_as_a_member_of_the_weak_panel_is():
 def test_devices_that_could_not_share_the_run_are_refused_before_the_search():
     said = []
     with pytest.raises(InputError, match="not divided among 2"):
-        search(replace(SMALL, batch="full"), said.append, devices=2)
+        search(replace(SMALL, batch="full"), said.append, shared=SharedGraph(2))
     assert not said

@@ -162,7 +162,9 @@ def next_steps(result: Result, use: str) -> list[str]:
         and use != "weak"
     ):
         if parameters.keys() - {"weak", "strong", "mixture"}:  # several experts, which teach no weak one
-            steps.append("--preset best, which tries more of them for as long as --budget says")
+            longer = "a longer --budget, in which --preset best tries more of them"
+            best = "--preset best, which tries more of them for as long as --budget says"
+            steps.append(longer if result.get("preset") == "best" else best)
         else:
             steps.append("--preset good, with which several kinds of GNN speak as one")
             if "taught" not in result["scores"]:

@@ -71,6 +71,8 @@ from .searching import search as search
 from .searching import settled as settled
 from .seed import SeedRun as SeedRun
 from .seed import run_seed as run_seed
+from .sharing import SharedGraph as SharedGraph
+from .sharing import alike as alike
 from .teachers import Teacher as Teacher
 from .teachers import read_teacher as read_teacher
 from .together import devices_here as devices_here

@@ -28,7 +28,20 @@ from mowst.experiment.identity import tensors_hash
 from mowst.experiment.plan import FINAL, regime_of, seats_of
 from mowst.experiment.without_edges import with_averages, without_edges
 from mowst.kernels import Adjacency, Tabled, dense, prepare_features, private, written_by_torch_alone
-from mowst.models import GATES, ROLES, LearnedGate, Learner, LogisticGate, Mowst, Panel, asks_of, expert, reads_of
+from mowst.models import (
+    GATES,
+    ROLES,
+    LearnedGate,
+    Learner,
+    LogisticGate,
+    Mowst,
+    Neighbours,
+    Panel,
+    asks_of,
+    expert,
+    reads_of,
+    shown_unit_rows,
+)
 from mowst.system import Group, Kept, guard_scatter
 
 LARGE = 2**24
@@ -196,6 +209,10 @@ def build_expert(role: str, part: ExpertConfig, in_channels: int, num_classes: i
         raise InputError(f"{role} {error}") from None
     if not isinstance(made, Learner) and not any(parameter.requires_grad for parameter in made.parameters()):
         raise InputError(f"{what}: has no parameter to train")
+    if isinstance(made, Learner) and part.class_weight != "none":
+        raise InputError(f"{what}: class_weight: it learns by itself, by a loss of its own; give it to another expert")
+    if part.unit_rows and not isinstance(made, Neighbours):
+        made = shown_unit_rows(made)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             said = copy.deepcopy(made).eval()(torch.zeros(2, in_channels), torch.tensor([[0, 1], [1, 0]]))

@@ -250,7 +250,7 @@ class Config(Checked):
             raise InputError("weak.kind: auto is for the strong expert; give an expert, such as mlp")
         given = self.signal, self.optimizer, self.pretrain
         agreement.check_names([member.kind for member in members], self.gate_kind, self.gate.dispersions, *given)
-        for each in (member for member in members if member.pace or member.seed):
+        for each in (member for member in members if member.training or member.seed):
             agreement.check_apart(self.regime)
             try:
                 replace(self, weak=ExpertConfig("mlp"), strong=ExpertConfig("gcn"), **each.pace)

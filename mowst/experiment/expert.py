@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from mowst.errors import InputError, unknown
 from mowst.experiment.checks import Checked, setting
@@ -31,6 +31,12 @@ class ExpertConfig(Checked):
     """Probability of dropping a hidden activation in training."""
     norm: str = setting("batch_norm", ["none", "batch_norm", "layer_norm"])
     """Normalisation after each hidden layer, by PyG's name, or none."""
+    unit_rows: bool = False
+    """Whether it sees every node's features divided by the sum of their absolute values, whatever the others see: bags
+    of few and of many words are alike then. A row of zeros stays one; neighbours looks at no features."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """How the cross-entropy of its own training is weighted: none, or balanced, every class as much as any other (its
+    nodes by n / (C n_c), with n_c of n training nodes of the class, and C classes)."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further keyword arguments of the model's constructor."""
     seed: int = setting(0, at_least=0, at_most=MOST_SEEDS)
@@ -55,6 +61,12 @@ class ExpertConfig(Checked):
         for name in self.pace:
             if name not in PACE:
                 raise unknown("pace", name, PACE)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How it is trained where that differs from the run: fields of a `Schedule`."""
+        weighted = {} if self.class_weight == "none" else {"class_weight": self.class_weight}
+        return self.pace | weighted
 
     @property
     def members(self) -> dict[str, ExpertConfig]:

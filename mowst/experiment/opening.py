@@ -83,18 +83,38 @@ class Opened:
         self._split = cache(
             lambda seed: without(self.graph.of_seed(seed), config.forget, seed, validation=config.use_validation)
         )
-        data = self._split(config.first_seed)
         for seed in config.all_seeds if config.forget else ():
             self._split(seed)
-        devices = max(devices, self.fabric.world_size)
-        self.config = config = batched(chosen(config, data), data, self.fabric.device, devices)
-        check_batch(config, data, devices)
-        self.plan = plan or planned(config)
-        if plan is None:
-            config.predictions.check(self.plan.kept)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
-        self._try(self.seed(config.first_seed))
+        self._take(config, plan, devices)
+        self._try()
+
+    def again(self, config: Config, plan: Plan | None = None, *, devices: int = 1, tried: bool = False) -> Opened:
+        """Open another experiment on the same graph, as it is prepared here.
+
+        Args:
+            config: reads the graph, and a teacher from outside, as the one here does.
+            plan, devices: as for `Opened`.
+            tried: whether what cannot work has been said before.
+
+        Raises:
+            InputError: the configuration and the graph do not go together.
+        """
+        other = copy.copy(self)
+        other._take(config, plan, devices)
+        if not tried:
+            other._try()
+        return other
+
+    def _take(self, config: Config, plan: Plan | None, devices: int) -> None:
+        """Take a configuration, and decide what of it is for the graph to decide."""
+        data, devices = self._split(config.first_seed), max(devices, self.fabric.world_size)
+        self.config = batched(chosen(config, data), data, self.fabric.device, devices)
+        check_batch(self.config, data, devices)
+        self.plan = plan or planned(self.config)
+        if plan is None:
+            self.config.predictions.check(self.plan.kept)
 
     def seed(self, seed: int) -> OneSeed:
         """Return what a seed trains on: everything but masks and teacher is shared with the other seeds."""
@@ -120,9 +140,10 @@ class Opened:
         signals = None if one.teacher is None else one.teacher.signals
         return Bench(self.config, self.plan, one.ready, seed, self.fabric, teacher=signals, hook=hook)
 
-    def _try(self, one: OneSeed) -> None:
+    def _try(self) -> None:
         """Build what is judged, and let it and its losses look at the graph once."""
         config, bench = self.config, self.bench(self.config.first_seed)
+        one = self.seed(config.first_seed)
         with seeded(config.first_seed, self.fabric.device):
             if self.plan.teacher is not None:
                 bench.teacher = bench.signals_of(bench.trainer(self.plan.teacher).model)

@@ -89,12 +89,12 @@ def schedule_of(config: Config, seed: int, name: str = "mixture") -> Schedule:
     known = {entry.name for entry in fields(config)}
     pace = {entry.name: getattr(config, entry.name) for entry in fields(Schedule) if entry.name in known}
     if name not in ("mixture", FINAL):
-        return Schedule(**pace | expert_named(config, name).pace, seed=seed)
+        return Schedule(**pace | expert_named(config, name).training, seed=seed)
     own = dict[str, dict[str, Any]]()
     for role, expert in {"weak": config.weak, "strong": config.strong}.items():
         members = list(expert.members.values())
         parts = [role] if len(members) == 1 else [f"{role}.members.{place}" for place in range(len(members))]
-        own |= {part: member.pace for part, member in zip(parts, members, strict=True) if member.pace}
+        own |= {part: member.training for part, member in zip(parts, members, strict=True) if member.training}
     return Schedule(**pace, seed=seed, own=own)
 
 

@@ -124,15 +124,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         "seed": run.seed,
         "scores": run.scores,
     }
-    if (found := mixture_in(run.fitted)) is not None:
-        confidence = found[1].confidence[run.data.test_mask]
-        record["confidence"] = {
-            "mean": float(confidence.mean()),
-            "share_weak": float((confidence > 0.5).float().mean()),
-        }
-        record["diagnosis"] = run.diagnosis
-        assert run.routed is not None
-        record["run_for"] = runs_of(found, run.routed, run.data.test_mask)
+    record |= mixture_record(run)
     record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.recorded()))
     if config.forget:
         record["forgotten"] = finite({"nodes": list(config.forget), **run.forgotten})
@@ -160,6 +152,19 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     return record | environment(config, next(iter(run.fitted.values())).output[0].device) | together
 
 
+def mixture_record(run: SeedRun) -> dict[str, Any]:
+    """Return what is said of a seed's mixture alone; nothing where there is none."""
+    if (found := mixture_in(run.fitted)) is None:
+        return {}
+    assert run.routed is not None
+    confidence = found[1].confidence[run.data.test_mask]
+    return {
+        "confidence": {"mean": float(confidence.mean()), "share_weak": float((confidence > 0.5).float().mean())},
+        "diagnosis": run.diagnosis,
+        "run_for": runs_of(found, run.routed, run.data.test_mask),
+    }
+
+
 def without_value(scores: Mapping[str, Mapping[str, float]], data: Data) -> list[str]:
     """Say in a sentence for each split in which the metric has no value, why that is."""
     said = []
@@ -184,6 +189,7 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.precision,
         "batch": config.batch,
+        "preset": config.preset,
     }
 
 
@@ -222,7 +228,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
-    kept = ("parameters", "versions", "threads", "device", "precision", "batch", "devices")
+    kept = ("parameters", "versions", "threads", "device", "precision", "batch", "preset", "devices")
     return result | {key: first[key] for key in kept if key in first} | {"runs": list(records)}
 
 

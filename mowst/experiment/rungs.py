@@ -1,10 +1,12 @@
 """Successive halving (Jamieson and Talwalkar, 2016, arXiv 1502.07943): who is worth being trained on.
 
-After a sixteenth, and after a quarter, of the epochs that a candidate may take, its best validation score so far is
+After a sixteenth, an eighth, and a quarter of the epochs that a candidate may take, its best validation score so far is
 compared with what those of the same pace before it had reached there: one with a smaller learning rate or averaged
 weights is behind at first, and none the worse for it. One that is not among the best third may be stopped. Each is
 compared when it gets there, and not when all have (Li et al., 2018, arXiv 1810.05934, whose rule this is; Optuna's
 `SuccessiveHalvingPruner`): so none has to wait, and those that go on are trained as if there were no rungs.
+
+Another draw of one that is heard stands where that one stood, so that its rank says nothing: it may be stopped anyway.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 from mowst.training import Schedule
 
-SHARES = 1 / 16, 1 / 4
+SHARES = 1 / 16, 1 / 8, 1 / 4
 REDUCTION = 3
 """One of so many goes on."""
 
@@ -32,23 +34,30 @@ class Rungs:
         self.epochs: tuple[int, ...] = ()
         self.every = 1
         self.pace: Pace | None = None
+        self.again = False
 
     @property
     def reached(self) -> tuple[list[float], ...]:
         """What those of the present pace had reached, a list for each rung."""
         return self.by_pace.setdefault(self.pace, tuple([] for _ in SHARES))
 
-    def begin(self, schedule: Schedule) -> None:
-        """Say at which pace the next candidate is trained; one before the first of them meets no rung."""
+    def begin(self, schedule: Schedule, *, again: bool = False) -> None:
+        """Say at which pace the next candidate is trained; one before the first of them meets no rung.
+
+        Args:
+            schedule: its pace.
+            again: whether it is another draw of a candidate that is heard.
+        """
+        self.again = again
         self.pace = schedule.optimizer, schedule.lr, schedule.ema_decay
         self.epochs = tuple(math.ceil(share * schedule.epochs) for share in SHARES)
         self.every = schedule.eval_every
 
     def passes(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether a candidate with this record of a validation stands at no rung, or is among the best there."""
+        """Tell whether a candidate with this record stands at no rung, or is a first draw and among the best there."""
         for epoch, reached in zip(self.epochs, self.reached, strict=False):
             if epoch <= record["epoch"] < epoch + self.every:
-                return among_best(record["best"], reached)
+                return not self.again and among_best(record["best"], reached)
         return True
 
     def end(self, history: Sequence[Mapping[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from mowst.experiment.record import seed_record, summary, write_seed
 from mowst.experiment.reports import write_report
 from mowst.experiment.searching import settled
 from mowst.experiment.seed import run_seed, train_seed
+from mowst.experiment.sharing import SharedGraph
 from mowst.experiment.together import Together, run_together, takes_seeds
 from mowst.system import Group, Settings, in_processes, write_text
 from mowst.training import Hook, World
@@ -61,10 +62,11 @@ def run(
         FloatingPointError: training diverged.
     """
     records = dict(done or {})
-    config = settled(config, None if out is None else Path(out), saving=saving, devices=devices)
+    shared = SharedGraph(devices)
+    config = settled(config, None if out is None else Path(out), saving=saving, shared=shared)
     left = [seed for seed in config.all_seeds if seed not in records]
     if devices > 1 and left:
-        opened = opened or Opened(config, devices=devices)
+        opened = opened or shared.open(config)
         if takes_seeds(opened.config, devices, len(left)):
             workers, devices = devices, 1
     if devices > 1 and (left or Group.here()):
@@ -73,12 +75,12 @@ def run(
         found = run_together(Together(alike, left, one), devices, settings, hook)
     elif min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
-        opened = opened or Opened(config)
+        opened = opened or shared.open(config)
         alike = replace(config, batch=opened.config.batch)  # which each would choose by what is free then
         one = partial(run_and_record, config=alike, out=out, report=report, saving=saving)
         found = in_processes(workers, one, left, settings=settings, told=hook)
     else:
-        opened = opened or (Opened(config) if left else None)
+        opened = opened or (shared.open(config) if left else None)
         one = partial(run_and_record, config=config, out=out, opened=opened, report=report, saving=saving)
         found = [one(seed, hook) for seed in left]
     records |= dict(zip(left, found, strict=True))

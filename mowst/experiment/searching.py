@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from mowst.errors import InputError
 from mowst.experiment.bench import Bench
@@ -25,6 +26,7 @@ from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.folder import CHOSEN, SEARCH, dump
 from mowst.experiment.opening import Opened, basis
 from mowst.experiment.plan import seats_of
+from mowst.experiment.sharing import SharedGraph
 from mowst.experiment.together import takes_seeds
 from mowst.experiment.trying import Told, Tried
 from mowst.system import read_yaml, write_text
@@ -40,7 +42,7 @@ def search(
     told: Told = lambda line: None,
     place: Path | None = None,
     saving: Saving | None = None,
-    devices: int = 1,
+    shared: SharedGraph | None = None,
 ) -> Config:
     """Try the candidates of a configuration's preset, and return it with those as strong expert that are worth keeping.
 
@@ -50,16 +52,17 @@ def search(
         place: a run's folder. It keeps how far the search is, from where the same call goes on; at its end the
             first seed of the run has there what was trained of those kept, and need not train them again.
         saving: how often that is written; none: nothing is.
-        devices: that will train the run, on which it must be possible.
+        shared: opens the graph, for the devices that will train the run; by default for one.
 
     Raises:
         InputError: the configuration or the data does not allow it.
         FloatingPointError: training diverged.
     """
-    opened, seed = Opened(config, devices=devices), config.first_seed
+    shared = shared or SharedGraph()
+    opened, seed = shared.open(config), config.first_seed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run says it
-        takes_seeds(opened.config, devices, len(config.all_seeds))
+        takes_seeds(opened.config, shared.devices, len(config.all_seeds))
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
@@ -72,11 +75,16 @@ def search(
         done = Tried(bench, told, again=not hands_on)
         found = done.chosen()
         if hands_on:
-            chosen = Opened(found)
-            begun = Checkpoint(place / f"seed-{seed}", lambda: basis(chosen, seed), saving)
-            begun.journal.load_state_dict({"finished": done.phases(journal), "underway": None})
-            begun.write()
+            hand_on(place, shared.open(found), saving, done.phases(journal))
         return found
+
+
+def hand_on(place: Path, chosen: Opened, saving: Saving, phases: list[dict[str, Any]]) -> None:
+    """Let the first seed of a run in a folder begin with phases that a search has trained."""
+    seed = chosen.config.first_seed
+    begun = Checkpoint(place / f"seed-{seed}", lambda: basis(chosen, seed), saving)
+    begun.journal.load_state_dict({"finished": phases, "underway": None})
+    begun.write()
 
 
 def tried(bench: Bench, told: Told = lambda line: None) -> Config:
@@ -96,7 +104,7 @@ def settled(
     place: Path | None,
     told: Told = lambda line: None,
     saving: Saving | None = None,
-    devices: int = 1,
+    shared: SharedGraph | None = None,
 ) -> Config:
     """Return what a run trains: where candidates are to be tried first, what came of it, also if that was before.
 
@@ -105,7 +113,7 @@ def settled(
         place: the run's folder, which keeps the choice, and as `search` says; none: nothing is kept.
         told: called with a line about each candidate.
         saving: how often it is written how far it is; none, or several devices: never.
-        devices: as of `search`.
+        shared: as of `search`.
 
     Raises:
         InputError: as of `search`; or what the folder keeps is not what it wrote.
@@ -114,8 +122,8 @@ def settled(
         return config
     if place is not None and (place / CHOSEN).exists():
         return recalled(config, place / CHOSEN)
-    saving = saving if devices == 1 else None
-    found = search(config, told, place, saving, devices)
+    saving = saving if shared is None or shared.devices == 1 else None
+    found = search(config, told, place, saving, shared)
     if place is not None:
         write_text(place / CHOSEN, dump(replace(found, batch=config.batch)))
         shutil.rmtree(place / SEARCH, ignore_errors=True)

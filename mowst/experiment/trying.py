@@ -66,7 +66,8 @@ class Tried:
                 tried = f"{self.count} of {len(self.names)} candidates were tried"
                 self.told(f"{self.config.budget} are spent: {tried}")
                 break
-            self.rungs.begin(schedule_of(self.bench.config, self.bench.seed, name))
+            again = self.names.index(name) >= len(self.config.strong.each)
+            self.rungs.begin(schedule_of(self.bench.config, self.bench.seed, name), again=again)
             try:
                 self.take(name)
             except FloatingPointError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.identity import tensors_hash
-from mowst.kernels import Adjacency, Averaged, SparseFeatures, Tabled
+from mowst.kernels import Adjacency, Averaged, SparseFeatures, Tabled, unit_rows
 from mowst.models import OnDisk, by_rows, reads_of
 from mowst.training import Hops, feed_of
 
@@ -26,11 +27,15 @@ def with_averages(config: Config, x: Tensor, graph: Adjacency) -> Tensor:
     """
     if not has_no_edges(config):
         return x
-    held = x.features if isinstance(x, Tabled) else x
-    parts = (held.rows.start, held.rows.column, held.rows.value) if isinstance(held, SparseFeatures) else (held,)
-    known = (*parts, graph.rows.start, graph.rows.column, graph.rows.value)
-    key = tensors_hash(*(each for each in known if each is not None))[:32]
-    return Averaged(x, OnDisk(Path(config.data_root) / "averages", key, x, graph).hop)
+
+    def on_disk(x: Tensor) -> OnDisk:
+        held = x.features if isinstance(x, Tabled) else x
+        parts = (held.rows.start, held.rows.column, held.rows.value) if isinstance(held, SparseFeatures) else (held,)
+        known = (*parts, graph.rows.start, graph.rows.column, graph.rows.value)
+        key = tensors_hash(*(each for each in known if each is not None))[:32]
+        return OnDisk(Path(config.data_root) / "averages", key, x, graph)
+
+    return Averaged(x, on_disk(x).hop, unit_hop=cache(lambda: on_disk(unit_rows(x)).hop))
 
 
 def without_edges(config: Config, what: str, expert: nn.Module) -> nn.Module:

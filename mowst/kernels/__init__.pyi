@@ -41,3 +41,4 @@ from .tabled import Tabled as Tabled
 from .thinned import Around as Around
 from .turning import blocks as blocks
 from .turning import is_symmetric as is_symmetric
+from .unit_rows import unit_rows as unit_rows

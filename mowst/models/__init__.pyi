@@ -43,10 +43,12 @@ from .outputs import probabilities as probabilities
 from .panel import SILENT as SILENT
 from .panel import Panel as Panel
 from .panel import parts_of as parts_of
+from .reads import Reading as Reading
 from .reads import Reads as Reads
 from .reads import by_rows as by_rows
 from .reads import reads_of as reads_of
 from .reads import run_module as run_module
+from .reads import shown_unit_rows as shown_unit_rows
 from .reads import suited as suited
 from .reads import suited_features as suited_features
 from .rings import inward as inward

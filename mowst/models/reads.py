@@ -32,7 +32,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.utils._trim_to_layer import TrimToLayer
 
 from mowst.errors import InputError
-from mowst.kernels import Adjacency, AttentionConv, Averaged, Tabled, dense
+from mowst.kernels import Adjacency, AttentionConv, Averaged, Tabled, dense, unit_rows
 from mowst.models.blocks import by_block, in_blocks
 from mowst.models.layers import PAIRED, NarrowGCNConv
 from mowst.models.options import shown
@@ -69,6 +69,8 @@ class Reads:
     """It takes features with the columns they were made of (`Tabled`): missing values and categories as they are."""
     averages: bool = False
     """It takes features that bring their averages along (`Averaged`); of edges an expert then reads nothing else."""
+    unit_rows: bool = False
+    """It is shown features of which every row is divided by the sum of its absolute values (`kernels.unit_rows`)."""
     by_ring: bool = False
     """On a graph that knows which nodes are asked for (`Adjacency.around`) it runs each layer for those that count
     (`mowst.models.inward`), and says what it says of the former, [n, C]."""
@@ -208,15 +210,22 @@ def by_rows(module: nn.Module) -> nn.Module:
     return module
 
 
+def shown_unit_rows(module: nn.Module) -> nn.Module:
+    """Let a module be shown features with unit rows (`Reads.unit_rows`), whoever runs it by `run_module`."""
+    vars(module)["reads"] = replace(reads_of(module), unit_rows=True, looked_up=False)  # products of plain features
+    return module
+
+
 def suited(reads: Reads, graph: Tensor) -> Tensor:
     """Return the graph in the form that a module can take: an `Adjacency` where it multiplies, else plain edges."""
     return graph.edge_index if isinstance(graph, Adjacency) and not reads.adjacency else graph
 
 
 def suited_features(reads: Reads, x: Tensor) -> Tensor:
-    """Return the features as a module can take them: plain and dense where nothing is known of it."""
+    """Return the features as a module takes them: plain and dense where nothing is known of it."""
     x = x.features if isinstance(x, Averaged) and not reads.averages else x
     x = x.features if isinstance(x, Tabled) and not reads.table else x
+    x = unit_rows(x) if reads.unit_rows else x
     return x if reads.sparse else dense(x)
 
 

@@ -17,7 +17,7 @@ from mowst.kernels import Averaged, relu_dropout
 from mowst.models.averages import averages
 from mowst.models.known import Known
 from mowst.models.options import layers, probability, whole
-from mowst.models.reads import Reads, is_node_wise
+from mowst.models.reads import Reads, is_node_wise, suited_features
 
 
 class Sign(nn.Module):
@@ -72,6 +72,7 @@ class Sign(nn.Module):
         """Return the averages, which no training changes, unless the features bring them along."""
         if isinstance(x, Averaged):
             return Known()
+        x = suited_features(self.reads, x)
         return Known(averaged=tuple(averages(x, edge_index, self.hops)))
 
     def reach(self, known: Known) -> int | None:

@@ -34,13 +34,15 @@ def check_names(
 
 
 def check_apart(regime: str) -> None:
-    """Refuse an expert's own pace or seed where the regime does not train each on its own.
+    """Refuse an expert's own pace, seed or weights where the regime does not train each on its own.
 
     Raises:
         InputError: it does not.
     """
     if not REGIMES.lookup(regime).apart:
-        raise InputError(f"pace and seed: an expert has its own where it is trained alone, not by regime {regime}")
+        raise InputError(
+            f"pace, seed and class_weight: an expert has its own where it is trained alone, not by regime {regime}"
+        )
 
 
 def check_objective(objective: str | None, regime: str, gate: str) -> None:

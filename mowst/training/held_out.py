@@ -104,10 +104,11 @@ def fit_expert(
     schedule = schedule.of(part)
     if part == "weak" and extra:
         own = trainer.judged_by(lambda out, y: trainer.score(out.of("weak"), y))
-        phase = schedule.phase(name, (part,), Term(objectives.weak_alone), *extra)
+        loss = schedule.weighted(objectives.weak_alone, own.whole)
+        phase = schedule.phase(name, (part,), Term(loss), *extra)
     else:
         own = trainer.sub(part)
-        phase = schedule.phase(name, ("",), Term(objectives.cross_entropy))
+        phase = schedule.phase(name, ("",), Term(schedule.weighted(objectives.cross_entropy, own.whole)))
     own.fit(replace(phase, **pace))
     return own
 

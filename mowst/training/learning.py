@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mowst.errors import InputError
-from mowst.models import Judged, Learner
+from mowst.models import Judged, Learner, Reading, suited_features
 from mowst.training.batches import Batch
 from mowst.training.objectives import cross_entropy
 from mowst.training.phases import Phase
@@ -20,4 +20,5 @@ def learn(learner: Learner, phase: Phase, whole: Batch, judged: Judged) -> int:
     """
     if [term.loss for term in phase.terms] != [cross_entropy]:
         raise InputError(f"phase {phase.name}: an expert that learns by itself learns from labels, by no other loss")
-    return learner.learn(whole.x, whole.graph, whole.y, None if phase.last else judged, phase.epochs)
+    x = suited_features(learner.reads, whole.x) if isinstance(learner, Reading) else whole.x
+    return learner.learn(x, whole.graph, whole.y, None if phase.last else judged, phase.epochs)

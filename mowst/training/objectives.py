@@ -70,6 +70,25 @@ def pooled_logits(out: Mixture, batch: Batch) -> Tensor:
     return cross_entropy(Logits(c * out.weak.float() + (1 - c) * out.strong.float()), batch)
 
 
+def balanced(loss: Loss, y: Tensor) -> Objective:
+    """Weigh a loss so that every class counts as much as any other: a node of class c by n / (C n_c).
+
+    There are n labels of C classes, n_c of class c (scikit-learn's `class_weight="balanced"`, after King and Zeng,
+    2001). The weights of all labels have mean one, so that the mean over a whole graph is what torch's `weight=` gives.
+
+    Args:
+        loss: numbers per node, [M].
+        y: labels [N], below 0 where none is to be seen.
+    """
+    count = y[y >= 0].bincount()
+    weight = count.sum() / (count.count_nonzero() * count.clamp_min(1))
+
+    def per_node(out: Any, batch: Batch) -> Tensor:
+        return loss(out, batch) * weight[batch.y.clamp_min(0)]  # without a label there is nothing to weigh
+
+    return Objective(per_node, scope_of(loss))
+
+
 cross_entropy = Objective(minus_log_likelihood, Scope.NODE)
 weak_alone = Objective(lambda out, batch: cross_entropy(out.of("weak"), batch), Scope.NODE)
 """The weak expert's own loss, whatever the confidence."""

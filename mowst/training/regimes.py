@@ -113,7 +113,7 @@ def pretrain(
 
 def train_alone(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> None:
     """One expert alone: the trainer's model gives logits."""
-    trainer.fit(schedule.phase("solo", ("",), Term(objective), *extra))
+    trainer.fit(schedule.phase("solo", ("",), Term(schedule.weighted(objective, trainer.whole)), *extra))
 
 
 def train_jointly(trainer: Trainer, schedule: Schedule, objective: Loss, extra: Sequence[Term] = ()) -> None:

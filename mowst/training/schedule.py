@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from mowst.names import Names
+from mowst.training.batches import Batch
+from mowst.training.objectives import Loss, balanced
 from mowst.training.phases import Phase, Term
 
 OPTIMIZERS: Names[Callable[..., torch.optim.Optimizer]] = Names(
@@ -33,6 +35,8 @@ class Schedule:
     pretrain: str = "strong"
     folds: int = 5
     rehearsals: int = 1
+    class_weight: str = "none"
+    """How the cross-entropy of an expert that is trained on its own is weighted: none, or balanced."""
     seed: int = 0
     """Of the folds."""
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -41,6 +45,10 @@ class Schedule:
     def of(self, part: str) -> Schedule:
         """Return the schedule of one part that is trained on its own."""
         return replace(self, **self.own.get(part, {}))
+
+    def weighted(self, loss: Loss, whole: Batch) -> Loss:
+        """Return a loss of the labels, weighted as the schedule says by those that a whole graph shows."""
+        return balanced(loss, whole.y) if self.class_weight == "balanced" else loss
 
     def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
         """Return a phase with this schedule's pace."""

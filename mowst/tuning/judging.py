@@ -25,7 +25,7 @@ from mowst.experiment import Bench, Config, Opened, claim, dump, judged_alone, p
 from mowst.system import whole_file, write_text
 from mowst.training import Hook, Journal
 from mowst.tuning.goals import GOALS
-from mowst.tuning.sharing import Another, Shared
+from mowst.tuning.sharing import Shared
 from mowst.tuning.trial import failures, trained
 
 Told = Callable[[tuple[str, int, float | None]], None]
@@ -140,11 +140,11 @@ class Judge:
         return found
 
 
-class Replayed(Another):
+class Replayed(Opened):
     """An experiment whose judged models were trained before, on a graph without test nodes: they come as they are."""
 
     def __init__(self, first: Opened, config: Config, kept: Kept):
-        super().__init__(first, config, planned(config), tried=True)
+        vars(self).update(vars(first.again(config, planned(config), tried=True)))
         self.kept = kept
 
     def bench(self, seed: int, hook: Hook | None = None) -> Bench:
