@@ -48,9 +48,10 @@ def search(
         config: asks for `auto`.
         told: called with a line about each candidate.
         place: a run's folder. It keeps how far the search is, from where the same call goes on; at its end the
-            first seed of the run has there what was trained of those kept, and need not train them again.
+            first seed of the run has there what was trained of those kept, and need not train them again, unless
+            several devices share its steps.
         saving: how often that is written; none: nothing is.
-        devices: that will train the run, on which it must be possible.
+        devices: that will train the run, on which it must be possible; candidates are tried on one.
 
     Raises:
         InputError: the configuration or the data does not allow it.
@@ -59,7 +60,7 @@ def search(
     opened, seed = Opened(config, devices=devices), config.first_seed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run says it
-        takes_seeds(opened.config, devices, len(config.all_seeds))
+        together = devices > 1 and not takes_seeds(opened.config, devices, len(config.all_seeds))
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
@@ -67,8 +68,8 @@ def search(
     bench = opened.bench(seed)
     if place is None or saving is None:
         return tried(bench, told)
-    with kept(place / SEARCH, lambda: basis(opened, seed), saving) as journal:
-        bench.journal, hands_on = journal, config.baselines and config.mixture
+    with kept(place / SEARCH, lambda: basis(opened, seed) | {"devices": devices}, saving) as journal:
+        bench.journal, hands_on = journal, config.baselines and config.mixture and not together
         done = Tried(bench, told, again=not hands_on)
         found = done.chosen()
         if hands_on:
@@ -104,7 +105,7 @@ def settled(
         config: of the run.
         place: the run's folder, which keeps the choice, and as `search` says; none: nothing is kept.
         told: called with a line about each candidate.
-        saving: how often it is written how far it is; none, or several devices: never.
+        saving: how often it is written how far it is; none: never.
         devices: as of `search`.
 
     Raises:
@@ -114,12 +115,12 @@ def settled(
         return config
     if place is not None and (place / CHOSEN).exists():
         return recalled(config, place / CHOSEN)
-    saving = saving if devices == 1 else None
     found = search(config, told, place, saving, devices)
     if place is not None:
         write_text(place / CHOSEN, dump(replace(found, batch=config.batch)))
         shutil.rmtree(place / SEARCH, ignore_errors=True)
-    begun = place is not None and saving is not None  # of a seed that has begun memory does not choose batches again
+    # Of a seed that has begun memory does not choose batches again.
+    begun = place is not None and (place / f"seed-{config.first_seed}").exists()
     return found if begun else replace(found, batch=config.batch)
 
 
