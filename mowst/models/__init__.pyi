@@ -36,13 +36,14 @@ from .outputs import Mixture as Mixture
 from .outputs import Output as Output
 from .outputs import as_output as as_output
 from .outputs import hard as hard
-from .outputs import joined as joined
 from .outputs import log_pool as log_pool
 from .outputs import log_probs as log_probs
 from .outputs import probabilities as probabilities
 from .panel import SILENT as SILENT
 from .panel import Panel as Panel
 from .panel import parts_of as parts_of
+from .pieces import gathered as gathered
+from .pieces import piecewise as piecewise
 from .reads import Reads as Reads
 from .reads import by_rows as by_rows
 from .reads import reads_of as reads_of
