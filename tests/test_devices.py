@@ -22,7 +22,19 @@ from mowst.training import (
     Share,
     Whole,
 )
-from tests.together import ALL, CURVES, EPOCHS, curve, doubles, ready, small, together, together_then_killed, wrong
+from tests.together import (
+    ALL,
+    CURVES,
+    EPOCHS,
+    curve,
+    doubles,
+    in_turns,
+    ready,
+    small,
+    together,
+    together_then_killed,
+    wrong,
+)
 
 
 @doubles()
@@ -54,7 +66,7 @@ def check(everywhere, size):
     first, *others = everywhere
     assert len(everywhere) == size
     for other in others:
-        for name in first.keys() - {"masks"}:
+        for name in first.keys() - {"masks", "inference"}:
             assert other[name] == first[name]  # bit for bit
         assert other["masks"] != first["masks"]
     for name, (kind, feed, terms) in CURVES.items():
@@ -69,6 +81,10 @@ def check(everywhere, size):
         for (loss, score), (their_loss, their_score) in zip(lines, expected, strict=True):
             assert loss == pytest.approx(their_loss, rel=1e-9)
             assert their_score in (None, score)  # every validation node once
+    said, ran = in_turns()
+    assert all(other["inference"][0] == said for other in everywhere)  # bit for bit
+    assert sorted(row for other in everywhere for row in other["inference"][1]) == sorted(ran)
+    assert all(len(other["inference"][1]) < len(ran) for other in everywhere)
     assert all(first[regime][3] for regime in ("held-out", "joint", "alternate"))
 
 

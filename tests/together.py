@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,7 @@ from mowst.errors import InputError
 from mowst.evaluation import accuracy
 from mowst.evaluation import signal as signal_of
 from mowst.kernels import Adjacency, sampling
-from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, blocks, expert
 from mowst.system import heard
 from mowst.training import REGIMES, Neighbours, Parts, Phase, Schedule, Term, Trainer, cross_entropy
 from tests.graphs import good
@@ -91,6 +92,17 @@ def mixed(regime, fabric):
     return hashlib.sha256(state).hexdigest(), said, torch.get_rng_state().sum().item(), moved
 
 
+def in_turns(fabric=None):
+    """Run a GNN on the whole graph, seven rows at a time: what it says, and the first rows of the blocks it ran."""
+    ran, between = [], Adjacency.between
+    with (
+        mock.patch.object(blocks, "ROWS", 7),
+        mock.patch.object(Adjacency, "between", lambda *args: ran.append(args[1]) or between(*args)),
+    ):
+        out = Trainer(small("sage"), ready(), SCORE, fabric=fabric).output()
+    return out.values.tolist(), ran
+
+
 def together(group, tell):
     """Train everything, and return it for every process."""
     fabric = Fabric(accelerator="cpu", devices=group.local_size, num_nodes=group.hosts, strategy="ddp")
@@ -99,6 +111,7 @@ def together(group, tell):
     sampling.compiled = lambda: None  # which draws the same, and takes as long to be read as all that follows
     found = {name: curve(*case, fabric=fabric) for name, case in CURVES.items()}
     found |= {regime: mixed(regime, fabric) for regime in ("held-out", "joint", "alternate")}
+    found["inference"] = in_turns(fabric)
     world = Trainer(small("mlp"), ready(), SCORE, fabric=fabric).world
     torch.manual_seed(5)
     with world.own_draws():

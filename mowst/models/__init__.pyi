@@ -1,4 +1,6 @@
 from .averages import OnDisk as OnDisk
+from .blocks import Turns as Turns
+from .blocks import by_turns as by_turns
 from .blocks import watched as watched
 from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion

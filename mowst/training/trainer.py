@@ -249,7 +249,7 @@ class Trainer:
                 layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
                 yield batch.of_seeds(known._replace(layers=layers))
 
-        with self.fabric.autocast():
+        with self.fabric.autocast(), self.world.turns():
             return gathered(said(), len(self.whole.y))
 
     def _needs(self, hops: int | None, scope: Scope, on: Iterable[str]) -> Needs:
@@ -261,7 +261,7 @@ class Trainer:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
 
     def _call(self, batch: Batch) -> Output:
-        with self.fabric.autocast():
+        with self.fabric.autocast(), self.world.turns():
             return as_output(run_module(self.model, self.reads, batch.x, batch.graph, **batch.known.given()))
 
     def _said(self, batches: Iterable[Batch], count: int) -> Output:

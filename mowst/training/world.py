@@ -12,7 +12,7 @@ it remembers of them for later is averaged over the processes after every epoch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mowst.models import Turns, by_turns
 from mowst.system import heard
 from mowst.training.progress import random_states, set_random_states
 
@@ -106,6 +107,15 @@ class World:
         with heard():
             dist.broadcast(told, 0)
         return told
+
+    def turns(self) -> AbstractContextManager[None]:
+        """Let processes share out, inside, what each of them would run on the whole graph (`mowst.models.Turns`)."""
+        return by_turns(Turns() if self.alone else Turns(*self.share, self._tell))
+
+    def _tell(self, rows: Tensor, owner: int) -> None:
+        """Give all processes the rows that one of them has, in place, bit for bit."""
+        with heard():
+            dist.broadcast(rows.view(torch.uint8), owner)
 
     def alike(self, *modules: nn.Module) -> None:
         """Give modules the state that they have in the first process."""
