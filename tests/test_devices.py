@@ -1,5 +1,6 @@
 """Several processes that train one model together, each with its share of every step."""
 
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,7 @@ from mowst.training import (
     Share,
     Whole,
 )
+from mowst.training.norms import StepNorm
 from tests.together import (
     ALL,
     CURVES,
@@ -108,6 +110,25 @@ def test_two_processes_train_what_one_does_with_the_same_steps_and_stay_alike(tw
 @pytest.mark.slow
 def test_so_do_four():
     check(in_ranks(4, together), 4)
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3)])
+@pytest.mark.parametrize("affine", [True, False])
+@doubles()
+def test_batch_norm_of_one_share_is_batch_norm(shape, affine):
+    torch.manual_seed(0)
+    x, outs = 3 * torch.randn(shape) + 1, []
+    ours, theirs = (torch.nn.BatchNorm1d(4, affine=affine) for _ in range(2))
+    for module, mode in ((ours, StepNorm(0, 1, lambda value: value.clone())), (theirs, nullcontext())):
+        given = x.clone().requires_grad_()
+        with mode:
+            out = module(given)
+        (out * torch.arange(1.0, out.numel() + 1).view(shape)).sum().backward()
+        outs.append([out, given.grad, *module.buffers(), *(each.grad for each in module.parameters())])
+        with mode:
+            outs[-1].append(module.eval()(x))
+    for one, other in zip(*outs, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 # --- Shares

@@ -35,6 +35,7 @@ CURVES = {
     "a GNN on neighbourhoods": ("sage", ALL, ONE),
     "a GNN with a loss of all nodes": ("gcn", ALL, BOTH),
     "an MLP on rows": ("mlp", Neighbours((-1, -1), 12), ONE),
+    "an MLP with batch norm": ("mlp batch_norm", Neighbours((-1, -1), 12), BOTH),
     "a GNN on parts": ("sage", Parts(4), BOTH),
 }
 """Experts, feeds and terms of a loss."""
@@ -69,7 +70,7 @@ def doubles():
 def curve(kind, feed, terms, fabric=None):
     """Train, and return losses, scores, and the weights at the end."""
     torch.manual_seed(2)
-    trainer = Trainer(small(kind), ready(), SCORE, feed=feed, fabric=fabric)
+    trainer = Trainer(small(*kind.split()), ready(), SCORE, feed=feed, fabric=fabric)
     trainer.fit(phase_of(terms))
     lines = [(line["loss"], line["val"]) for line in trainer.history]
     return lines, {name: value.tolist() for name, value in trainer.model.state_dict().items()}
@@ -114,7 +115,7 @@ def together(group, tell):
     found["inference"] = in_turns(fabric)
     world = Trainer(small("mlp"), ready(), SCORE, fabric=fabric).world
     torch.manual_seed(5)
-    with world.own_draws():
+    with world.stepping():
         found["masks"] = torch.rand(8).tolist()  # of dropout in a step
     everywhere = [None] * group.size
     dist.all_gather_object(everywhere, found)
