@@ -17,7 +17,7 @@ from mowst.experiment import building as building_of
 from mowst.kernels import Adjacency, blocks, degrees, is_symmetric, turning
 from mowst.kernels.turning import transpose
 from mowst.models import Gated, Known, pieces
-from mowst.system import Kept
+from mowst.system import Mapped
 from tests.test_data_ogbn import write_arxiv
 
 CPU = torch.device("cpu")
@@ -96,20 +96,20 @@ def test_what_is_kept_is_what_was_made_and_is_made_once(tmp_path):
     calls = []
     expected = made([])
     for _ in range(3):
-        found = Kept(tmp_path, "key")("name", partial(made, calls))
+        found = Mapped(tmp_path, "key")("name", partial(made, calls))
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert len(calls) == 1
     found[0].add_(1)  # a process's own
-    assert torch.equal(Kept(tmp_path, "key")("name", partial(made, calls))[0], expected[0])
-    Kept(tmp_path, "other key")("name", partial(made, calls))
-    Kept(tmp_path, "key")("other", partial(made, calls))
+    assert torch.equal(Mapped(tmp_path, "key")("name", partial(made, calls))[0], expected[0])
+    Mapped(tmp_path, "other key")("name", partial(made, calls))
+    Mapped(tmp_path, "key")("other", partial(made, calls))
     assert len(calls) == 3
 
 
 @pytest.mark.parametrize("how", ["a bit", "cut", "gone", "hashes", "no hashes", "pickle"])
 def test_what_is_damaged_is_made_anew(tmp_path, how):
     calls = []
-    Kept(tmp_path, "key")("name", partial(made, calls))
+    Mapped(tmp_path, "key")("name", partial(made, calls))
     array, hashes = tmp_path / "key" / "name" / "1.npy", tmp_path / "key" / "name" / "sha256.json"
     held = array.read_bytes()
     if how == "a bit":
@@ -123,7 +123,7 @@ def test_what_is_damaged_is_made_anew(tmp_path, how):
     else:
         hashes.write_text(json.dumps({"hashes": 1}) if how == "hashes" else "{")
     for _ in range(2):
-        found = Kept(tmp_path, "key")("name", partial(made, calls))
+        found = Mapped(tmp_path, "key")("name", partial(made, calls))
         assert all(torch.equal(one, other) for one, other in zip(found, made([]), strict=True))
     assert len(calls) == 2
     assert array.read_bytes() == held
@@ -131,7 +131,7 @@ def test_what_is_damaged_is_made_anew(tmp_path, how):
 
 def test_where_nothing_can_be_written_it_is_in_memory(tmp_path):
     (tmp_path / "file").write_text("")
-    found = Kept(tmp_path / "file", "key")("name", partial(made, []))
+    found = Mapped(tmp_path / "file", "key")("name", partial(made, []))
     assert all(torch.equal(one, other) for one, other in zip(found, made([]), strict=True))
 
 

@@ -35,7 +35,7 @@ CURVES = {
     "a GNN on neighbourhoods": ("sage", ALL, ONE),
     "a GNN with a loss of all nodes": ("gcn", ALL, BOTH),
     "an MLP on rows": ("mlp", Neighbours((-1, -1), 12), ONE),
-    "an MLP with batch norm": ("mlp batch_norm", Neighbours((-1, -1), 12), BOTH),
+    "an MLP with batch norm": ("mlp batch_norm", Neighbours((-1, -1), 12), ONE),
     "a GNN on parts": ("sage", Parts(4), BOTH),
 }
 """Experts, feeds and terms of a loss."""

@@ -56,12 +56,12 @@ class Calibrated(NamedTuple):
             return self.report
         return self.report | {FINAL: self.final.report}
 
-    def kept(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
         asked = self.report.get("answering", {}).get("risk")
         found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
-        for_use = {} if self.final is None else {FINAL: self.final.kept()}
+        for_use = {} if self.final is None else {FINAL: self.final.stored()}
         return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating} | for_use
 
 
@@ -110,7 +110,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mi
     return Told(probs, sets, unsure)
 
 
-def needed(config: Config) -> int:
+def fewest_calibrating(config: Config) -> int:
     """Return how many calibrating nodes a configuration needs; 0: it asks for nothing that needs some."""
     sets = 0 if config.coverage is None else fewest(config.coverage)
     return max(sets, 0 if config.abstain_risk is None else abstention.fewest_answers(config.abstain_risk))
@@ -122,7 +122,7 @@ def calibrating(config: Config, val: Tensor, seed: int) -> Tensor | None:
     Raises:
         InputError: they are too few.
     """
-    if not (least := 2 * needed(config)):
+    if not (least := 2 * fewest_calibrating(config)):
         return None
     nodes = val.nonzero().squeeze(-1)
     if len(nodes) < least:

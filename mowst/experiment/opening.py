@@ -91,7 +91,7 @@ class Opened:
         check_batch(config, data, devices)
         self.plan = plan or planned(config)
         if plan is None:
-            config.predictions.check(self.plan.kept)
+            config.predictions.check(self.plan.written)
         self._seeds: dict[int, OneSeed] = {}
         self._prepared: Data | None = None
         self._try(self.seed(config.first_seed))

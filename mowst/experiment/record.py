@@ -91,7 +91,7 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
         write_arrays(whole / "predictions.npz", asked(config.predictions, run))
         if run.promised is not None:
-            (whole / "trust.json").write_text(as_json(run.promised.kept()))
+            (whole / "trust.json").write_text(as_json(run.promised.stored()))
         (whole / "config.yaml").write_text(dump(config))
         if (own := own_of(run.data)) is not None and own.fitted is not None:
             (whole / COLUMNS).write_text(own.fitted.text(), encoding="utf-8")

@@ -64,7 +64,7 @@ def search(
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
-    config.predictions.check(name for name in opened.plan.kept if name not in seats)  # which need not be kept
+    config.predictions.check(name for name in opened.plan.written if name not in seats)  # which need not be kept
     bench = opened.bench(seed)
     if place is None or saving is None:
         return tried(bench, told)
