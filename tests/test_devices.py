@@ -1,5 +1,8 @@
 """Several processes that train one model together, each with its share of every step."""
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 
@@ -112,23 +115,44 @@ def test_so_do_four():
     check(in_ranks(4, together), 4)
 
 
-@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3)])
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3)])  # shares are uneven
 @pytest.mark.parametrize("affine", [True, False])
 @doubles()
-def test_batch_norm_of_one_share_is_batch_norm(shape, affine):
+def test_batch_norm_of_shares_is_that_of_the_whole(size, shape, affine):
     torch.manual_seed(0)
-    x, outs = 3 * torch.randn(shape) + 1, []
-    ours, theirs = (torch.nn.BatchNorm1d(4, affine=affine) for _ in range(2))
-    for module, mode in ((ours, StepNorm(0, 1, lambda value: value.clone())), (theirs, nullcontext())):
-        given = x.clone().requires_grad_()
+    x, weights, barrier = 3 * torch.randn(shape) + 1, torch.randn(shape), threading.Barrier(size, timeout=60)
+    modules, slots = [torch.nn.BatchNorm1d(4, affine=affine) for _ in range(size + 1)], [None] * size
+
+    def total(rank, value):
+        slots[rank] = value.clone()
+        barrier.wait()
+        found = sum(slots)
+        barrier.wait()
+        return found
+
+    def normed(module, rows, mode):
+        given = x[rows].clone().requires_grad_()
         with mode:
             out = module(given)
-        (out * torch.arange(1.0, out.numel() + 1).view(shape)).sum().backward()
-        outs.append([out, given.grad, *module.buffers(), *(each.grad for each in module.parameters())])
-        with mode:
-            outs[-1].append(module.eval()(x))
-    for one, other in zip(*outs, strict=True):
-        torch.testing.assert_close(one, other)
+            (out * weights[rows]).sum().backward()
+        return out, given.grad
+
+    with ThreadPoolExecutor(size) as threads:
+        jobs = [
+            threads.submit(normed, modules[rank], slice(rank, None, size), StepNorm(rank, size, partial(total, rank)))
+            for rank in range(size)
+        ]
+        shares = [job.result() for job in jobs]
+    for rank, found in enumerate(shares):
+        for ours, theirs in zip(found, normed(copy.deepcopy(modules[size]), slice(None), nullcontext()), strict=True):
+            torch.testing.assert_close(ours, theirs[rank::size])
+    *ours, theirs = modules
+    normed(theirs, slice(None), nullcontext())
+    for module in ours:
+        torch.testing.assert_close(dict(module.named_buffers()), dict(theirs.named_buffers()))
+    for *parts, whole in zip(*(module.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(sum(part.grad for part in parts), whole.grad)
 
 
 # --- Shares

@@ -9,9 +9,9 @@ import torch
 
 from mowst import Config, ExpertConfig, InputError
 from mowst.evaluation import accuracy, signal
-from mowst.experiment import Opened, Saving, config_of, parse, parser, run, search, settled
+from mowst.experiment import Opened, Saving, basis, config_of, parse, parser, run, search, settled
 from mowst.experiment.bench import Bench
-from mowst.experiment.checkpoint import before
+from mowst.experiment.checkpoint import Checkpoint, before
 from mowst.experiment.choosing import PRESETS
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
@@ -293,6 +293,16 @@ def test_so_does_one_for_devices_that_share_every_step_and_train_what_it_keeps_a
     done = len(trained)
     assert settled(config, place, saving=often, devices=2) == expected
     assert trained[done] == ("gcn", 3), "no epoch before it was trained again"
+
+
+def test_where_devices_take_a_seed_each_the_first_one_has_what_the_search_has_trained(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "best", (CANDIDATES[0], CANDIDATES[3]))
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    config, often = replace(SMALL, batch="full", epochs=4, seeds=2), Saving(minutes=0)
+    found = settled(config, tmp_path, saving=often, devices=2)
+    held = Checkpoint(tmp_path / "seed-0", lambda: basis(Opened(found), 0), often)
+    held.read()
+    assert len(held.journal.finished) == 1 + len(found.strong.members)
 
 
 def test_what_was_tried_counts_also_where_it_takes_longer_to_read_than_the_budget_allows(tmp_path, monkeypatch):

@@ -27,13 +27,12 @@ def scores_of(fitted: Mapping[str, Fitted], data: Data, teacher: Signals | None 
     Returns: percent, by predictor and split; not a number where the metric has no value.
     """
     metric = metric_of(data)
-    outputs = {name: each.output for name, each in fitted.items()}
-    if teacher is not None:
-        outputs["teacher"] = Logits(teacher.logits.to(data.y.device))
-    scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
+    scores = {name: score(each.output, data, metric, pooled) for name, each in fitted.items()}
     nodes = (data.val_mask | data.test_mask).nonzero().squeeze(-1)
     some = Data(y=data.y[nodes], val_mask=data.val_mask[nodes], test_mask=data.test_mask[nodes])
     scores |= {name: score(out, some, metric, pooled) for name, out in fusions(fitted, data, nodes).items()}
+    if teacher is not None:
+        scores["teacher"] = score(Logits(teacher.logits.to(data.y.device)), data, metric, pooled)
     if (found := mixture_in(fitted)) is not None:
         model, out = found
         by_node = routable(model, out, data.x)
