@@ -73,7 +73,7 @@ def stepped(root: str, batch: str) -> dict:
     from mowst.data import open_graph
     from mowst.evaluation import accuracy, signal
     from mowst.experiment import Config, ExpertConfig, fabric_of, prepare
-    from mowst.experiment.batching import needed
+    from mowst.experiment.batching import estimated
     from mowst.models import expert
     from mowst.training import Phase, Term, Trainer, cross_entropy, feed_of
 
@@ -95,7 +95,7 @@ def stepped(root: str, batch: str) -> dict:
     trainer.hook = watch
     trainer.fit(Phase("step", ("",), (Term(cross_entropy),), epochs=2))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    need = needed(config, data)
+    need = estimated(config, data)
     return {
         "nodes": len(data.y),
         "training_nodes": int(data.train_mask.sum()),

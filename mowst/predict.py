@@ -214,7 +214,8 @@ def tell(parsed: Namespace, folder: Path, query: Query, found: Answer, nodes: li
         console.print(right)
     if parsed.save is not None:
         ids = np.arange(len(probs)) if nodes is None else np.array(nodes, dtype=np.int64)
-        write_arrays(Path(parsed.save), nodes=ids, probabilities=probs, prediction=probs.argmax(axis=1))
+        arrays = {"nodes": ids, "probabilities": probs, "prediction": probs.argmax(axis=1)}
+        write_arrays(Path(parsed.save), arrays.items())
 
 
 def let_forget(parsed: Namespace) -> None:

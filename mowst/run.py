@@ -146,11 +146,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
     products = float32_products(parsed.matmul, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
     tuned = tune_process(parsed.fast, keep_memory=parsed.keep_memory)
-    claiming = claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger)
+    asked = parsed.devices if group is None else group.size
+    claiming = claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger, devices=asked)
     with claiming as claimed, told_of(claimed, out), tuned, products:
         there = before(config, claimed.place, claimed.done)
-        devices = devices_here(parsed.devices, there.devices if parsed.resume else None)
-        here = devices if Group.here() is None else parsed.devices or 1
+        devices = devices_here(parsed.devices, (there.devices or claimed.devices) if parsed.resume else None)
+        here = devices if group is None else parsed.devices or 1
         check_devices(device, here)
         if devices > 1 and (parsed.workers > 1 or parsed.advise):
             raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")

@@ -1,5 +1,9 @@
 """Several processes that train one model together, each with its share of every step."""
 
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -22,7 +26,20 @@ from mowst.training import (
     Share,
     Whole,
 )
-from tests.together import ALL, CURVES, EPOCHS, curve, doubles, ready, small, together, together_then_killed, wrong
+from mowst.training.norms import StepNorm
+from tests.together import (
+    ALL,
+    CURVES,
+    EPOCHS,
+    curve,
+    doubles,
+    in_turns,
+    ready,
+    small,
+    together,
+    together_then_killed,
+    wrong,
+)
 
 
 @doubles()
@@ -54,7 +71,7 @@ def check(everywhere, size):
     first, *others = everywhere
     assert len(everywhere) == size
     for other in others:
-        for name in first.keys() - {"masks"}:
+        for name in first.keys() - {"masks", "inference"}:
             assert other[name] == first[name]  # bit for bit
         assert other["masks"] != first["masks"]
     for name, (kind, feed, terms) in CURVES.items():
@@ -69,6 +86,10 @@ def check(everywhere, size):
         for (loss, score), (their_loss, their_score) in zip(lines, expected, strict=True):
             assert loss == pytest.approx(their_loss, rel=1e-9)
             assert their_score in (None, score)  # every validation node once
+    said, ran = in_turns()
+    assert all(other["inference"][0] == said for other in everywhere)  # bit for bit
+    assert sorted(row for other in everywhere for row in other["inference"][1]) == sorted(ran)
+    assert all(len(other["inference"][1]) < len(ran) for other in everywhere)
     assert all(first[regime][3] for regime in ("held-out", "joint", "alternate"))
 
 
@@ -92,6 +113,46 @@ def test_two_processes_train_what_one_does_with_the_same_steps_and_stay_alike(tw
 @pytest.mark.slow
 def test_so_do_four():
     check(in_ranks(4, together), 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3)])  # shares are uneven
+@pytest.mark.parametrize("affine", [True, False])
+@doubles()
+def test_batch_norm_of_shares_is_that_of_the_whole(size, shape, affine):
+    torch.manual_seed(0)
+    x, weights, barrier = 3 * torch.randn(shape) + 1, torch.randn(shape), threading.Barrier(size, timeout=60)
+    modules, slots = [torch.nn.BatchNorm1d(4, affine=affine) for _ in range(size + 1)], [None] * size
+
+    def total(rank, value):
+        slots[rank] = value.clone()
+        barrier.wait()
+        found = sum(slots)
+        barrier.wait()
+        return found
+
+    def normed(module, rows, mode):
+        given = x[rows].clone().requires_grad_()
+        with mode:
+            out = module(given)
+            (out * weights[rows]).sum().backward()
+        return out, given.grad
+
+    with ThreadPoolExecutor(size) as threads:
+        jobs = [
+            threads.submit(normed, modules[rank], slice(rank, None, size), StepNorm(rank, size, partial(total, rank)))
+            for rank in range(size)
+        ]
+        shares = [job.result() for job in jobs]
+    for rank, found in enumerate(shares):
+        for ours, theirs in zip(found, normed(copy.deepcopy(modules[size]), slice(None), nullcontext()), strict=True):
+            torch.testing.assert_close(ours, theirs[rank::size])
+    *ours, theirs = modules
+    normed(theirs, slice(None), nullcontext())
+    for module in ours:
+        torch.testing.assert_close(dict(module.named_buffers()), dict(theirs.named_buffers()))
+    for *parts, whole in zip(*(module.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(sum(part.grad for part in parts), whole.grad)
 
 
 # --- Shares

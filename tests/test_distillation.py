@@ -13,8 +13,8 @@ from graphkd.hidden import Hidden, layers_of
 from mowst import Config, LearnedGate, Mowst, expert
 from mowst.errors import InputError
 from mowst.evaluation.metrics import accuracy, pooled
-from mowst.experiment.folder import read_weights
 from mowst.experiment.runs import run
+from mowst.experiment.weights import read_weights
 from mowst.kernels.adjacency import Adjacency
 from mowst.models.outputs import Logits, Output, as_output
 from mowst.models.reads import run_module

@@ -133,6 +133,13 @@ def test_the_same_command_goes_on_with_the_seeds_that_are_missing(tmp_path):
     assert ours["seeds"] == [0, 1, 2]
 
 
+def test_a_folder_knows_how_many_devices_were_asked_for_before_anything_is_saved(tmp_path):
+    for asked, known in ((None, None), (2, 2), (None, 2), (3, 3)):
+        with claim(str(tmp_path), SMALL, devices=asked) as claimed:
+            (claimed.place / "seed-0").mkdir(exist_ok=True)
+        assert claimed.devices == known
+
+
 @pytest.mark.slow
 def test_without_a_name_it_is_said_how_to_go_on(tmp_path):
     _, ended = killed_after_a_seed(tmp_path)

@@ -431,7 +431,7 @@ def test_the_threshold_after_fine_tuning_is_chosen_for_the_router_and_the_new_ex
 def test_plain_fusions_are_of_the_experts_trained_alone(monkeypatch, regime):
     monkeypatch.setattr("mowst.training.regimes.surely", lambda *outputs: True)
     run = run_seed(Config(dataset="tests.graphs:good", regime=regime, epochs=20, lr=0.002, seeds=1, signal="loss"), 0)
-    found = fusions(run.fitted, run.data)["calibrated"]
+    found = fusions(run.fitted, run.data, torch.arange(60))["calibrated"]
     for part, temperature_ in zip(ROLES, run.fitted["mixture"].model.temperature, strict=True):
         torch.testing.assert_close(getattr(found, part), run.fitted[part].output.values / temperature_)
     moved = not torch.allclose(found.weak, run.fitted["mixture"].output.weak)

@@ -12,10 +12,10 @@ from graphkd import Signals
 from mowst import Config
 from mowst.errors import InputError
 from mowst.experiment import Opened, Teacher, claim, read_config, read_teacher, run
-from mowst.experiment.folder import read_scale
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
 from mowst.experiment.reload import reload
 from mowst.experiment.teachers import check_numbering, read
+from mowst.experiment.weights import read_scale
 from tests.graphs import changed, good
 
 QUICK = Config(dataset="tests.graphs:good", seeds=1, epochs=5, device="cpu", baselines=False)

@@ -12,13 +12,12 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from mowst.data import open_graph
 from mowst.data.ogbn import ogbn
-from mowst.experiment import Config, prepare
+from mowst.experiment import Config, ExpertConfig, prepare, run, scoring
 from mowst.experiment import building as building_of
 from mowst.kernels import Adjacency, blocks, degrees, is_symmetric, turning
 from mowst.kernels.turning import transpose
-from mowst.models import Gated, Known, joined
-from mowst.system import Kept
-from mowst.training import frozen
+from mowst.models import Gated, Known, pieces
+from mowst.system import Mapped
 from tests.test_data_ogbn import write_arxiv
 
 CPU = torch.device("cpu")
@@ -97,20 +96,20 @@ def test_what_is_kept_is_what_was_made_and_is_made_once(tmp_path):
     calls = []
     expected = made([])
     for _ in range(3):
-        found = Kept(tmp_path, "key")("name", partial(made, calls))
+        found = Mapped(tmp_path, "key")("name", partial(made, calls))
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert len(calls) == 1
     found[0].add_(1)  # a process's own
-    assert torch.equal(Kept(tmp_path, "key")("name", partial(made, calls))[0], expected[0])
-    Kept(tmp_path, "other key")("name", partial(made, calls))
-    Kept(tmp_path, "key")("other", partial(made, calls))
+    assert torch.equal(Mapped(tmp_path, "key")("name", partial(made, calls))[0], expected[0])
+    Mapped(tmp_path, "other key")("name", partial(made, calls))
+    Mapped(tmp_path, "key")("other", partial(made, calls))
     assert len(calls) == 3
 
 
 @pytest.mark.parametrize("how", ["a bit", "cut", "gone", "hashes", "no hashes", "pickle"])
 def test_what_is_damaged_is_made_anew(tmp_path, how):
     calls = []
-    Kept(tmp_path, "key")("name", partial(made, calls))
+    Mapped(tmp_path, "key")("name", partial(made, calls))
     array, hashes = tmp_path / "key" / "name" / "1.npy", tmp_path / "key" / "name" / "sha256.json"
     held = array.read_bytes()
     if how == "a bit":
@@ -124,7 +123,7 @@ def test_what_is_damaged_is_made_anew(tmp_path, how):
     else:
         hashes.write_text(json.dumps({"hashes": 1}) if how == "hashes" else "{")
     for _ in range(2):
-        found = Kept(tmp_path, "key")("name", partial(made, calls))
+        found = Mapped(tmp_path, "key")("name", partial(made, calls))
         assert all(torch.equal(one, other) for one, other in zip(found, made([]), strict=True))
     assert len(calls) == 2
     assert array.read_bytes() == held
@@ -132,7 +131,7 @@ def test_what_is_damaged_is_made_anew(tmp_path, how):
 
 def test_where_nothing_can_be_written_it_is_in_memory(tmp_path):
     (tmp_path / "file").write_text("")
-    found = Kept(tmp_path / "file", "key")("name", partial(made, []))
+    found = Mapped(tmp_path / "file", "key")("name", partial(made, []))
     assert all(torch.equal(one, other) for one, other in zip(found, made([]), strict=True))
 
 
@@ -173,7 +172,7 @@ def test_features_and_edges_of_ogb_stay_in_their_file(tmp_path):
     assert path.read_bytes() == before
 
 
-# --- What frozen experts say
+# --- What is said of all nodes
 
 
 def known(nodes):
@@ -186,12 +185,12 @@ def known(nodes):
 @pytest.mark.parametrize("sizes", [(7,), (4, 1, 6)])
 def test_what_frozen_experts_say_is_the_same_in_a_file(sizes, monkeypatch):
     parts = [known(size) for size in sizes]
-    expected = joined(parts)
+    expected = [torch.cat(each) for each in zip(*map(pieces.tensors_of, parts), strict=True)]
     for share, in_file in ((1.0, False), (0.0, True)):
-        monkeypatch.setattr(frozen, "SHARE", share)
-        found = frozen.gathered(iter(parts), sum(sizes))
+        monkeypatch.setattr(pieces, "SHARE", share)
+        found = pieces.gathered(iter(parts), sum(sizes))
         assert type(found) is Known
-        for one, other in zip(frozen.tensors_of(found), frozen.tensors_of(expected), strict=True):
+        for one, other in zip(pieces.tensors_of(found), expected, strict=True):
             assert torch.equal(one, other)
             assert one.dtype == other.dtype
             assert one.untyped_storage().resizable() != in_file
@@ -199,12 +198,42 @@ def test_what_frozen_experts_say_is_the_same_in_a_file(sizes, monkeypatch):
         assert found.gated.scale is None
 
 
-def test_a_run_whose_frozen_experts_are_in_a_file_is_the_same_run(monkeypatch):
-    from mowst.experiment import ExpertConfig, run
+REGIMES = {
+    "panels of frozen experts, and promises": {"regime": "held-out", "coverage": 0.7, "use_validation": True},
+    "a router that is old": {"regime": "fine-tuned", "diffusion": 0.3, "coverage": 0.7, "abstain_risk": 0.7},
+    "turns": {"regime": "alternate", "rounds": 1, "batch": "parts(2)", "signal": "loss"},
+}
 
-    small = ExpertConfig(kind="sage", hidden_channels=4)
-    config = Config(dataset="tests.graphs:good", seeds=1, epochs=4, patience=4, strong=small, baselines=False)
-    config = dataclasses.replace(config, regime="alternate", rounds=1, device="cpu")
-    expected = run(config)["scores"]
-    monkeypatch.setattr(frozen, "SHARE", 0.0)
-    assert run(config)["scores"] == expected
+
+def left(folder):
+    """What a run says, seconds aside, and all its arrays."""
+    with np.load(folder / "seed-0" / "predictions.npz") as held:
+        arrays = {name: held[name].tobytes() for name in held}
+    record = json.loads((folder / "seed-0" / "result.json").read_text())
+    trust, drawn = ((folder / "seed-0" / name).read_text() for name in ("trust.json", "figures.json"))
+    return arrays, record["scores"], record["trust"], record["diagnosis"], trust, drawn
+
+
+@pytest.mark.parametrize("case", REGIMES)
+def test_a_run_is_the_same_where_what_experts_say_is_in_files(case, tmp_path, monkeypatch):
+    kind = "gcn+neighbours" if REGIMES[case]["regime"] == "held-out" else "sage"
+    weak, strong = (ExpertConfig(kind=each, hidden_channels=4) for each in ("mlp", kind))
+    config = Config(dataset="tests.graphs:good", seeds=1, epochs=4, patience=4, weak=weak, strong=strong)
+    config = dataclasses.replace(config, device="cpu", **REGIMES[case])
+    monkeypatch.setattr(pieces, "ROWS", 7)
+    for share in (1.0, 0.0):
+        monkeypatch.setattr(pieces, "SHARE", share)
+        run(config, tmp_path / str(share))
+    assert left(tmp_path / "0.0") == left(tmp_path / "1.0")
+
+
+def test_labels_are_not_spread_where_that_takes_too_much_memory(monkeypatch):
+    config = Config(dataset="tests.graphs:good", seeds=1, epochs=2, device="cpu")
+    config = dataclasses.replace(config, strong=ExpertConfig(kind="gcn", hidden_channels=4))
+    usual = run(config)
+    monkeypatch.setattr(scoring, "TO_SPREAD", 100)
+    found = run(config)
+    assert usual["scores"].keys() - found["scores"].keys() == {"label-propagation", "correct-and-smooth"}
+    assert all(found["scores"][name] == usual["scores"][name] for name in found["scores"])
+    assert "Labels were not spread" in found["notes"][0]
+    assert "notes" not in usual

@@ -197,12 +197,12 @@ def write_weights(path):
 def write_folder(path):
     with in_place(path) as folder:
         (folder / "small").write_text("")
-        write_arrays(folder / "large.npz", x=np.random.default_rng(0).random(10_000))
+        write_arrays(folder / "large.npz", [("x", np.random.default_rng(0).random(10_000))])
 
 
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 10_000),
-    "arrays": lambda path: write_arrays(path, x=np.random.default_rng(0).random(10_000)),
+    "arrays": lambda path: write_arrays(path, [("x", np.random.default_rng(0).random(10_000))]),
     "weights": write_weights,
     "folder": write_folder,
 }

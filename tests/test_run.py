@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_contract_names(finished):
     assert sorted(p.name for p in finished.iterdir()) == [".mowst.json", *entries]
     mark = json.loads((finished / ".mowst.json").read_text())
     held = sorted([*entries, "search"])  # which a search of `best` would have there
-    assert mark == {"config": (finished / "config.yaml").read_text(), "files": held}
+    assert mark == {"config": (finished / "config.yaml").read_text(), "files": held, "devices": None}
     files = ["config.yaml", "figures.json", "metrics.jsonl", "model.safetensors", "predictions.npz", "result.json"]
     files += ["trust.json"]
     assert sorted(p.name for p in (finished / "seed-0").iterdir()) == files

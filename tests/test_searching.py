@@ -12,9 +12,9 @@ import mowst.experiment.opening as opening
 from mowst import Config, ExpertConfig, InputError
 from mowst.data.uneven import are_bags
 from mowst.evaluation import accuracy, signal
-from mowst.experiment import Opened, Saving, config_of, parse, parser, read_config, run, search, settled
+from mowst.experiment import Opened, Saving, basis, config_of, parse, parser, read_config, run, search, settled
 from mowst.experiment.bench import Bench
-from mowst.experiment.checkpoint import before
+from mowst.experiment.checkpoint import Checkpoint, before
 from mowst.experiment.choosing import PRESETS, chosen
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
@@ -261,32 +261,65 @@ def test_without_a_limit_a_search_is_deterministic(whole, monkeypatch):
     assert outcomes(said) == outcomes(whole[1])
 
 
+def stopping(monkeypatch, model: str, epoch: int) -> list[tuple[str, int]]:
+    """Stop what is trained the first time that a model comes to an epoch; return what is trained from now on."""
+    made, trained = Opened.bench, []
+
+    def watched(self, seed, hook=None):
+        def ends(line):
+            trained.append((line["model"], line["epoch"]))
+            if trained.count((model, epoch)) == 1 and trained[-1] == (model, epoch):
+                raise KeyboardInterrupt
+
+        return made(self, seed, ends)
+
+    monkeypatch.setattr(Opened, "bench", watched)
+    return trained
+
+
 @pytest.mark.parametrize(
     ("model", "epoch"),
     [pytest.param("gcn", 3, marks=pytest.mark.slow), ("gat", 7), pytest.param("gcn 2", 2, marks=pytest.mark.slow)],
 )
 def test_a_search_that_was_stopped_goes_on_and_ends_as_if_it_had_not_been(whole, tmp_path, monkeypatch, model, epoch):
     monkeypatch.setattr("mowst.experiment.trying.DRAWS", 2)
-    made, trained = Opened.bench, []
-
-    def watched(self, seed, hook=None):
-        def ends(line):
-            trained.append((line["model"], line["epoch"]))
-            if stops and (line["model"], line["epoch"]) == (model, epoch):
-                raise KeyboardInterrupt
-
-        return made(self, seed, ends)
-
-    monkeypatch.setattr(Opened, "bench", watched)
-    stops = True
+    trained = stopping(monkeypatch, model, epoch)
     with pytest.raises(KeyboardInterrupt):
         settled(SMALL, tmp_path, saving=Saving(minutes=0))
     assert not (tmp_path / "chosen.yaml").exists()
-    before, stops, said = len(trained), False, []
+    before, said = len(trained), []
     assert settled(SMALL, tmp_path, said.append, Saving(minutes=0)) == whole[0]
     assert outcomes(said) == outcomes(whole[1])
     assert trained[before] == (model, epoch), "no epoch before it was trained again"
     assert not (tmp_path / "search").exists()
+
+
+def test_so_does_one_for_devices_that_share_every_step_and_train_what_it_keeps_anew(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "best", (CANDIDATES[0], CANDIDATES[3]))
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    config, often = replace(SMALL, batch="parts(2)", epochs=8), Saving(minutes=0)
+    expected = settled(config, tmp_path / "whole", saving=often, shared=SharedGraph(2))
+    assert [path.name for path in (tmp_path / "whole").iterdir()] == ["chosen.yaml"]
+    trained, place = stopping(monkeypatch, "gcn", 3), tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        settled(config, place, saving=often, shared=SharedGraph(2))
+    there = before(config, place, {})
+    assert (there.devices, there.said) == (2, "the search after 1 phases and 2 epochs")
+    with pytest.raises(InputError, match="of another number of --devices: 2, here it is 1"):
+        settled(config, place, saving=often)
+    done = len(trained)
+    assert settled(config, place, saving=often, shared=SharedGraph(2)) == expected
+    assert trained[done] == ("gcn", 3), "no epoch before it was trained again"
+
+
+def test_where_devices_take_a_seed_each_the_first_one_has_what_the_search_has_trained(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "best", (CANDIDATES[0], CANDIDATES[3]))
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    config, often = replace(SMALL, batch="full", epochs=4, seeds=2), Saving(minutes=0)
+    found = settled(config, tmp_path, saving=often, shared=SharedGraph(2))
+    held = Checkpoint(tmp_path / "seed-0", lambda: basis(Opened(found), 0), often)
+    held.read()
+    assert len(held.journal.finished) == 1 + len(found.strong.members)
 
 
 def test_what_was_tried_counts_also_where_it_takes_longer_to_read_than_the_budget_allows(tmp_path, monkeypatch):

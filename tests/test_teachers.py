@@ -12,9 +12,10 @@ from mowst import Config, ExpertConfig
 from mowst.data import load
 from mowst.errors import InputError
 from mowst.experiment.building import build_model
-from mowst.experiment.folder import read_config, read_weights
+from mowst.experiment.folder import read_config
 from mowst.experiment.identity import split_hash
 from mowst.experiment.runs import run
+from mowst.experiment.weights import read_weights
 from mowst.run import command
 from mowst.system.main import main
 from tests.graphs import changed, good

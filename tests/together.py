@@ -5,6 +5,7 @@ import itertools
 import os
 import signal
 from contextlib import contextmanager
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -14,7 +15,7 @@ from mowst.errors import InputError
 from mowst.evaluation import accuracy
 from mowst.evaluation import signal as signal_of
 from mowst.kernels import Adjacency, sampling
-from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, expert
+from mowst.models import FusedGate, LearnedGate, LogisticGate, Mowst, blocks, expert
 from mowst.system import heard
 from mowst.training import REGIMES, Neighbours, Parts, Phase, Schedule, Term, Trainer, cross_entropy
 from tests.graphs import good
@@ -34,6 +35,7 @@ CURVES = {
     "a GNN on neighbourhoods": ("sage", ALL, ONE),
     "a GNN with a loss of all nodes": ("gcn", ALL, BOTH),
     "an MLP on rows": ("mlp", Neighbours((-1, -1), 12), ONE),
+    "an MLP with batch norm": ("mlp batch_norm", Neighbours((-1, -1), 12), ONE),
     "a GNN on parts": ("sage", Parts(4), BOTH),
 }
 """Experts, feeds and terms of a loss."""
@@ -68,7 +70,7 @@ def doubles():
 def curve(kind, feed, terms, fabric=None):
     """Train, and return losses, scores, and the weights at the end."""
     torch.manual_seed(2)
-    trainer = Trainer(small(kind), ready(), SCORE, feed=feed, fabric=fabric)
+    trainer = Trainer(small(*kind.split()), ready(), SCORE, feed=feed, fabric=fabric)
     trainer.fit(phase_of(terms))
     lines = [(line["loss"], line["val"]) for line in trainer.history]
     return lines, {name: value.tolist() for name, value in trainer.model.state_dict().items()}
@@ -91,6 +93,17 @@ def mixed(regime, fabric):
     return hashlib.sha256(state).hexdigest(), said, torch.get_rng_state().sum().item(), moved
 
 
+def in_turns(fabric=None):
+    """Run a GNN on the whole graph, seven rows at a time: what it says, and the first rows of the blocks it ran."""
+    ran, between = [], Adjacency.between
+    with (
+        mock.patch.object(blocks, "ROWS", 7),
+        mock.patch.object(Adjacency, "between", lambda *args: ran.append(args[1]) or between(*args)),
+    ):
+        out = Trainer(small("sage"), ready(), SCORE, fabric=fabric).output()
+    return out.values.tolist(), ran
+
+
 def together(group, tell):
     """Train everything, and return it for every process."""
     fabric = Fabric(accelerator="cpu", devices=group.local_size, num_nodes=group.hosts, strategy="ddp")
@@ -99,9 +112,10 @@ def together(group, tell):
     sampling.compiled = lambda: None  # which draws the same, and takes as long to be read as all that follows
     found = {name: curve(*case, fabric=fabric) for name, case in CURVES.items()}
     found |= {regime: mixed(regime, fabric) for regime in ("held-out", "joint", "alternate")}
+    found["inference"] = in_turns(fabric)
     world = Trainer(small("mlp"), ready(), SCORE, fabric=fabric).world
     torch.manual_seed(5)
-    with world.own_draws():
+    with world.stepping():
         found["masks"] = torch.rand(8).tolist()  # of dropout in a step
     everywhere = [None] * group.size
     dist.all_gather_object(everywhere, found)

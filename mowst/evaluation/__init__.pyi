@@ -2,6 +2,7 @@ from .advice import Advice as Advice
 from .advice import advise as advise
 from .advice import gain_words as gain_words
 from .advice import p_words as p_words
+from .calibration import certainty as certainty
 from .calibration import like as like
 from .calibration import sharpness as sharpness
 from .calibration import temperature as temperature

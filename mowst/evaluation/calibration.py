@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from scipy.optimize import brentq, minimize_scalar
 from torch import Tensor
 
-from mowst.models import negentropy, probabilities
+from mowst.models import negentropy, piecewise, probabilities
 
 BOUNDS = math.log(0.02), math.log(50.0)
 """Of log T."""
@@ -34,12 +35,14 @@ def temperature(logits: Tensor, y: Tensor) -> float:
     return math.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded").x)
 
 
-def like(logits: Tensor, goal: float) -> float:
-    """T > 0 at which logits / T have this mean negentropy, that of a calibrated twin, [n, C] -> T."""
-    logits = finite(logits)
+def like(logits: Tensor, goal: float, nodes: Tensor | None = None) -> float:
+    """T > 0 at which logits / T have this mean negentropy, that of a calibrated twin, [N, C] -> T.
+
+    `nodes` are the ids [n] of those that count; none: all do.
+    """
 
     def excess(log_t: float) -> float:
-        return sharpness(logits / math.exp(log_t)) - goal
+        return float(certainty(logits, nodes, math.exp(log_t), exact=True).mean()) - goal
 
     return math.exp(root(excess, *BOUNDS))
 
@@ -58,8 +61,29 @@ def finite(logits: Tensor) -> Tensor:
 
 def sharpness(logits: Tensor) -> float:
     """Mean negentropy of a prediction, [n, C] -> [0, 1]."""
-    finite(logits)
-    return float(negentropy(probabilities(logits)).mean())
+    return float(certainty(logits).mean())
+
+
+def certainty(logits: Tensor, nodes: Tensor | None = None, divisor: float = 1.0, *, exact: bool = False) -> Tensor:
+    """Negentropy of each node's prediction, in at least float32, [N, C] -> [n].
+
+    Args:
+        logits: of all nodes, which may be many.
+        nodes: ids [n]; none: all, in order.
+        divisor: of the logits.
+        exact: whether to compute in float64, on the CPU.
+
+    Raises:
+        FloatingPointError: some are no numbers, or infinite.
+    """
+
+    def of(rows: slice) -> Tensor:
+        some = logits[rows if nodes is None else nodes[rows]]
+        wide = finite(some)
+        some = wide if exact else some.to(torch.promote_types(some.dtype, torch.float32))
+        return negentropy(probabilities(some / divisor))
+
+    return piecewise(of, len(logits if nodes is None else nodes))
 
 
 def root(falling: Callable[[float], float], low: float, high: float) -> float:

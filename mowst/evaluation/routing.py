@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from mowst.evaluation.metrics import Metric, hit, pooled
-from mowst.models import Mixture, Mowst, hard
+from mowst.kernels import rows_of
+from mowst.models import Mixture, Mowst, hard, piecewise
 
 
 @torch.no_grad()
@@ -20,8 +21,16 @@ def routable(model: Mowst, out: Mixture, x: Tensor) -> Mixture:
         out: what it says of some nodes.
         x: their features, [N, F].
     """
-    routed = model.routed(out.weak, x)
-    return out if routed is None else out._replace(confidence=routed.confidence, scale=None)
+    if model.router is None:
+        return out
+    ids = torch.arange(len(out.weak), device=out.weak.device)
+
+    def confidence(rows: slice) -> Tensor:
+        routed = model.routed(out.weak[rows], x if rows == slice(0, len(ids)) else rows_of(x, ids[rows]))
+        assert routed is not None
+        return routed.confidence
+
+    return out._replace(confidence=piecewise(confidence, len(ids)), scale=None)
 
 
 def best_threshold(out: Mixture, y: Tensor, metric: Metric) -> float:

@@ -32,6 +32,7 @@ from torch_geometric.utils import scatter
 
 from mowst.errors import InputError
 from mowst.evaluation.structure import degrees
+from mowst.models import piecewise
 from mowst.names import Names
 
 Conformity = Callable[[Tensor, Tensor], Tensor]
@@ -186,9 +187,9 @@ class SetRule:
     def scores(self, probs: Tensor, edge_index: Tensor) -> Tensor:
         """Score every class of every node, from probabilities of all nodes [N, C] and edges [2, E] -> [N, C]."""
         generator = torch.Generator().manual_seed(self.seed ^ STREAM)
-        probs = probs.cpu().double()
-        noise = torch.rand(len(probs), generator=generator, dtype=torch.float64)
-        return diffused(CONFORMITY.lookup(self.score)(probs, noise), edge_index.cpu(), self.diffusion)
+        noise, score = torch.rand(len(probs), generator=generator, dtype=torch.float64), CONFORMITY.lookup(self.score)
+        found = piecewise(lambda rows: score(probs[rows].cpu().double(), noise[rows]), len(probs))
+        return diffused(found, edge_index.cpu(), self.diffusion) if self.diffusion else found
 
     def sets(self, probs: Tensor, edge_index: Tensor, group: Tensor | None = None) -> Tensor:
         """Return which classes are in each node's set, [N, C] bool.
@@ -202,7 +203,8 @@ class SetRule:
             assert len(self.thresholds) == 1, "the thresholds are for groups"
             group = torch.zeros(len(probs), dtype=torch.long)
         limits = torch.tensor(self.thresholds, dtype=torch.float64)[group.cpu()]
-        return self.scores(probs, edge_index) <= limits.unsqueeze(-1)
+        scores = self.scores(probs, edge_index)
+        return piecewise(lambda rows: scores[rows] <= limits[rows].unsqueeze(-1), len(scores))
 
     def fit(self, probs: Tensor, edge_index: Tensor, y: Tensor, nodes: Tensor, group: Tensor | None = None) -> SetRule:
         """Return the rule with thresholds from the labels [N] of calibrating nodes, a mask [N].

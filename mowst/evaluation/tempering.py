@@ -21,7 +21,7 @@ from torch_geometric.utils import index_to_mask
 from mowst.evaluation.calibration import finite, temperature
 from mowst.evaluation.descent import descend
 from mowst.evaluation.structure import degrees
-from mowst.models import Logits, Mixture, Output, as_output, negentropy, probabilities
+from mowst.models import Logits, Mixture, Output, as_output, negentropy, piecewise, probabilities
 
 STEP = math.log(2.0)
 """Of the gate's temperatures: half, once and twice the common one."""
@@ -102,14 +102,15 @@ def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temper
 
     Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature.
     """
-    log_p, seen, nodes = finite(as_output(out).log_probs()), finite(seen), nodes.cpu()
-    labels, base = y.cpu()[nodes], common(log_p, y.cpu(), nodes)
+    seen, nodes, labels = finite(seen), nodes.cpu(), y.cpu()[nodes.cpu()]
+    log_p = finite(as_output(out).rows(nodes).log_probs())
+    base = temperature(log_p, labels)
     mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
     inputs = standardized(seen[nodes], mean, deviation)
     weight = torch.zeros(inputs.size(-1), 3, dtype=torch.float64, requires_grad=True)
 
     def loss() -> Tensor:
-        divided = log_p[nodes] / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
+        divided = log_p / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
         return F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
 
     descend([weight], loss)
@@ -121,12 +122,13 @@ def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Tempe
 
     Minimises the cross-entropy plus 10 |b|^2, by L-BFGS, from 0.
     """
-    log_p, nodes = finite(as_output(out).log_probs()), nodes.cpu()
-    labels, base = y.cpu()[nodes], common(log_p, y.cpu(), nodes)
+    nodes, labels = nodes.cpu(), y.cpu()[nodes.cpu()]
+    log_p = finite(as_output(out).rows(nodes).log_probs())
+    base = temperature(log_p, labels)
     offsets = torch.zeros(log_p.size(-1), dtype=torch.float64, requires_grad=True)
 
     def loss() -> Tensor:
-        raised = log_p[nodes] / base + offsets
+        raised = log_p / base + offsets
         return F.cross_entropy(raised, labels, reduction="sum") + PULL_OFFSETS * (offsets**2).sum()
 
     descend([offsets], loss)
@@ -144,20 +146,22 @@ def surest(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temp
     The nodes of the mask are divided into five parts, and each is judged by what was fitted on the others: the gain in
     log-likelihood must be above its standard error.
     """
-    log_p, seen, nodes, y = finite(as_output(out).log_probs()), finite(seen), nodes.cpu(), y.cpu()
+    seen, nodes, y = finite(seen), nodes.cpu(), y.cpu()
     index, best, most = nodes.nonzero().squeeze(-1), idle(seen.size(-1)), 0.0
+    log_p = finite(as_output(out).rows(index).log_probs())
     if len(index) < FOLDS:
         return best
     for fit in (gate, level):
         gains = torch.empty(len(index), dtype=torch.float64)
         fold = torch.arange(len(index)) % FOLDS
         for each in range(FOLDS):
-            fitted, left = fit(log_p, y, index_to_mask(index[fold != each], size=len(y)), seen), index[fold == each]
-            after = fitted.calibrated(log_p[left], seen[left]).log_probs()
-            gains[fold == each] = (after - log_p[left]).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
+            fitted, left = fit(out, y, index_to_mask(index[fold != each], size=len(y)), seen), index[fold == each]
+            before = log_p[fold == each]
+            after = fitted.calibrated(before, seen[left]).log_probs()
+            gains[fold == each] = (after - before).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
         gain = float(gains.mean())
         if gain > max(most, float(gains.std(correction=0)) / len(index) ** 0.5):
-            best, most = fit(log_p, y, nodes, seen), gain
+            best, most = fit(out, y, nodes, seen), gain
     return best
 
 
@@ -166,8 +170,13 @@ def signals(out: Mixture, edge_index: Tensor) -> Tensor:
 
     The logarithms of the two largest probabilities, both experts' negentropies, and log(1 + degree).
     """
-    out = out.cpu()
-    first = out.log_probs().double().topk(2, dim=-1).values if out.weak.size(-1) > 1 else out.log_probs().double()
-    certain = [negentropy(probabilities(logits.double())) for logits in (out.weak, out.strong)]
     many = degrees(edge_index.cpu(), len(out.weak)).double().log1p()
-    return torch.cat([first, torch.stack([*certain, many], dim=-1)], dim=-1)
+
+    def of(rows: slice) -> Tensor:
+        some = out.rows(rows).cpu()
+        log_p = some.log_probs().double()
+        first = log_p.topk(2, dim=-1).values if log_p.size(-1) > 1 else log_p
+        certain = [negentropy(probabilities(logits.double())) for logits in (some.weak, some.strong)]
+        return torch.cat([first, torch.stack([*certain, many[rows]], dim=-1)], dim=-1)
+
+    return piecewise(of, len(out.weak))

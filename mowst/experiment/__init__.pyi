@@ -40,7 +40,6 @@ from .folder import claim as claim
 from .folder import dump as dump
 from .folder import read_config as read_config
 from .folder import read_json as read_json
-from .folder import read_weights as read_weights
 from .followed import Followed as Followed
 from .followed import check_logger as check_logger
 from .forgetting import Forgotten as Forgotten
@@ -76,6 +75,7 @@ from .sharing import alike as alike
 from .teachers import Teacher as Teacher
 from .teachers import read_teacher as read_teacher
 from .together import devices_here as devices_here
+from .weights import read_weights as read_weights
 from .whole import Whole as Whole
 from .whole import read_whole as read_whole
 from .whole import write_whole as write_whole

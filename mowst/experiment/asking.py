@@ -22,9 +22,10 @@ from mowst.errors import InputError
 from mowst.experiment.building import build_model, fabric_of, prepare
 from mowst.experiment.calibrated import Told, told
 from mowst.experiment.config import Config
-from mowst.experiment.folder import read_columns, read_json, read_scale, read_weights
+from mowst.experiment.folder import read_json
 from mowst.experiment.nodes import names_of, numbers_of
 from mowst.experiment.reload import SPEAKERS, read_record, reload, respond, unedited
+from mowst.experiment.weights import read_columns, read_scale, read_weights
 from mowst.inference import Answer
 from mowst.models import ROLES, Mowst
 from mowst.system import needing

@@ -35,7 +35,7 @@ class Need(NamedTuple):
     """Without gradients: two layers are there at once."""
 
 
-def needed(config: Config, data: Data) -> Need:
+def estimated(config: Config, data: Data) -> Need:
     """Estimate what a step of the largest expert on the whole graph takes, beside the graph itself."""
     nodes, classes, numbers = len(data.y), classes_of(data), 4
     members = [part for role in (config.weak, config.strong) for part in role.members.values()]
@@ -63,7 +63,7 @@ def batched(config: Config, data: Data, device: torch.device, devices: int = 1) 
     if config.batch != AUTO:
         return config
     there = free(device) // (devices if device.type == "cpu" else 1)
-    return replace(config, batch=chosen_batch(needed(config, data), there, int(data.train_mask.sum()), devices))
+    return replace(config, batch=chosen_batch(estimated(config, data), there, int(data.train_mask.sum()), devices))
 
 
 def check_batch(config: Config, data: Data, devices: int = 1) -> None:

@@ -42,7 +42,7 @@ from mowst.models import (
     reads_of,
     shown_unit_rows,
 )
-from mowst.system import Group, Kept, guard_scatter
+from mowst.system import Group, Mapped, guard_scatter
 
 LARGE = 2**24
 """Edges from which on an adjacency is kept on disk."""
@@ -107,7 +107,7 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
         data = NormalizeFeatures()(data)
     weight = data.get("edge_weight")
     weight = None if weight is None else weight.to(torch.get_default_dtype())
-    keep = kept(data, Path(config.data_root)) if weight is None and device.type == "cpu" else None
+    keep = adjacencies(data, Path(config.data_root)) if weight is None and device.type == "cpu" else None
     adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight, keep=keep)
     x = prepare_features(data.x)
     data = data.to(device)
@@ -116,14 +116,14 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
     return data
 
 
-def kept(data: Data, root: Path) -> Kept | None:
+def adjacencies(data: Data, root: Path) -> Mapped | None:
     """Return where the adjacency of a large graph is kept, under the folder of graphs; none for a small one."""
     edge_index = data.edge_index
     if edge_index.size(1) < LARGE:
         return None
     if written_by_torch_alone(edge_index):
         private(edge_index)  # to take its hash is to look at its memory, no more
-    return Kept(root / "adjacency", f"{KEPT}-{data.num_nodes}-{tensors_hash(edge_index)[:32]}")
+    return Mapped(root / "adjacency", f"{KEPT}-{data.num_nodes}-{tensors_hash(edge_index)[:32]}")
 
 
 def advise(config: Config, data: Data) -> None:

@@ -26,7 +26,7 @@ from mowst.evaluation.tempering import TemperatureGate
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_json
 from mowst.experiment.plan import FINAL
-from mowst.models import Logits, Mixture, Mowst
+from mowst.models import Logits, Mixture, Mowst, piecewise
 
 STREAM = 0xCA1
 """Keeps the draw of calibrating nodes apart from what else is drawn with a run's seed."""
@@ -56,12 +56,12 @@ class Calibrated(NamedTuple):
             return self.report
         return self.report | {FINAL: self.final.report}
 
-    def kept(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, Any]:
         """Return what the folder of a seed keeps."""
         rule = None if self.rule is None else dataclasses.asdict(self.rule)
         asked = self.report.get("answering", {}).get("risk")
         found = {"temperatures": self.temperatures._asdict(), "rule": rule, "answer_from": self.answer_from}
-        for_use = {} if self.final is None else {FINAL: self.final.kept()}
+        for_use = {} if self.final is None else {FINAL: self.final.stored()}
         return found | {"asked": {"abstain_risk": asked}, "calibrating": self.calibrating} | for_use
 
 
@@ -94,7 +94,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mi
     try:
         kept = dict(kept).get(name, kept)  # `final` may have promises of its own
         gate, answer_from = TemperatureGate(**kept["temperatures"]), kept["answer_from"]
-        probs = gate.calibrated(out, tempering.signals(out, edge_index)).probs()
+        probs = probs_of(output_after(gate, out, edge_index))
         sets = None
         if kept["rule"] is not None:
             if kept["rule"]["score"] not in CONFORMITY.names:  # a file names no code
@@ -110,7 +110,7 @@ def told(folder: Path, found: tuple[Mowst, Mixture], data: Data, name: str = "mi
     return Told(probs, sets, unsure)
 
 
-def needed(config: Config) -> int:
+def fewest_calibrating(config: Config) -> int:
     """Return how many calibrating nodes a configuration needs; 0: it asks for nothing that needs some."""
     sets = 0 if config.coverage is None else fewest(config.coverage)
     return max(sets, 0 if config.abstain_risk is None else abstention.fewest_answers(config.abstain_risk))
@@ -122,7 +122,7 @@ def calibrating(config: Config, val: Tensor, seed: int) -> Tensor | None:
     Raises:
         InputError: they are too few.
     """
-    if not (least := 2 * needed(config)):
+    if not (least := 2 * fewest_calibrating(config)):
         return None
     nodes = val.nonzero().squeeze(-1)
     if len(nodes) < least:
@@ -144,7 +144,18 @@ def to_weak(found: tuple[Mowst, Mixture], data: Data) -> Tensor:
 
 def predicted(out: Mixture) -> Tensor:
     """Return the classes that a mixture predicts, [N]; calibration does not change them."""
-    return out.log_probs().argmax(dim=-1)
+    return piecewise(lambda rows: out.rows(rows).log_probs().argmax(dim=-1), len(out.weak))
+
+
+def output_after(temperatures: TemperatureGate, out: Mixture, edge_index: Tensor) -> Logits:
+    """Return what a mixture says of all nodes once it is calibrated, as logits [N, C]."""
+    seen = tempering.signals(out, edge_index)
+    return piecewise(lambda rows: temperatures.calibrated(out.rows(rows), seen[rows]), len(seen))
+
+
+def probs_of(out: Logits) -> Tensor:
+    """Return probabilities of all nodes, [N, C]."""
+    return piecewise(lambda rows: out.rows(rows).probs(), len(out.values))
 
 
 def confidence_of(probs: Tensor, out: Mixture) -> Tensor:
@@ -181,14 +192,13 @@ def promise(
 ) -> Calibrated:
     """Make of a mixture's tempered probabilities what was asked for, by labels that it has not seen."""
     out, edge_index, val = found[1].cpu(), data.edge_index.cpu(), data.val_mask.cpu()
-    output = temperatures.calibrated(out, tempering.signals(out, edge_index))
-    nodes, probs = torch.zeros_like(val), output.probs()
+    output, nodes = output_after(temperatures, out, edge_index), torch.zeros_like(val)
     if "calibration_mask" in data:
         nodes = data.calibration_mask.cpu()
     report: dict[str, Any] = {"nodes": {"select": int(val.sum()), "calibrate": int(nodes.sum())}}
     rule = answer_from = None
     if config.coverage is not None:
-        weak = to_weak(found, data)
+        weak, probs = to_weak(found, data), probs_of(output)
         group = weak.long() if config.mondrian else None
         plain = SetRule(config.coverage, config.conformal, config.diffusion, seed, ())
         rule = plain.fit(probs, edge_index, data.y, nodes, group)
@@ -197,7 +207,8 @@ def promise(
         report["sets"] = said | {"by": "route" if config.mondrian else "all", "thresholds": rule.thresholds}
         report["sets"]["test"] = sets_on_test(sets, weak, data)
     if config.abstain_risk is not None:
-        confidence, guess = confidence_of(probs, out), predicted(out)
+        probs, guess = probs_of(output), predicted(out)
+        confidence = probs.gather(-1, guess.unsqueeze(-1)).squeeze(-1)
         others = confidence[~(nodes | val | data.train_mask.cpu())]
         right = (guess[nodes] == data.y.cpu()[nodes]).double()
         tried = others if len(others) else confidence

@@ -278,7 +278,7 @@ def resumed(parsed: Namespace, arguments: Sequence[str] | None) -> Config:
     given += [name for name in ("out", "config") if getattr(parsed, name)] + ["kd"] * (parsed.kd is not None)
     if given:
         raise InputError(f"--resume {folder}: goes on with the run's own configuration; leave out --{given[0]}")
-    if (held := marked(folder)["config"]) is None:
+    if (held := marked(folder).config) is None:
         raise InputError(f"--resume {folder}: holds no run; give the folder that --out named")
     if (folder / "result.json").exists():
         raise InputError(f"--resume {folder}: that run has ended, nothing is left to do; its results are there")

@@ -20,7 +20,7 @@ from mowst.experiment.bench import metric_of
 from mowst.experiment.neighbourhoods import drawn_around
 from mowst.experiment.scoring import mixture_in
 from mowst.experiment.seed import SeedRun
-from mowst.models import ROLES, Logits, Mixture, Output
+from mowst.models import ROLES, Logits, Mixture, Output, piecewise
 
 Figures = dict[str, Any]
 BINS, POINTS, MISTAKES = 15, 100, 15
@@ -54,13 +54,18 @@ def figures_of(run: SeedRun) -> Figures:
         threshold = float(mixture[0].threshold)
         asked = ~(routed.confidence >= threshold)
         found["routing"] = routing(routed, data, nodes, threshold)
-        found["around"] = drawn_around(data, nodes, asked, {name: outputs[name].probs().argmax(-1) for name in ROLES})
+        found["around"] = drawn_around(data, nodes, asked, {name: classes_said(outputs[name]) for name in ROLES})
     found["mistakes"] = mistakes(probs, y, nodes, judged, asked)
     sent = torch.zeros(len(nodes)) if asked is None else asked[nodes].double()
     values = {"nodes": torch.ones(len(nodes)), "routed": sent, **right}
     found["degree"] = by_degree(degrees(data.edge_index, int(data.num_nodes or 0))[nodes], values)
     found["homophily"] = by_homophily(local_homophily(data.edge_index, data.y)[nodes], values)
     return plain(found)
+
+
+def classes_said(out: Output) -> Tensor:
+    """Return the likeliest class of every node, [N]."""
+    return piecewise(lambda rows: out.rows(rows).probs().argmax(-1), len(out[0]))
 
 
 def spoken(run: SeedRun) -> Mapping[str, Output]:

@@ -25,19 +25,14 @@ from typing import Any, NamedTuple
 
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
-from mowst.data.fitted import Fitted
-from mowst.data.given import Scale
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
 from mowst.reporting import GENERATED, is_card
 from mowst.system import OF_A_RUN, check_type_of, finite, write_text
 
-MARK, LOCK, WEIGHTS, CHOSEN, PAGE = OF_A_RUN, ".mowst.lock", "model.safetensors", "chosen.yaml", "report.html"
+MARK, LOCK, CHOSEN, PAGE = OF_A_RUN, ".mowst.lock", "chosen.yaml", "report.html"
 SEARCH = "search"  # folder that says how far a search for candidates is, as long as it goes on
 NEW = ".mowst.new"
 MODEL_CARD = "README.md"
@@ -45,6 +40,17 @@ LOGS = {"tensorboard", "wandb"}
 """Folders of loggers."""
 COLUMNS = "columns.json"
 """How the columns of a person's own graph became features."""
+
+
+class Mark(NamedTuple):
+    """What a run says of itself in its folder."""
+
+    config: str | None
+    """Its configuration; none: there is no run."""
+    files: set[str]
+    """The entries that it wrote, or may write."""
+    devices: int | None = None
+    """That were asked for; none: nobody said."""
 
 
 class Claimed(NamedTuple):
@@ -55,10 +61,19 @@ class Claimed(NamedTuple):
     """Where to write: the folder, or one inside it whose contents take their place when the run is whole."""
     done: Mapping[int, dict[str, Any]]
     """Records of seeds that are there already, of the same run, which was stopped before its end."""
+    devices: int | None = None
+    """That were asked for when it began, or now."""
 
 
 @contextmanager
-def claim(out: str | None, config: Config, *, overwrite: bool = False, logger: str | None = None) -> Iterator[Claimed]:
+def claim(
+    out: str | None,
+    config: Config,
+    *,
+    overwrite: bool = False,
+    logger: str | None = None,
+    devices: int | None = None,
+) -> Iterator[Claimed]:
     """Give a run its folder, for itself alone.
 
     What another run left there gives way, if it may, when the new one is whole; a run of the same configuration that
@@ -69,6 +84,7 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False, logger: s
         config: of the run.
         overwrite: whether another run may be replaced.
         logger: name of the folder inside that a logger writes; none: there is none.
+        devices: that are asked for; none: as many as before.
 
     Raises:
         InputError: the folder cannot be written, is in use, or holds what is not this run's.
@@ -79,21 +95,22 @@ def claim(out: str | None, config: Config, *, overwrite: bool = False, logger: s
         seeds = {f"seed-{seed}" for seed in config.all_seeds}
         wanted = {"config.yaml", "result.json", CHOSEN, SEARCH, PAGE, MODEL_CARD} | seeds
         wanted |= {card_name(config)} if config.own else set()
-        wanted |= ({logger} if logger else set()) | (ours["files"] & LOGS)
-        if foreign := sorted(name for name in wanted - ours["files"] if (folder / name).exists()):
+        wanted |= ({logger} if logger else set()) | (ours.files & LOGS)
+        if foreign := sorted(name for name in wanted - ours.files if (folder / name).exists()):
             raise InputError(f"--out {folder}: {', '.join(foreign)} there is no run's; give another folder")
-        held = sorted(name for name in ours["files"] if (folder / name).exists())
-        if held and (ours["config"] != dump(config) or "result.json" in held):
+        held = sorted(name for name in ours.files if (folder / name).exists())
+        if held and (ours.config != dump(config) or "result.json" in held):
             if not overwrite:
                 hint = "give another folder, or --overwrite to replace it"
                 raise InputError(f"--out {folder}: holds a run already; {hint}")
             with replacing(folder, held, config) as beside:
                 yield Claimed(folder, beside, finished_seeds(beside, config))
-            write_mark(folder, dump(config), wanted)
+            write_mark(folder, Mark(dump(config), wanted))
             return
-        write_mark(folder, dump(config), wanted)
+        mark = Mark(dump(config), wanted, devices or ours.devices)
+        write_mark(folder, mark)
         try:
-            yield Claimed(folder, folder, finished_seeds(folder, config))
+            yield Claimed(folder, folder, finished_seeds(folder, config), mark.devices)
         finally:
             if not any((folder / name).exists() for name in wanted):
                 (folder / MARK).unlink()
@@ -151,8 +168,8 @@ def unwritable(folder: Path, error: OSError) -> InputError:
     return InputError(f"--out {folder}: cannot be written ({error.strerror}); give another folder")
 
 
-def marked(folder: Path) -> dict[str, Any]:
-    """Return the configuration of the run that is in a folder, and which entries it wrote.
+def marked(folder: Path) -> Mark:
+    """Return what is to be known of the run that is in a folder.
 
     Raises:
         InputError: the mark is damaged.
@@ -162,7 +179,9 @@ def marked(folder: Path) -> dict[str, Any]:
         found = read_json(path)
         try:
             check_type_of("files", found["files"], list[str])
-            return {"config": found["config"], "files": {name for name in found["files"] if name == Path(name).name}}
+            check_type_of("devices", found.get("devices"), int | None)
+            files = {name for name in found["files"] if name == Path(name).name}
+            return Mark(found["config"], files, found.get("devices"))
         except (InputError, TypeError, KeyError):
             raise InputError(f"{path}: not the mark of a run, or damaged; give another folder") from None
     try:  # a run of the library, or of before there were marks
@@ -173,15 +192,15 @@ def marked(folder: Path) -> dict[str, Any]:
                 files.add(PAGE)
         files |= {MODEL_CARD} if is_card(folder / MODEL_CARD) else set()
         if {"dataset", "scores", "runs"} <= record.keys():
-            return {"config": (folder / "config.yaml").read_text(), "files": files}
+            return Mark((folder / "config.yaml").read_text(), files)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    return {"config": None, "files": set[str]()}
+    return Mark(None, set())
 
 
-def write_mark(folder: Path, config: str, files: set[str]) -> None:
+def write_mark(folder: Path, mark: Mark) -> None:
     """Say which entries of a folder are a run's, and of which configuration."""
-    write_text(folder / MARK, json.dumps({"config": config, "files": sorted(files)}, indent=2) + "\n")
+    write_text(folder / MARK, json.dumps(mark._asdict() | {"files": sorted(mark.files)}, indent=2) + "\n")
 
 
 def begun(folder: Path) -> Iterator[Path]:
@@ -196,10 +215,10 @@ def replacing(folder: Path, held: list[str], config: Config) -> Iterator[Path]:
     One that was stopped is there still when the same run is asked for again; one that had not begun is taken away.
     """
     beside, aside = folder / NEW, folder / f"{NEW}.before"
-    if beside.exists() and marked(beside)["config"] != dump(config):
+    if beside.exists() and marked(beside).config != dump(config):
         shutil.rmtree(beside)
     beside.mkdir(exist_ok=True)
-    write_mark(beside, dump(config), set())
+    write_mark(beside, Mark(dump(config), set()))
     try:
         yield beside
     except BaseException:
@@ -257,44 +276,3 @@ def read_config(folder: Path) -> Config:
     if not path.is_file():
         raise InputError(f"{folder}: not a run of one seed (no config.yaml); give OUT/seed-0")
     return config_of(parse(parser("run", ""), ["--config", str(path)]))
-
-
-def read_weights(folder: Path, name: str, model: nn.Module) -> nn.Module:
-    """Load the weights of `weak`, `strong`, `student`, `mixture`, or `kd`'s losses, into a model built alike."""
-    try:
-        model.load_state_dict(weights_of(folder, name))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder / WEIGHTS}: cannot be read as the weights of {name!r}: {reason}") from None
-    return model
-
-
-def read_scale(folder: Path) -> Scale:
-    """Read where the columns of the features lay that a run was trained on, if it standardised them.
-
-    Raises:
-        InputError: it did not.
-    """
-    held = weights_of(folder, "features")
-    if held.keys() != {"mean", "deviation"}:
-        raise InputError(f"{folder / WEIGHTS}: does not say how the features were standardised")
-    return Scale(**held)
-
-
-def read_columns(folder: Path) -> Fitted | None:
-    """Read how the columns of the graph that a run was trained on became features; none where they came as numbers.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    path = folder / COLUMNS
-    return Fitted.read(read_json(path), str(path)) if path.exists() else None
-
-
-def weights_of(folder: Path, name: str) -> dict[str, Tensor]:
-    """Read the tensors of one part of what a run left."""
-    try:
-        held = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
-    return {key.split(".", 1)[1]: value for key, value in held.items() if key.startswith(f"{name}.")}

@@ -98,7 +98,7 @@ def needed(opened: Opened, seed: int) -> Needed:
             bench.train(opened.plan.teacher)
         fitted = bench.train(name)
         labels.append(int(part.train_mask.sum()))
-        wrong.append(100 * (fitted.output.probs()[val].argmax(dim=-1) != y).double().cpu())
+        wrong.append(100 * (fitted.output.rows(val).probs().argmax(dim=-1) != y).double().cpu())
     errors = [float(each.mean()) for each in wrong]
     names = ready.get("class_names") or range(classes_of(ready))
     parts = {str(called): (y == place).double().cpu() for place, called in enumerate(names)}

@@ -114,7 +114,7 @@ class Opened:
         check_batch(self.config, data, devices)
         self.plan = plan or planned(self.config)
         if plan is None:
-            self.config.predictions.check(self.plan.kept)
+            self.config.predictions.check(self.plan.written)
 
     def seed(self, seed: int) -> OneSeed:
         """Return what a seed trains on: everything but masks and teacher is shared with the other seeds."""

@@ -32,7 +32,7 @@ class Plan:
     """The expert of a mixture that teaches it; "": signals from outside the model, if there are any."""
 
     @property
-    def kept(self) -> tuple[str, ...]:
+    def written(self) -> tuple[str, ...]:
         """What a run writes down."""
         return (*self.models, *(FINAL,) * self.final)
 

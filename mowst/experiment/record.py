@@ -8,8 +8,9 @@ import math
 import platform
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.data.assembling import own_of
@@ -32,7 +33,7 @@ from mowst.experiment.plan import FINAL
 from mowst.experiment.predictions import PredictionsConfig
 from mowst.experiment.scoring import mixture_in, runs_of
 from mowst.experiment.seed import SeedRun
-from mowst.models import Mixture
+from mowst.models import Mixture, Output, piecewise
 from mowst.system import finite, in_place, write_arrays
 from mowst.training import epochs_between
 
@@ -41,20 +42,27 @@ FOR_USE = (
     f"`{FINAL}`, was trained again on training and validation labels, and has no score: no label is left to measure it."
 )
 """Said where there are two."""
+NOT_SPREAD = (
+    "Labels were not spread over the edges for comparison (label-propagation, correct-and-smooth): of so many nodes "
+    "that takes too much memory."
+)
 
 
-def asked(
-    wanted: PredictionsConfig, found: Mapping[str, np.ndarray[Any, Any]], data: Data
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Pick what is to be written out of the arrays of all nodes."""
-    kept = {name: value for name, value in found.items() if not wanted.arrays or name in wanted.arrays}
-    if wanted.float16:
-        kept = {name: value.astype("float16") for name, value in kept.items()}
-    if wanted.nodes == "all":
-        return kept
-    mask = data.test_mask if wanted.nodes == "test" else data.train_mask | data.val_mask | data.test_mask
-    ids = mask.nonzero().squeeze(-1).cpu().numpy()
-    return {**{name: value[ids] for name, value in kept.items()}, "nodes": ids}
+def asked(wanted: PredictionsConfig, run: SeedRun) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
+    """Yield what is to be written of the predictions, array by array."""
+    masks = {"test": run.data.test_mask, "split": run.data.train_mask | run.data.val_mask | run.data.test_mask}
+    nodes = None if wanted.nodes == "all" else masks[wanted.nodes].nonzero().squeeze(-1).cpu()
+    count = len(run.data.y) if nodes is None else len(nodes)
+
+    def written(said: Callable[[Tensor | slice], Tensor], rows: slice) -> Tensor:
+        some = said(rows if nodes is None else nodes[rows]).cpu()
+        return some.half() if wanted.float16 else some
+
+    for name, said in arrays(run).items():
+        if not wanted.arrays or name in wanted.arrays:
+            yield name, piecewise(partial(written, said), count).numpy()
+    if nodes is not None:
+        yield "nodes", nodes.numpy()
 
 
 def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = True) -> dict[str, Any]:
@@ -81,9 +89,9 @@ def write_seed(folder: Path, config: Config, run: SeedRun, *, figures: bool = Tr
             scale = Scale.of(run.data.x)
             weights |= {"features.mean": scale.mean, "features.deviation": scale.deviation}
         save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-        write_arrays(whole / "predictions.npz", **asked(config.predictions, arrays(run), run.data))
+        write_arrays(whole / "predictions.npz", asked(config.predictions, run))
         if run.promised is not None:
-            (whole / "trust.json").write_text(as_json(run.promised.kept()))
+            (whole / "trust.json").write_text(as_json(run.promised.stored()))
         (whole / "config.yaml").write_text(dump(config))
         if (own := own_of(run.data)) is not None and own.fitted is not None:
             (whole / COLUMNS).write_text(own.fitted.text(), encoding="utf-8")
@@ -99,18 +107,29 @@ def figures_or_none(run: SeedRun) -> dict[str, Any] | None:
         return None
 
 
-def arrays(run: SeedRun) -> dict[str, np.ndarray]:
-    """Return what was predicted for every node: probabilities [N, C] by model, and the mixture's parts."""
-    found: dict[str, np.ndarray] = {}
+def arrays(run: SeedRun) -> dict[str, Callable[[Tensor | slice], Tensor]]:
+    """Return what was predicted, as functions of nodes: probabilities [n, C] by model, and the mixture's parts."""
+    found = dict[str, Callable[[Tensor | slice], Tensor]]()
     for name, fitted in run.fitted.items():
-        found[name] = fitted.output.probs().cpu().numpy()
+        found[name] = partial(probs_at, fitted.output)
         parts = fitted.output._asdict() if isinstance(fitted.output, Mixture) else {"logits": fitted.output.values}
-        found |= {f"{name}_{part}": value.float().cpu().numpy() for part, value in parts.items() if value is not None}
+        found |= {f"{name}_{part}": partial(floats_at, value) for part, value in parts.items() if value is not None}
     if run.final is not None:
-        found[FINAL] = run.final.output.probs().cpu().numpy()
+        found[FINAL] = partial(probs_at, run.final.output)
     if run.promised is not None:
-        found["mixture_tempered"] = run.promised.output.probs().float().numpy()
+        tempered = run.promised.output
+        found["mixture_tempered"] = lambda nodes: probs_at(tempered, nodes).float()
     return found
+
+
+def probs_at(out: Output, nodes: Tensor | slice) -> Tensor:
+    """Return the probabilities of some nodes, [n, C]."""
+    return out.rows(nodes).probs()
+
+
+def floats_at(values: Tensor, nodes: Tensor | slice) -> Tensor:
+    """Return some rows in float32."""
+    return values[nodes].float()
 
 
 def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
@@ -138,6 +157,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
     record["seconds_together"] = round(run.seconds, 3)
     notes = without_value(run.scores, run.data)
+    notes += [NOT_SPREAD] * ("average" in run.scores and "label-propagation" not in run.scores)
     if run.final is not None:
         calibrating = [] if run.promised is None else run.promised.calibrating
         labels = int((run.data.train_mask | run.data.val_mask).sum()) - len(calibrating)

@@ -20,11 +20,12 @@ from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, fabric_of, prepare
 from mowst.experiment.calibrated import calibrating
 from mowst.experiment.config import Config
-from mowst.experiment.folder import marked, read_json, read_scale, read_weights
+from mowst.experiment.folder import marked, read_json
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
 from mowst.experiment.nodes import without
 from mowst.experiment.opening import graph_of
 from mowst.experiment.plan import FINAL
+from mowst.experiment.weights import read_scale, read_weights
 from mowst.inference import Answer, Touched, answer, answer_alone
 from mowst.models import Mowst
 from mowst.system import check_type_of, try_place
@@ -118,7 +119,7 @@ def check_save(flag: str, path: Path, folder: Path, *endings: str) -> None:
         raise InputError(f"{flag} {path}: must end with {' or '.join(endings)}")
     try_place(path)
     there = path.resolve()
-    inside = [folder.resolve(), *(place / name for place in there.parents for name in marked(place)["files"])]
+    inside = [folder.resolve(), *(place / name for place in there.parents for name in marked(place).files)]
     if any(there.is_relative_to(own) for own in inside):
         raise InputError(f"{flag} {path}: is among the files of a run; give a place outside of it")
 

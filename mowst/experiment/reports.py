@@ -57,11 +57,11 @@ def rewrite_report(folder: Path) -> Path:
     with locked(folder, made=False):
         ours = marked(folder)
         for name in (PAGE, MODEL_CARD):
-            if name not in ours["files"] and (folder / name).exists() and not is_card(folder / name):
+            if name not in ours.files and (folder / name).exists() and not is_card(folder / name):
                 raise InputError(f"{folder / name}: was not written by the run; move it, or give --out another folder")
         write_report(folder)
-        if ours["files"] and not {PAGE, MODEL_CARD} <= ours["files"]:
-            write_mark(folder, ours["config"], ours["files"] | {PAGE, MODEL_CARD})
+        if ours.files and not {PAGE, MODEL_CARD} <= ours.files:
+            write_mark(folder, ours._replace(files=ours.files | {PAGE, MODEL_CARD}))
     return folder / PAGE
 
 
@@ -72,7 +72,7 @@ def write_comparison(folders: Sequence[Path], out: Path, *, overwrite: bool) -> 
         InputError: one of them holds no whole run, or the place is taken or cannot be written.
     """
     runs = read_all(folders)
-    if marked(out)["files"]:
+    if marked(out).files:
         raise InputError(f"--out {out}: is the folder of a run; give another one")
     if not overwrite and (held := [name for name in (PAGE, *TABLES) if (out / name).exists()]):
         raise InputError(f"--out {out}: holds {', '.join(held)} already; give another folder, or --overwrite")

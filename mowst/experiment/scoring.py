@@ -17,6 +17,8 @@ from mowst.models import ROLES, Logits, Mixture, Mowst, Output, Panel, hard
 from mowst.training import mixed
 
 How = Callable[[Output, Tensor, Metric], float]
+TO_SPREAD = 2**29
+"""Nodes x classes above which labels are not spread: a matrix of them is 2 GiB, and some six are there at once."""
 
 
 def scores_of(fitted: Mapping[str, Fitted], data: Data, teacher: Signals | None = None) -> dict[str, dict[str, float]]:
@@ -25,10 +27,12 @@ def scores_of(fitted: Mapping[str, Fitted], data: Data, teacher: Signals | None 
     Returns: percent, by predictor and split; not a number where the metric has no value.
     """
     metric = metric_of(data)
-    outputs = {name: each.output for name, each in fitted.items()} | fusions(fitted, data)
+    scores = {name: score(each.output, data, metric, pooled) for name, each in fitted.items()}
+    nodes = (data.val_mask | data.test_mask).nonzero().squeeze(-1)
+    some = Data(y=data.y[nodes], val_mask=data.val_mask[nodes], test_mask=data.test_mask[nodes])
+    scores |= {name: score(out, some, metric, pooled) for name, out in fusions(fitted, data, nodes).items()}
     if teacher is not None:
-        outputs["teacher"] = Logits(teacher.logits.to(data.y.device))
-    scores = {name: score(out, data, metric, pooled) for name, out in outputs.items()}
+        scores["teacher"] = score(Logits(teacher.logits.to(data.y.device)), data, metric, pooled)
     if (found := mixture_in(fitted)) is not None:
         model, out = found
         by_node = routable(model, out, data.x)
@@ -49,20 +53,27 @@ def mixture_in(fitted: Mapping[str, Fitted], name: str = "mixture") -> tuple[Mow
     return model, out
 
 
-def fusions(fitted: Mapping[str, Fitted], data: Data) -> dict[str, Output]:
-    """Put the experts trained alone together in the plain ways of `mowst.evaluation.fusion`, and spread labels."""
+def fusions(fitted: Mapping[str, Fitted], data: Data, nodes: Tensor) -> dict[str, Output]:
+    """Put the experts trained alone together in the plain ways of `mowst.evaluation.fusion`, and spread labels.
+
+    Returns: what comes of it at some nodes [n], all of validation among them. Nothing is spread where that would take
+        too much memory (`TO_SPREAD`).
+    """
     if not {"weak", "strong"} <= fitted.keys():
         return {}
-    weak, strong = (fitted[role].output.of("").values for role in ROLES)
+    whole = fitted["weak"].output.of("").values
+    weak, strong = (fitted[role].output.rows(nodes).of("").values for role in ROLES)
     found: dict[str, Output] = {"average": fusion.average(weak, strong)}
-    spread = Spread(adjacency_of(data), data.y, data.train_mask)
-    found |= {"label-propagation": spread.labels(weak.size(1)), "correct-and-smooth": spread.corrected(weak)}
-    found["stacked-on-val"] = fusion.stacked(weak, strong, data.y, data.val_mask.nonzero().squeeze(-1))
+    if whole.numel() <= TO_SPREAD:
+        spread = Spread(adjacency_of(data), data.y, data.train_mask)
+        found["label-propagation"] = spread.labels(whole.size(1)).rows(nodes)
+        found["correct-and-smooth"] = spread.corrected(whole).rows(nodes)
+    found["stacked-on-val"] = fusion.stacked(weak, strong, data.y[nodes], data.val_mask[nodes].nonzero().squeeze(-1))
     if (mixture := mixture_in(fitted)) is not None and bool((mixture[0].temperature != 1).any()):
         model, out = mixture
         weak, strong = model.calibrated("weak", weak), model.calibrated("strong", strong)
         if any(fitted["mixture"].losses.children()):  # the weak expert was taught, and its temperature is another one's
-            weak = out.weak
+            weak = out.weak[nodes]
         found |= {"calibrated": fusion.average(weak, strong), "evidence": fusion.evidence(weak, strong)}
     return found
 

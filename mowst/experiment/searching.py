@@ -50,9 +50,10 @@ def search(
         config: asks for `auto`.
         told: called with a line about each candidate.
         place: a run's folder. It keeps how far the search is, from where the same call goes on; at its end the
-            first seed of the run has there what was trained of those kept, and need not train them again.
+            first seed of the run has there what was trained of those kept, and need not train them again, unless
+            several devices share its steps.
         saving: how often that is written; none: nothing is.
-        shared: opens the graph, for the devices that will train the run; by default for one.
+        shared: opens the graph, for the devices that will train the run; by default for one, as it is for candidates.
 
     Raises:
         InputError: the configuration or the data does not allow it.
@@ -62,16 +63,16 @@ def search(
     opened, seed = shared.open(config), config.first_seed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run says it
-        takes_seeds(opened.config, shared.devices, len(config.all_seeds))
+        together = shared.devices > 1 and not takes_seeds(opened.config, shared.devices, len(config.all_seeds))
     seats = seats_of(opened.config, "strong")
     if not seats:
         return opened.config
-    config.predictions.check(name for name in opened.plan.kept if name not in seats)  # which need not be kept
+    config.predictions.check(name for name in opened.plan.written if name not in seats)  # which need not be kept
     bench = opened.bench(seed)
     if place is None or saving is None:
         return tried(bench, told)
-    with kept(place / SEARCH, lambda: basis(opened, seed), saving) as journal:
-        bench.journal, hands_on = journal, config.baselines and config.mixture
+    with kept(place / SEARCH, lambda: basis(opened, seed) | {"devices": shared.devices}, saving) as journal:
+        bench.journal, hands_on = journal, config.baselines and config.mixture and not together
         done = Tried(bench, told, again=not hands_on)
         found = done.chosen()
         if hands_on:
@@ -112,7 +113,7 @@ def settled(
         config: of the run.
         place: the run's folder, which keeps the choice, and as `search` says; none: nothing is kept.
         told: called with a line about each candidate.
-        saving: how often it is written how far it is; none, or several devices: never.
+        saving: how often it is written how far it is; none: never.
         shared: as of `search`.
 
     Raises:
@@ -122,12 +123,12 @@ def settled(
         return config
     if place is not None and (place / CHOSEN).exists():
         return recalled(config, place / CHOSEN)
-    saving = saving if shared is None or shared.devices == 1 else None
     found = search(config, told, place, saving, shared)
     if place is not None:
         write_text(place / CHOSEN, dump(replace(found, batch=config.batch)))
         shutil.rmtree(place / SEARCH, ignore_errors=True)
-    begun = place is not None and saving is not None  # of a seed that has begun memory does not choose batches again
+    # Of a seed that has begun memory does not choose batches again.
+    begun = place is not None and (place / f"seed-{config.first_seed}").exists()
     return found if begun else replace(found, batch=config.batch)
 
 

@@ -37,8 +37,9 @@ from graphkd import Extrapolated, Signals, rebalance
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.folder import read_config, read_json, read_weights
+from mowst.experiment.folder import read_config, read_json
 from mowst.experiment.identity import labels_hash, split_hash
+from mowst.experiment.weights import read_weights
 from mowst.models import ROLES, Mixture, log_pool
 from mowst.training import observe, parse, wanted
 

@@ -47,7 +47,7 @@ def trust_of(fitted: Mapping[str, Fitted], data: Data, tempered: Output | None) 
     answered = {}
     for name in [each for each in outputs if each in {*fitted, "mixture_tempered"}]:
         speaks = outputs["mixture" if name == "mixture_tempered" else name]
-        probs, guess = (out.log_probs()[test].double() for out in (outputs[name], speaks))
+        probs, guess = (out.rows(test).log_probs().double() for out in (outputs[name], speaks))
         answered[name] = abstention.answers(probs.exp(), y[test], guess.argmax(dim=-1))._asdict()
     return {"calibration": calibration, "answers": answered}
 

@@ -30,21 +30,12 @@ from mowst.errors import InputError
 from mowst.experiment.asking import seed_folder
 from mowst.experiment.building import build_model, fabric_of, seeded
 from mowst.experiment.config import Config
-from mowst.experiment.folder import (
-    COLUMNS,
-    MODEL_CARD,
-    WEIGHTS,
-    dump,
-    read_columns,
-    read_config,
-    read_json,
-    read_scale,
-    read_weights,
-)
+from mowst.experiment.folder import COLUMNS, MODEL_CARD, dump, read_config, read_json
 from mowst.experiment.identity import own_version
 from mowst.experiment.plan import FINAL
 from mowst.experiment.reload import read_record, unedited
 from mowst.experiment.reports import read_lines
+from mowst.experiment.weights import WEIGHTS, read_columns, read_scale, read_weights
 from mowst.models import Mowst
 from mowst.reporting import is_card, model_card
 from mowst.system import check_type_of, finite, in_place

@@ -31,7 +31,7 @@ def neighbourhood(
 ) -> Drawn:
     """Draw what `mowst.kernels.neighbourhood` does, on a CPU."""
     start, column = rows.start.numpy(), rows.column.numpy()
-    place, marks = _room_for(len(start) - 1)
+    place, marks = room = _room_for(len(start) - 1)
     front, base, count = seeds.numpy(), 0, len(seeds)
     found, parts, times = [front], [], []
     seat(place, front, 0)
@@ -39,12 +39,12 @@ def neighbourhood(
         if kind == LABOR:
             salt = salted(generator)
             total = likely(start, column, front, fanout, salt)
-            target, entry, stands, fresh = pick(start, column, front, (fanout, base, total, salt), place, marks)
+            target, entry, stands, fresh = pick((start, column), front, (fanout, base, total, salt), room)
             times.append(stands)
         else:
             total, many = measure(start, front, fanout)
             draws = torch.rand(fanout if many else 0, many, dtype=torch.float64, generator=generator).numpy()
-            target, entry, fresh = expand(start, column, front, (fanout, base, total), draws, place, marks)
+            target, entry, fresh = expand((start, column), front, (fanout, base, total), draws, room)
         new = settle(marks, fresh)
         seat(place, new, count)
         parts.append((target, look(place, column, entry), entry))
@@ -80,10 +80,10 @@ def _measure(start: Array, front: Array, fanout: int) -> tuple[int, int]:
 
 
 def _expand(
-    start: Array, column: Array, front: Array, sizes: tuple[int, int, int], draws: Array, place: Array, marks: Array
+    rows: tuple[Array, Array], front: Array, sizes: tuple[int, int, int], draws: Array, room: tuple[Array, Array]
 ) -> tuple[Array, Array, int]:
     """Draw entries of the rows of some nodes, and mark the nodes that are met for the first time."""
-    fanout, base, total = sizes
+    (start, column), (fanout, base, total), (place, marks) = rows, sizes, room
     target, entry = np.empty(total, np.int64), np.empty(total, np.int64)
     pick = np.empty(max(fanout, 1), np.int64)
     at = drawn = fresh = 0
@@ -137,10 +137,10 @@ def _likely(start: Array, column: Array, front: Array, fanout: int, salt: int) -
 
 
 def _pick(
-    start: Array, column: Array, front: Array, sizes: tuple[int, int, int, int], place: Array, marks: Array
+    rows: tuple[Array, Array], front: Array, sizes: tuple[int, int, int, int], room: tuple[Array, Array]
 ) -> tuple[Array, Array, Array, int]:
     """Draw entries of the rows of some nodes, each by itself, and mark the nodes that are met for the first time."""
-    fanout, base, total, salt = sizes
+    (start, column), (fanout, base, total, salt), (place, marks) = rows, sizes, room
     target, entry, times = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.float64)
     at = fresh = 0
     for i in range(len(front)):

@@ -64,12 +64,12 @@ def neighbourhood(
     return (fast or in_torch)(rows, seeds, fanouts, generator, kind)
 
 
-Draws = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None, str], Drawn]
+Drawing = Callable[[Rows, Tensor, Sequence[int], torch.Generator | None, str], Drawn]
 """What `neighbourhood` does."""
 
 
 @cache
-def compiled() -> Draws | None:
+def compiled() -> Drawing | None:
     """Return the drawing that numba compiles, where it is installed."""
     if find_spec("numba") is None:
         return None

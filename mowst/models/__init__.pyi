@@ -1,4 +1,6 @@
 from .averages import OnDisk as OnDisk
+from .blocks import Turns as Turns
+from .blocks import by_turns as by_turns
 from .blocks import watched as watched
 from .dispersions import DISPERSIONS as DISPERSIONS
 from .dispersions import Dispersion as Dispersion
@@ -36,13 +38,14 @@ from .outputs import Mixture as Mixture
 from .outputs import Output as Output
 from .outputs import as_output as as_output
 from .outputs import hard as hard
-from .outputs import joined as joined
 from .outputs import log_pool as log_pool
 from .outputs import log_probs as log_probs
 from .outputs import probabilities as probabilities
 from .panel import SILENT as SILENT
 from .panel import Panel as Panel
 from .panel import parts_of as parts_of
+from .pieces import gathered as gathered
+from .pieces import piecewise as piecewise
 from .reads import Reading as Reading
 from .reads import Reads as Reads
 from .reads import by_rows as by_rows

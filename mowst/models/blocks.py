@@ -1,12 +1,15 @@
 """A GNN on a large graph without gradients: layer by layer, and of each layer some rows at a time.
 
 Run at once, a layer holds several matrices as large as its output. In blocks there is what it reads, its output, and
-what one block of rows needs.
+what one block of rows needs. Processes that run the same module on the same graph take blocks by turns (`Turns`).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,29 @@ from mowst.models.layers import NarrowGCNConv
 
 ROWS = 131_072
 """Nodes of a block; a graph of no more is run at once."""
+
+
+class Turns(NamedTuple):
+    """Which blocks this process runs, of several processes that run the same at the same time."""
+
+    rank: int = 0
+    size: int = 1
+    """Processes that there are."""
+    tell: Callable[[Tensor, int], None] = lambda rows, owner: None
+    """Gives all of them, in place, the rows that the one of a rank has."""
+
+
+_turns: ContextVar[Turns] = ContextVar("turns", default=Turns())  # noqa: B039 - it does not change
+
+
+@contextmanager
+def by_turns(turns: Turns) -> Iterator[None]:
+    """Let modules be run so inside; every process must run the same ones."""
+    token = _turns.set(turns)
+    try:
+        yield
+    finally:
+        _turns.reset(token)
 
 
 def in_blocks(module: nn.Module, x: Tensor) -> bool:
@@ -41,14 +67,17 @@ def by_block(module: Any, x: Tensor, matrix: Adjacency) -> Tensor:
         x: features.
         matrix: what its layers multiply by, [N, N].
     """
+    turns, blocks = _turns.get(), [(first, min(first + ROWS, len(x))) for first in range(0, len(x), ROWS)]
+    turns = turns if turns.size <= len(blocks) else Turns()
     for layer in range(module.num_layers):
         out: Tensor | None = None
-        for first in range(0, len(x), ROWS):
-            last = min(first + ROWS, len(x))
+        for first, last in blocks[turns.rank :: turns.size]:
             part = _rows(module, layer, x, matrix.between(first, last), first, last)
             out = part.new_empty(len(x), part.size(1)) if out is None else out
             out[first:last] = part
         assert out is not None
+        for number, (first, last) in enumerate(blocks):
+            turns.tell(out[first:last], number % turns.size)
         x = out
     return x
 

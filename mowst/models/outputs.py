@@ -11,8 +11,7 @@ what `of` one expert says alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -27,7 +26,6 @@ __all__ = [
     "Output",
     "as_output",
     "hard",
-    "joined",
     "log_pool",
     "log_probs",
     "probabilities",
@@ -50,8 +48,8 @@ class Gated(NamedTuple):
     scale: Tensor | None = None
     """[N] > 0: total weight of a logarithmic pool; none: linear pool."""
 
-    def rows(self, index: Tensor) -> Gated:
-        """Return the same for some nodes: ids [n] or a mask [N]."""
+    def rows(self, index: Tensor | slice) -> Gated:
+        """Return the same for some nodes: ids [n], a mask [N], or a slice."""
         return Gated(self.confidence[index], None if self.scale is None else self.scale[index])
 
 
@@ -73,8 +71,8 @@ class Logits(NamedTuple):
         """Numbers [N, C] whose largest in a row is the predicted class."""
         return self.values
 
-    def rows(self, index: Tensor) -> Self:
-        """Return the output for some nodes: ids [n] or a mask [N]."""
+    def rows(self, index: Tensor | slice) -> Self:
+        """Return the output for some nodes: ids [n], a mask [N], or a slice."""
         return type(self)(self.values[index])
 
     def cpu(self) -> Logits:
@@ -111,8 +109,8 @@ class Mixture(NamedTuple):
         """Numbers [N, C] whose largest in a row is the predicted class."""
         return log_pool(self)
 
-    def rows(self, index: Tensor) -> Mixture:
-        """Return the output for some nodes: ids [n] or a mask [N]."""
+    def rows(self, index: Tensor | slice) -> Mixture:
+        """Return the output for some nodes: ids [n], a mask [N], or a slice."""
         scale = None if self.scale is None else self.scale[index]
         return Mixture(self.weak[index], self.strong[index], self.confidence[index], scale)
 
@@ -130,29 +128,9 @@ Output = Mixture | Logits
 """What a model gives."""
 
 
-Named = TypeVar("Named", bound=tuple[Any, ...])
-
-
 def as_output(said: Tensor | Output) -> Output:
     """Return what a module said as an output: plain logits [N, C] get their name."""
     return Logits(said) if isinstance(said, Tensor) else said
-
-
-def joined(parts: Iterable[Named]) -> Named:
-    """Put named tensors for some nodes and for others together, [n, ...] and [m, ...] -> [n + m, ...].
-
-    What is none in one of the parts is none in all of them; a part may hold others.
-    """
-    first, *rest = parts
-    return first if not rest else type(first)(*map(_stacked, zip(first, *rest, strict=True)))
-
-
-def _stacked(column: tuple[Any, ...]) -> Any:
-    if isinstance(column[0], Tensor):
-        return torch.cat(column)
-    if type(column[0]) is tuple:
-        return tuple(map(torch.cat, zip(*column, strict=True)))
-    return None if column[0] is None else joined(column)
 
 
 def log_pool(out: Mixture) -> Tensor:

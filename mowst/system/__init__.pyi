@@ -9,7 +9,7 @@ from .files import write_text as write_text
 from .group import Group as Group
 from .main import main as main
 from .main import speak_plainly as speak_plainly
-from .mapping import Kept as Kept
+from .mapping import Mapped as Mapped
 from .memory import free_memory as free_memory
 from .memory import needing as needing
 from .memory import out_of_memory as out_of_memory

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -61,10 +63,15 @@ def write_text(path: Path, text: str) -> None:
         whole.write_text(text, encoding="utf-8")
 
 
-def write_arrays(path: Path, **found: np.ndarray) -> None:
-    """Write a compressed `.npz` beside its place and move it there; `InputError` where that fails."""
-    with whole_file(path) as whole, whole.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **found)
+def write_arrays(path: Path, found: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> None:
+    """Write a compressed `.npz` beside its place and move it there; `InputError` where that fails.
+
+    Of arrays that are made when they are asked for, one is there at a time (numpy's `savez` wants all at once).
+    """
+    with whole_file(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in found:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)
 
 
 def try_place(path: Path) -> None:

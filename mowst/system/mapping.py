@@ -21,7 +21,7 @@ HASHES = "sha256.json"
 Tensors = tuple[Tensor, ...]
 
 
-class Kept:
+class Mapped:
     """Makes tensors, or finds them in a folder where they were made before.
 
     Args:

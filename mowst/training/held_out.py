@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from mowst.errors import InputError
-from mowst.evaluation import better_than, like, routable, sharpness, temperature
+from mowst.evaluation import better_than, certainty, like, routable, temperature
 from mowst.kernels import dense
 from mowst.models import ROLES, SILENT, Known, Mixture, Mowst, Panel, Weighable, asks_of, hard, weigh
 from mowst.training import objectives
@@ -126,21 +126,21 @@ def rehearse(
     It is trained for as many epochs as the expert's best weights were (`lengths`), without validation. With extra
     terms, the weak twin may learn from the strong twin, which has not seen the labels of the fold either.
     """
-    labels, outside = trainer.whole.y, ~trainer.whole.train_mask
+    labels, outside = trainer.whole.y, (~trainer.whole.train_mask).nonzero().squeeze(-1)
     said_held: dict[str, list[Tensor]] = {part: [] for part in parts}
-    said_outside: dict[str, list[Tensor]] = {part: [] for part in parts}
+    sure_outside: dict[str, list[Tensor]] = {part: [] for part in parts}
     for kept, held in folds:
         twins, terms = trainer.twin("", kept), copy.deepcopy(extra)
         for part in reversed(parts):
             pace = to_the_end(lengths.get(part, schedule.epochs))
             fit_expert(twins, schedule, f"rehearse {part}", part, terms, **pace)
             said = twins.sub(part).output().of("").values
-            said = said.to(torch.promote_types(said.dtype, torch.float32))
-            said = said / temperature(said[held], labels[held])
-            said_held[part].append(said[held])
-            said_outside[part].append(said[outside])
+            ours = widened(said[held])
+            cooled = temperature(ours, labels[held])
+            said_held[part].append(ours / cooled)
+            sure_outside[part].append(certainty(said, outside, cooled))
     nodes = torch.cat([held for _, held in folds])
-    sharp = {part: sharpness(torch.cat(said_outside[part])) for part in parts}
+    sharp = {part: float(torch.cat(sure_outside[part]).mean()) for part in parts}
     return Twins(nodes, {part: torch.cat(said_held[part]) for part in parts}, sharp)
 
 
@@ -167,20 +167,26 @@ def to_the_end(epochs: int) -> dict[str, Any]:
 def calibrate(model: Mowst, trainer: Trainer, twins: Twins) -> dict[str, Tensor]:
     """Give each expert the temperature at which it is as sharp as its twins outside the training set.
 
-    Returns: its calibrated logits of all nodes, [N, C], by part.
+    Returns: its calibrated logits of the validation nodes, [n, C], by part.
     """
+    outside = (~trainer.whole.train_mask).nonzero().squeeze(-1)
     model.temperature.fill_(1.0)
     said = {}
     for part, goal in twins.sharpness.items():
         logits, (role, _, place) = trainer.sub(part).output().of("").values, part.partition(".members.")
-        cooled = like(logits[~trainer.whole.train_mask], goal)
+        cooled = like(logits, goal, outside)
         expert = model.of(role)
         if isinstance(expert, Panel):
             expert.temperature[int(place)] = cooled
         else:
             model.temperature[ROLES.index(role)] = cooled
-        said[part] = logits.to(torch.promote_types(logits.dtype, torch.float32)) / cooled
+        said[part] = widened(logits[trainer.val]) / cooled
     return said
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Return logits in at least float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> Twins:
@@ -196,7 +202,7 @@ def settle(model: Mowst, trainer: Trainer, twins: Twins, objective: Loss) -> Twi
     seen = Seen(
         torch.cat([twins.nodes, trainer.val]),
         torch.cat([trainer.whole.y[twins.nodes], trainer.val_y]),
-        {part: torch.cat([twins.logits[part], said[part][trainer.val]]) for part in said},
+        {part: torch.cat([twins.logits[part], said[part]]) for part in said},
     )
     weights = select(seen.logits, seen.y)
     for role, panel, members in panels_of(model, list(said)):

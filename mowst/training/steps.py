@@ -31,7 +31,7 @@ def take_steps(
     losses, optimizer = [], here.optimizer
     assert optimizer is not None
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    with world.own_draws():
+    with world.stepping():
         for batch in batches:
             optimizer.zero_grad(set_to_none=True)
             out = call(batch)

@@ -24,9 +24,8 @@ from torch_geometric.data import Data
 from graphkd import Scope, Signals
 from mowst.evaluation import Score, Scores
 from mowst.kernels import by_column
-from mowst.models import InParts, Judged, Known, Learner, Output, as_output, joined, reads_of, run_module, watched
+from mowst.models import InParts, Judged, Known, Learner, Output, as_output, gathered, reads_of, run_module, watched
 from mowst.training.batches import Batch, Feed, Needs, Whole
-from mowst.training.frozen import gathered
 from mowst.training.learning import learn
 from mowst.training.phases import Phase, Watching, thawed
 from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
@@ -225,7 +224,8 @@ class Trainer:
     def output(self) -> Output:
         """Run the model with its present weights on all nodes, in evaluation mode."""
         self.model.eval()
-        return self.world.same(self._said(self.feed.asked(self.whole, self.reads.hops, None)))
+        batches = self.feed.asked(self.whole, self.reads.hops, None)
+        return self.world.same(self._said(batches, len(self.whole.y)))
 
     @torch.no_grad()
     def glimpse(self, scope: Scope, on: Collection[str]) -> tuple[Output, Batch]:
@@ -249,7 +249,7 @@ class Trainer:
                 layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
                 yield batch.of_seeds(known._replace(layers=layers))
 
-        with self.fabric.autocast():
+        with self.fabric.autocast(), self.world.turns():
             return gathered(said(), len(self.whole.y))
 
     def _needs(self, hops: int | None, scope: Scope, on: Iterable[str]) -> Needs:
@@ -261,12 +261,12 @@ class Trainer:
         return self.reads.hops if self.parts is None else self.parts.reach(known)
 
     def _call(self, batch: Batch) -> Output:
-        with self.fabric.autocast():
+        with self.fabric.autocast(), self.world.turns():
             return as_output(run_module(self.model, self.reads, batch.x, batch.graph, **batch.known.given()))
 
-    def _said(self, batches: Iterable[Batch]) -> Output:
-        """Return what the model says of the seeds of batches."""
-        return joined(batch.of_seeds(self._call(batch)) for batch in batches)
+    def _said(self, batches: Iterable[Batch], count: int) -> Output:
+        """Return what the model says of the seeds of batches, which are so many."""
+        return gathered((batch.of_seeds(self._call(batch)) for batch in batches), count)
 
     def _asked(self, known: Known) -> Iterable[Batch]:
         """Return the batches that this process's share of the validation nodes is scored from."""
@@ -276,7 +276,7 @@ class Trainer:
     def _evaluate(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> float:
         self.model.eval()
         with nullcontext() if average is None else average.standing_in():
-            out = self.world.rows(self._said(batches), len(self.val))
+            out = self.world.rows(self._said(batches, len(self.world.share.of(self.val))), len(self.val))
             score = self.world.told(self.score(out, self.val_y))
         if math.isnan(score) or any(bool(logits.isnan().any()) for logits in out[:2]):
             raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")

@@ -5,14 +5,13 @@ nodes of all shares; one message carries them. Parameters, and what validation d
 everywhere. What is drawn outside of steps is, too; inside, each draws for itself. A process on its own says nothing to
 anybody, and pays for nothing.
 
-Batch norm divides by the mean and the deviation of a process's own share, as in torch's `DistributedDataParallel`. What
-it remembers of them for later is averaged over the processes after every epoch.
+Batch norm, too, divides by the mean and the deviation of the whole step (`mowst.training.norms`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,9 +19,10 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from mowst.models import Turns, by_turns
 from mowst.system import heard
+from mowst.training.norms import StepNorm
 from mowst.training.progress import random_states, set_random_states
 
 Anything = TypeVar("Anything")
@@ -107,6 +107,15 @@ class World:
             dist.broadcast(told, 0)
         return told
 
+    def turns(self) -> AbstractContextManager[None]:
+        """Let processes share out, inside, what each of them would run on the whole graph (`mowst.models.Turns`)."""
+        return by_turns(Turns() if self.alone else Turns(*self.share, self._tell))
+
+    def _tell(self, rows: Tensor, owner: int) -> None:
+        """Give all processes the rows that one of them has, in place, bit for bit."""
+        with heard():
+            dist.broadcast(rows.view(torch.uint8), owner)
+
     def alike(self, *modules: nn.Module) -> None:
         """Give modules the state that they have in the first process."""
         for module in () if self.alone else modules:
@@ -159,17 +168,19 @@ class World:
 
     @torch.no_grad()
     def settle(self, *modules: nn.Module) -> None:
-        """Average what norms remember of the shares; all else that modules remember is what the first process has."""
+        """Let what modules remember be what the first process has; norms remember the same in all."""
         if self.alone:
             return
         for module in (inner for each in modules for inner in each.modules()):
             for value in module.buffers(recurse=False):
-                averaged = isinstance(module, _NormBase) and value.is_floating_point()
-                value.copy_(self.mean(value) if averaged else self._of_first(value))
+                value.copy_(self._of_first(value))
 
     @contextmanager
-    def own_draws(self) -> Iterator[None]:
-        """Draw inside what no other process draws; behind it, all draw the same again."""
+    def stepping(self) -> Iterator[None]:
+        """Take steps together inside: batch norm is of all shares, and each process draws what no other draws.
+
+        Behind it, all draw the same again.
+        """
         if self.alone:
             yield
             return
@@ -177,6 +188,7 @@ class World:
         before = random_states()
         torch.manual_seed(number + self.share.rank)
         try:
-            yield
+            with StepNorm(*self.share, self.sum):
+                yield
         finally:
             set_random_states(before)
