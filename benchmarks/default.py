@@ -47,7 +47,7 @@ GRAPHS = {
     "twitch-de": 3,
     "facebook": 3,
     "pubmed": 3,
-    "dblp": 3,
+    "dblp": 5,
     "github": 3,
     "tolokers": 3,
     "computers": 3,

@@ -1,0 +1,302 @@
+"""Which part of the default brings what: the parts of `--preset good`, put on one after another, and taken out singly.
+
+It writes two tables of docs/panel.md, and a third of what `good` costs.
+
+    python benchmarks/ablation.py --data_root data [--only "cora/*" "texas/0"] [--budget 3600] [--table]
+
+A cell is one graph and one seed, and one JSON file in benchmarks/results/ablation: what is there is not run again. The
+members of `good` are trained alone once in a cell, and shared by all its steps, as an expert alone is the same whatever
+else is trained (`mowst.experiment.Bench.train`); twins, panel and gate are each step's own. What the pair of `fast`
+reaches is taken from benchmarks/results/default. Seconds are of the processor, of one thread, if it is given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accuracy import put
+from default import HERE, read
+
+from mowst.experiment import Bench, Config, Opened, planned
+from mowst.experiment.choosing import Candidates, composed
+from mowst.experiment.plan import name_of, seats_of
+from mowst.experiment.record import environment, parameters
+from mowst.experiment.scoring import scores_of
+from mowst.models import ROLES, parts_of
+from mowst.system import tune_process, write_text
+
+RESULTS = HERE / "results" / "ablation"
+GRAPHS = [
+    *("texas", "cornell", "amherst41", "digits-knn", "chameleon-filtered", "squirrel-filtered", "reed98"),
+    *("dblp", "blogcatalog", "cora", "actor", "twitch-de", "photo", "tolokers"),
+]
+"""Those on which a seed takes least, first."""
+SEEDS = 3
+NO_GNN = "hop-trees", "neighbours"
+DEEP = "gcn-res", "sage-res"
+
+
+class Known(NamedTuple):
+    """What is known once the members of `good` are trained alone."""
+
+    names: list[str]
+    """Of the members of its panel."""
+    val: dict[str, float]
+    """What each scores on validation nodes alone."""
+
+
+class Step(NamedTuple):
+    """What one model of a cell is made of."""
+
+    title: str
+    members: Callable[[Known], list[str]]
+    """Those of `good` that its strong expert is made of."""
+    rehearsals: int = 1
+
+
+def without(*left_out: str) -> Callable[[Known], list[str]]:
+    """Return what leaves out some members."""
+    return lambda known: [name for name in known.names if name not in left_out]
+
+
+def best_gnn(known: Known) -> list[str]:
+    """Return the GNN that validates best, the first of several that are equally good."""
+    return [max(without(*NO_GNN)(known), key=known.val.__getitem__)]
+
+
+STEPS = {
+    "chosen": Step("MLP + the GNN that validates best (4)", best_gnn),
+    "gnns": Step("a panel of five GNNs (1)", without(*NO_GNN)),
+    "trees": Step("+ boosted trees (2)", without("neighbours")),
+    "good": Step("+ labels of neighbours (3): `good`", without()),
+    "crossed": Step("+ twins on every fold (5)", without(), rehearsals=5),
+}
+"""Each has what the one before has, and something more; in brackets the part it is."""
+TAKEN_OUT = {
+    "no-trees": Step("boosted trees", without("hop-trees")),
+    "no-depth": Step("`gcn-res` and `sage-res`", without(*DEEP)),
+    "no-norm": Step("the GCN with batch norm", without("gcn 2")),
+}
+"""Each is `good` without something."""
+
+
+class Timed(Bench):
+    """A bench whose seconds are of the processor, not of the clock on the wall: other work takes none of them."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The clock that its seconds are of."""
+        return time.process_time
+
+
+def main() -> None:
+    """Run the cells that are missing, then print the tables and put them into the docs."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data_root", default="data")
+    arguments.add_argument("--only", nargs="*", default=["*"])
+    arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--table", action="store_true", help="only write the tables")
+    given = arguments.parse_args()
+    start = time.perf_counter()
+    for path, config in cells(given.data_root):
+        wanted = any(fnmatch(f"{config.dataset}/{config.first_seed}", pattern) for pattern in given.only)
+        late = time.perf_counter() - start > given.budget
+        if given.table or not wanted or path.exists() or late:
+            continue
+        with tune_process():
+            found = measured(config)
+        write_text(path, json.dumps(found) + "\n")
+        print(f"{path.stem}: { ({name: round(step['test'], 2) for name, step in found['steps'].items()}) }", flush=True)
+    for name, table in {"ablation": steps(), "taken-out": taken_out(), "cost": costs()}.items():
+        print("\n".join([*table, ""]))
+        put(HERE.parent / "docs" / "panel.md", name, "\n".join(table))
+
+
+def cells(root: str) -> Iterator[tuple[Path, Config]]:
+    """Yield the file of each cell and the experiment whose parts are looked at."""
+    for graph in GRAPHS:
+        for seed in range(SEEDS):
+            yield RESULTS / f"{graph}-{seed}.json", Config(dataset=graph, data_root=root, seeds=1, first_seed=seed)
+
+
+def measured(config: Config) -> dict[str, Any]:
+    """Train the members of an experiment's panel alone, then every step on top of them."""
+    opened, seed = Opened(config), config.first_seed
+    listed = dict(zip(opened.config.strong.members, candidates(opened.config), strict=True))
+    alone = Timed(opened.config, opened.plan, opened.seed(seed).ready, seed, opened.fabric)
+    members = ["weak", *listed]
+    scores = scores_of({name: alone.train(name) for name in members}, alone.ready)
+    found = {
+        name: scores[name]
+        | {
+            "seconds": alone.fitted[name].own_seconds,
+            "parameters": parameters(alone.fitted[name].model),
+            "epochs": alone.fitted[name].history[-1]["epoch"],
+            "improved": improved(alone.fitted[name].history),
+        }
+        for name in members
+    }
+    known = Known(list(listed), {name: scores[name]["val"] for name in listed})
+    done = {name: built(alone, step, known, listed) for name, step in {**STEPS, **TAKEN_OUT}.items()}
+    about = {"dataset": config.dataset, "seed": seed, "members": found, "steps": done}
+    return about | environment(opened.config, opened.fabric.device)
+
+
+def improved(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """Return the epochs after which an expert validated better than ever before, and how well, in percent."""
+    best = [(int(line["epoch"]), round(100 * line["best"], 6)) for line in history]
+    return [best[0], *(now for before, now in itertools.pairwise(best) if now[1] > before[1])]
+
+
+def candidates(config: Config) -> Candidates:
+    """Return the members of a configuration's strong expert, and in what each differs."""
+    return tuple(zip(config.strong.kind.split("+"), config.strong.each, strict=True))
+
+
+def built(alone: Bench, step: Step, known: Known, listed: Mapping[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Train what a step has beside its members alone, and score its mixture."""
+    names = step.members(known)
+    config = composed(replace(alone.config, rehearsals=step.rehearsals), tuple(listed[name] for name in names))
+    bench = Timed(config, planned(config), alone.ready, alone.seed, alone.fabric)
+    called = {"weak": "weak"} | dict(zip(seats_of(config, "strong") or ["strong"], names, strict=True))
+    bench.fitted = {here: alone.fitted[name]._replace(name=here) for here, name in called.items()}
+    mixture = bench.train("mixture")
+    heard = [called[name_of(config, part)] for part in parts_of(mixture.model, ROLES, heard=True)]
+    scores = scores_of({"mixture": mixture}, alone.ready)
+    return {**scores["mixture"], "routed": scores["routed"]["test"], "heard": heard, "seconds": mixture.own_seconds}
+
+
+def done(graph: str) -> list[dict[str, Any]]:
+    """Return the cells of a graph, by seed, once all of them were run; before that none."""
+    paths = [RESULTS / f"{graph}-{seed}.json" for seed in range(SEEDS)]
+    return [json.loads(path.read_text()) for path in paths] if all(path.exists() for path in paths) else []
+
+
+def finished() -> dict[str, list[dict[str, Any]]]:
+    """Return the cells of all graphs that are done."""
+    return {graph: found for graph in GRAPHS if (found := done(graph))}
+
+
+def scores_by_step(graph: str, found: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return the test scores of every step of a graph, by seed; `pair` is what `fast` reaches."""
+    seeds = [cell["seed"] for cell in found]
+    fast = read(graph, "fast")
+    assert fast is not None
+    pair = {run["seed"]: run["scores"]["mixture"]["test"] for run in fast["runs"]}
+    names = found[0]["steps"]
+    return {"pair": [pair[seed] for seed in seeds]} | {
+        name: [cell["steps"][name]["test"] for cell in found] for name in names
+    }
+
+
+def gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of paired differences, and its standard error: what a paired t-test divides."""
+    differences = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    return statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
+
+
+def gained(before: Sequence[float], after: Sequence[float]) -> str:
+    """Write a gain."""
+    mean, error = gain(before, after)
+    return f"{mean:+.2f} ± {error:.2f}"
+
+
+def summed(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Write the mean gain over graphs, the worst, and on how many it is above and below 0 by over a standard error."""
+    gains = [gain(before, after) for before, after in pairs]
+    means = [mean for mean, _ in gains]
+    up, down = (sum(sign * mean > error for mean, error in gains) for sign in (1, -1))
+    return f"{statistics.fmean(means):+.2f} ({min(means):+.2f}); {up} up, {down} down"
+
+
+def rows(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as Markdown."""
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *body)]
+
+
+def steps() -> list[str]:
+    """Return the table of the parts put on one after another: test scores, and each one's gain over the one before."""
+    scores = {graph: scores_by_step(graph, found) for graph, found in finished().items()}
+    order = ["pair", *STEPS]
+    heads = ["graph", "MLP + GCN: `fast`", *(step.title for step in STEPS.values())]
+    body = [
+        [graph, f"{statistics.fmean(of['pair']):.2f}"]
+        + [
+            f"{statistics.fmean(of[name]):.2f}, {gained(of[before], of[name])}"
+            for before, name in itertools.pairwise(order)
+        ]
+        for graph, of in scores.items()
+    ]
+    if scores:
+        over = [[(of[before], of[name]) for of in scores.values()] for before, name in zip(order, STEPS, strict=False)]
+        last = [statistics.fmean(statistics.fmean(of[name]) for of in scores.values()) for name in order]
+        ends = [f"{mean:.2f}, {summed(pairs)}" for mean, pairs in zip(last[1:], over, strict=True)]
+        body.append(["all", f"{last[0]:.2f}", *ends])
+    return rows(heads, body)
+
+
+def taken_out() -> list[str]:
+    """Return the table of `good` without one of its parts: how far it is above that."""
+    found = {graph: scores_by_step(graph, cells) for graph, cells in finished().items()}
+    lacks = {"trees": "labels of neighbours"} | {name: step.title for name, step in TAKEN_OUT.items()}
+    body = [[graph, *(gained(of[name], of["good"]) for name in lacks)] for graph, of in found.items()]
+    if found:
+        body.append(["all", *(summed([(of[name], of["good"]) for of in found.values()]) for name in lacks)])
+    return rows(["graph", *lacks.values()], body)
+
+
+def costs() -> list[str]:
+    """Return the table of what `good` costs, in processor seconds and in trainings of one of its GNNs."""
+    heads = [
+        "graph",
+        "s a seed",
+        "of it twins",
+        "largest GNN",
+        "slowest GNN",
+        "best GNN by validation",
+        "which",
+        "crossed, s",
+    ]
+    body = list[list[str]]()
+    for graph, found in finished().items():
+        bills = [bill(cell) for cell in found]
+        mean = {key: statistics.fmean(each[key] for each in bills) for key in bills[0]}
+        which = " / ".join(best_gnn(known_of(cell))[0] for cell in found)
+        ratios = [f"{mean['good'] / mean[key]:.1f}" for key in ("largest", "slowest", "best")]
+        body.append([graph, f"{mean['good']:.0f}", f"{mean['twins']:.0f}", *ratios, which, f"{mean['crossed']:.0f}"])
+    return rows(heads, body)
+
+
+def known_of(cell: Mapping[str, Any]) -> Known:
+    """Return what a cell's members are called, and how they validate."""
+    members = {name: each for name, each in cell["members"].items() if name != "weak"}
+    return Known(list(members), {name: each["val"] for name, each in members.items()})
+
+
+def bill(cell: Mapping[str, Any]) -> dict[str, float]:
+    """Return the seconds of a cell: `good` in all, its twins, cross-fitted, and those of single GNNs."""
+    members, known = cell["members"], known_of(cell)
+    alone = sum(each["seconds"] for each in members.values())
+    gnns = [members[name] for name in without(*NO_GNN)(known)]
+    twins = cell["steps"]["good"]["seconds"]
+    return {
+        "good": alone + twins,
+        "twins": twins,
+        "crossed": alone + cell["steps"]["crossed"]["seconds"],
+        "largest": max(gnns, key=lambda each: each["parameters"])["seconds"],
+        "slowest": max(each["seconds"] for each in gnns),
+        "best": members[best_gnn(known)[0]]["seconds"],
+    }
+
+
+if __name__ == "__main__":
+    main()
