@@ -3,11 +3,12 @@
 It writes two tables of docs/panel.md, and a third of what `good` costs.
 
     python benchmarks/ablation.py --data_root data [--only "cora/*" "texas/0"] [--budget 3600] [--table]
+    python benchmarks/ablation.py --data_root data --steps chosen gnns trees good
 
-A cell is one graph and one seed, and one JSON file in benchmarks/results/ablation: what is there is not run again. The
-members of `good` are trained alone once in a cell, and shared by all its steps, as an expert alone is the same whatever
-else is trained (`mowst.experiment.Bench.train`); twins, panel and gate are each step's own. What the pair of `fast`
-reaches is taken from benchmarks/results/default. Seconds are of the processor, of one thread, if it is given one.
+A cell is one graph and one seed, and one JSON file in benchmarks/results/ablation: steps that are there are not run
+again. The members of `good` are trained alone once for all steps, as an expert alone is the same whatever else is
+trained (`mowst.experiment.Bench.train`); twins, panel and gate are each step's own. What the pair of `fast` reaches is
+taken from benchmarks/results/default. Seconds are of the processor: give it one thread.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from mowst.system import tune_process, write_text
 
 RESULTS = HERE / "results" / "ablation"
 GRAPHS = [
-    *("texas", "cornell", "amherst41", "digits-knn", "chameleon-filtered", "squirrel-filtered", "reed98"),
+    *("texas", "cornell", "digits-knn", "chameleon-filtered", "squirrel-filtered", "reed98", "amherst41"),
     *("dblp", "blogcatalog", "cora", "actor", "twitch-de", "photo", "tolokers"),
 ]
 """Those on which a seed takes least, first."""
@@ -87,6 +88,7 @@ TAKEN_OUT = {
     "no-norm": Step("the GCN with batch norm", without("gcn 2")),
 }
 """Each is `good` without something."""
+ALL = {**STEPS, **TAKEN_OUT}
 
 
 class Timed(Bench):
@@ -104,16 +106,20 @@ def main() -> None:
     arguments.add_argument("--data_root", default="data")
     arguments.add_argument("--only", nargs="*", default=["*"])
     arguments.add_argument("--budget", type=float, default=float("inf"), help="seconds after which no cell is begun")
+    arguments.add_argument("--steps", nargs="*", default=list(ALL), choices=list(ALL), help="that a cell is to have")
     arguments.add_argument("--table", action="store_true", help="only write the tables")
     given = arguments.parse_args()
     start = time.perf_counter()
     for path, config in cells(given.data_root):
         wanted = any(fnmatch(f"{config.dataset}/{config.first_seed}", pattern) for pattern in given.only)
         late = time.perf_counter() - start > given.budget
-        if given.table or not wanted or path.exists() or late:
+        known = json.loads(path.read_text()) if path.exists() else {"steps": {}}
+        left = [name for name in given.steps if name not in known["steps"]]
+        if given.table or not wanted or not left or late:
             continue
         with tune_process():
-            found = measured(config)
+            found = measured(config, left)
+        found["steps"] = known["steps"] | found["steps"]
         write_text(path, json.dumps(found) + "\n")
         print(f"{path.stem}: { ({name: round(step['test'], 2) for name, step in found['steps'].items()}) }", flush=True)
     for name, table in {"ablation": steps(), "taken-out": taken_out(), "cost": costs()}.items():
@@ -128,8 +134,8 @@ def cells(root: str) -> Iterator[tuple[Path, Config]]:
             yield RESULTS / f"{graph}-{seed}.json", Config(dataset=graph, data_root=root, seeds=1, first_seed=seed)
 
 
-def measured(config: Config) -> dict[str, Any]:
-    """Train the members of an experiment's panel alone, then every step on top of them."""
+def measured(config: Config, names: Sequence[str]) -> dict[str, Any]:
+    """Train the members of an experiment's panel alone, then some steps on top of them."""
     opened, seed = Opened(config), config.first_seed
     listed = dict(zip(opened.config.strong.members, candidates(opened.config), strict=True))
     alone = Timed(opened.config, opened.plan, opened.seed(seed).ready, seed, opened.fabric)
@@ -146,7 +152,7 @@ def measured(config: Config) -> dict[str, Any]:
         for name in members
     }
     known = Known(list(listed), {name: scores[name]["val"] for name in listed})
-    done = {name: built(alone, step, known, listed) for name, step in {**STEPS, **TAKEN_OUT}.items()}
+    done = {name: built(alone, ALL[name], known, listed) for name in names}
     about = {"dataset": config.dataset, "seed": seed, "members": found, "steps": done}
     return about | environment(opened.config, opened.fabric.device)
 
@@ -175,27 +181,24 @@ def built(alone: Bench, step: Step, known: Known, listed: Mapping[str, tuple[str
     return {**scores["mixture"], "routed": scores["routed"]["test"], "heard": heard, "seconds": mixture.own_seconds}
 
 
-def done(graph: str) -> list[dict[str, Any]]:
-    """Return the cells of a graph, by seed, once all of them were run; before that none."""
-    paths = [RESULTS / f"{graph}-{seed}.json" for seed in range(SEEDS)]
-    return [json.loads(path.read_text()) for path in paths] if all(path.exists() for path in paths) else []
-
-
 def finished() -> dict[str, list[dict[str, Any]]]:
-    """Return the cells of all graphs that are done."""
-    return {graph: found for graph in GRAPHS if (found := done(graph))}
+    """Return the cells of each graph, by seed, where all seeds were run."""
+    found = dict[str, list[dict[str, Any]]]()
+    for graph in GRAPHS:
+        paths = [RESULTS / f"{graph}-{seed}.json" for seed in range(SEEDS)]
+        if all(path.exists() for path in paths):
+            found[graph] = [json.loads(path.read_text()) for path in paths]
+    return found
 
 
-def scores_by_step(graph: str, found: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Return the test scores of every step of a graph, by seed; `pair` is what `fast` reaches."""
-    seeds = [cell["seed"] for cell in found]
+def scores_of_steps(graph: str, cells_of: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return the test scores of every step that all cells of a graph have, by seed; `pair` is what `fast` reaches."""
     fast = read(graph, "fast")
     assert fast is not None
     pair = {run["seed"]: run["scores"]["mixture"]["test"] for run in fast["runs"]}
-    names = found[0]["steps"]
-    return {"pair": [pair[seed] for seed in seeds]} | {
-        name: [cell["steps"][name]["test"] for cell in found] for name in names
-    }
+    names = [name for name in ALL if all(name in cell["steps"] for cell in cells_of)]
+    scores = {name: [cell["steps"][name]["test"] for cell in cells_of] for name in names}
+    return {"pair": [pair[cell["seed"]] for cell in cells_of], **scores}
 
 
 def gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]:
@@ -204,76 +207,53 @@ def gain(before: Sequence[float], after: Sequence[float]) -> tuple[float, float]
     return statistics.fmean(differences), statistics.stdev(differences) / len(differences) ** 0.5
 
 
-def gained(before: Sequence[float], after: Sequence[float]) -> str:
-    """Write a gain."""
-    mean, error = gain(before, after)
-    return f"{mean:+.2f} ± {error:.2f}"
+def compared(graphs: Mapping[str, Mapping[str, Sequence[float]]], before: str, after: str) -> list[str]:
+    """Write a step's gain over another one: by graph, where both were run, and of all of these."""
+    gains = {graph: gain(of[before], of[after]) for graph, of in graphs.items() if {before, after} <= of.keys()}
+    words = [f"{gains[graph][0]:+.2f} ± {gains[graph][1]:.2f}" if graph in gains else "not run" for graph in graphs]
+    means = [mean for mean, _ in gains.values()]
+    up, down = (sum(sign * mean > error for mean, error in gains.values()) for sign in (1, -1))
+    return [*words, f"{statistics.fmean(means):+.2f} ({min(means):+.2f}), {up} up, {down} down" if means else ""]
 
 
-def summed(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> str:
-    """Write the mean gain over graphs, the worst, and on how many it is above and below 0 by over a standard error."""
-    gains = [gain(before, after) for before, after in pairs]
-    means = [mean for mean, _ in gains]
-    up, down = (sum(sign * mean > error for mean, error in gains) for sign in (1, -1))
-    return f"{statistics.fmean(means):+.2f} ({min(means):+.2f}); {up} up, {down} down"
-
-
-def rows(heads: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Return a table as Markdown."""
-    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *body)]
+def rows(heads: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    """Return a table as Markdown, given by its columns."""
+    body = zip(*columns, strict=True)
+    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads), *(f"| {' | '.join(row)} |" for row in body)]
 
 
 def steps() -> list[str]:
     """Return the table of the parts put on one after another: test scores, and each one's gain over the one before."""
-    scores = {graph: scores_by_step(graph, found) for graph, found in finished().items()}
-    order = ["pair", *STEPS]
-    heads = ["graph", "MLP + GCN: `fast`", *(step.title for step in STEPS.values())]
-    body = [
-        [graph, f"{statistics.fmean(of['pair']):.2f}"]
-        + [
-            f"{statistics.fmean(of[name]):.2f}, {gained(of[before], of[name])}"
-            for before, name in itertools.pairwise(order)
-        ]
-        for graph, of in scores.items()
-    ]
-    if scores:
-        over = [[(of[before], of[name]) for of in scores.values()] for before, name in zip(order, STEPS, strict=False)]
-        last = [statistics.fmean(statistics.fmean(of[name]) for of in scores.values()) for name in order]
-        ends = [f"{mean:.2f}, {summed(pairs)}" for mean, pairs in zip(last[1:], over, strict=True)]
-        body.append(["all", f"{last[0]:.2f}", *ends])
-    return rows(heads, body)
+    graphs = {graph: scores_of_steps(graph, found) for graph, found in finished().items()}
+
+    def means(name: str) -> list[str]:
+        return [*(f"{statistics.fmean(of[name]):.2f}" if name in of else "" for of in graphs.values()), ""]
+
+    heads, columns = ["graph", "`fast`: MLP + GCN"], [[*graphs, "all"], means("pair")]
+    for before, name in itertools.pairwise(["pair", *STEPS]):
+        heads += [STEPS[name].title, "gain"]
+        columns += [means(name), compared(graphs, before, name)]
+    return rows([*heads, "`good` over `fast`"], [*columns, compared(graphs, "pair", "good")])
 
 
 def taken_out() -> list[str]:
     """Return the table of `good` without one of its parts: how far it is above that."""
-    found = {graph: scores_by_step(graph, cells) for graph, cells in finished().items()}
-    lacks = {"trees": "labels of neighbours"} | {name: step.title for name, step in TAKEN_OUT.items()}
-    body = [[graph, *(gained(of[name], of["good"]) for name in lacks)] for graph, of in found.items()]
-    if found:
-        body.append(["all", *(summed([(of[name], of["good"]) for of in found.values()]) for name in lacks)])
-    return rows(["graph", *lacks.values()], body)
+    graphs = {graph: scores_of_steps(graph, found) for graph, found in finished().items()}
+    lacks = {name: step.title for name, step in TAKEN_OUT.items()} | {"trees": "labels of neighbours"}
+    return rows(["graph", *lacks.values()], [[*graphs, "all"], *(compared(graphs, name, "good") for name in lacks)])
 
 
 def costs() -> list[str]:
     """Return the table of what `good` costs, in processor seconds and in trainings of one of its GNNs."""
-    heads = [
-        "graph",
-        "s a seed",
-        "of it twins",
-        "largest GNN",
-        "slowest GNN",
-        "best GNN by validation",
-        "which",
-        "crossed, s",
-    ]
+    heads = ["graph", "s a seed", "twins among them", "largest GNN", "slowest GNN", "GNN that validates best", "which"]
     body = list[list[str]]()
     for graph, found in finished().items():
         bills = [bill(cell) for cell in found]
         mean = {key: statistics.fmean(each[key] for each in bills) for key in bills[0]}
-        which = " / ".join(best_gnn(known_of(cell))[0] for cell in found)
         ratios = [f"{mean['good'] / mean[key]:.1f}" for key in ("largest", "slowest", "best")]
-        body.append([graph, f"{mean['good']:.0f}", f"{mean['twins']:.0f}", *ratios, which, f"{mean['crossed']:.0f}"])
-    return rows(heads, body)
+        which = ", ".join(best_gnn(known_of(cell))[0] for cell in found)
+        body.append([graph, f"{mean['good']:.1f}", f"{mean['twins']:.1f}", *ratios, which])
+    return rows(heads, list(zip(*body, strict=True)))
 
 
 def known_of(cell: Mapping[str, Any]) -> Known:
@@ -283,15 +263,13 @@ def known_of(cell: Mapping[str, Any]) -> Known:
 
 
 def bill(cell: Mapping[str, Any]) -> dict[str, float]:
-    """Return the seconds of a cell: `good` in all, its twins, cross-fitted, and those of single GNNs."""
+    """Return the seconds of a cell: of `good` in all, of its twins, panel and gate, and of single GNNs."""
     members, known = cell["members"], known_of(cell)
-    alone = sum(each["seconds"] for each in members.values())
     gnns = [members[name] for name in without(*NO_GNN)(known)]
     twins = cell["steps"]["good"]["seconds"]
     return {
-        "good": alone + twins,
+        "good": sum(each["seconds"] for each in members.values()) + twins,
         "twins": twins,
-        "crossed": alone + cell["steps"]["crossed"]["seconds"],
         "largest": max(gnns, key=lambda each: each["parameters"])["seconds"],
         "slowest": max(each["seconds"] for each in gnns),
         "best": members[best_gnn(known)[0]]["seconds"],

@@ -24,18 +24,17 @@ def ablation(monkeypatch):
 
 
 def test_a_step_that_shares_experts_is_the_run_that_trains_them(ablation):
-    found = ablation.measured(CONFIG)
+    found = ablation.measured(CONFIG, ["good", "chosen", "crossed", "no-depth"])
     good = run(CONFIG)["runs"][0]["scores"]
     assert {name: {"val": each["val"], "test": each["test"]} for name, each in found["members"].items()} == {
         name: good[name] for name in found["members"]
     }
     opened = ablation.Opened(CONFIG).config
     listed = dict(zip(opened.strong.members, ablation.candidates(opened), strict=True))
-    for name in ("chosen", "crossed", "no-depth"):
-        step = {**ablation.STEPS, **ablation.TAKEN_OUT}[name]
+    for name, shared in found["steps"].items():
+        step = ablation.ALL[name]
         members = tuple(listed[each] for each in step.members(ablation.known_of(found)))
         plain = run(replace(composed(opened, members), rehearsals=step.rehearsals, batch="auto"))["runs"][0]
-        shared = found["steps"][name]
         assert {"val": shared["val"], "test": shared["test"]} == plain["scores"]["mixture"], name
         assert shared["routed"] == plain["scores"]["routed"]["test"]
         assert len(shared["heard"]) == sum(each["pooled"] for each in plain["run_for"].values()), name
