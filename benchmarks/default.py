@@ -5,10 +5,10 @@ It writes the tables of docs/panel.md and of README.md.
     python benchmarks/default.py --data_root data [--only "cora/*"] [--budget 3600] [--table]
     python benchmarks/default.py --data_root data --presets best --budget_each 20m [--only "photo/*"]
 
-A cell is one experiment and one JSON file in benchmarks/results/default: what is there is not run again. One of `best`
-is one graph, one seed and its own search (GRAPH-best.json, GRAPH-best-1.json and so on); if it is killed, the same line
-goes on with it. The member of the panel that validation chooses is chosen anew for every seed, the weak expert among
-them. `GRAPH-gcn.json` is the default of before there were presets, and is not run any more.
+A cell is one experiment and one JSON file in benchmarks/results/default: seeds that are there are not run again. One of
+`best` is one graph, one seed and its own search (GRAPH-best.json, GRAPH-best-1.json and so on); if it is killed, the
+same line goes on with it. The member of the panel that validation chooses is chosen anew for every seed, the weak
+expert among them. `GRAPH-gcn.json` is the default of before there were presets, and is not run any more.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ GRAPHS = {
     "twitch-de": 3,
     "facebook": 3,
     "pubmed": 3,
-    "dblp": 3,
+    "dblp": 5,
     "github": 3,
     "tolokers": 3,
     "computers": 3,
@@ -78,10 +78,11 @@ def main() -> None:
     for path, config in cells(given):
         wanted = any(fnmatch(f"{config.dataset}/{config.preset}", pattern) for pattern in given.only)
         late = time.perf_counter() - start > given.budget
-        if given.table or not wanted or path.exists() or late:
+        done = {each["seed"]: each for each in json.loads(path.read_text())["runs"]} if path.exists() else {}
+        if given.table or not wanted or set(config.all_seeds) <= done.keys() or late:
             continue
         with tune_process():
-            result = searched(config, given.runs / path.stem) if config.preset == "best" else run(config)
+            result = searched(config, given.runs / path.stem) if config.preset == "best" else run(config, done=done)
         write_text(path, json.dumps(result) + "\n")
         print(f"{path.stem}: {json.dumps(result['scores']['mixture'])} {result['seconds']:.0f} s", flush=True)
     print(table := "\n".join(lines()))
