@@ -116,6 +116,7 @@ def test_two_complete_bipartite_graphs_are_told_apart_and_nothing_else(N):
     one = torch.cartesian_prod(side, side + N // 4).t()
     found = graphkd.positions(torch.cat([one, one + N // 2], 1), N, 4, "deepwalk")
     close(found @ found.t(), 4 * torch.block_diag(*[torch.ones(N // 2, N // 2)] * 2), atol=1e-3, rtol=0)
+    assert torch.equal(found[:, 2:], torch.zeros(N, 2))
     nothing = graphkd.positions(torch.empty(2, 0, dtype=torch.long), N, 4, "deepwalk")
     assert torch.equal(nothing, torch.zeros(N, 4))
 
