@@ -58,15 +58,29 @@ STUDENTS = {
     "ffg2m, low alone, rebalanced": Lesson("ffg2m(high=0)", teacher="rebalanced"),
     "glnn + vqgraph": Lesson("glnn + vqgraph"),
     "glnn + vqgraph, codebook in the teacher": Lesson("glnn + vqgraph", teacher="tokens"),
-    "nosmog": Lesson(NOSMOG, "positions", noise=True),
+    "nosmog": Lesson(NOSMOG, "deepwalk", noise=True),
     "positions": Lesson(given="positions"),
     "positions, rebalanced": Lesson(given="positions", teacher="rebalanced"),
+    "deepwalk": Lesson(given="deepwalk"),
+    "deepwalk, rebalanced": Lesson(given="deepwalk", teacher="rebalanced"),
+    "deepwalk, rebalanced and averaged": Lesson(given="deepwalk", teacher="rebalanced and averaged"),
+    "deepwalk, veiled": Lesson(given="deepwalk", veiled=True),
+    "deepwalk, veiled, rebalanced": Lesson(given="deepwalk", teacher="rebalanced", veiled=True),
+    "deepwalk, veiled, averaged": Lesson(given="deepwalk", teacher="averaged", veiled=True),
+    "deepwalk, veiled, rebalanced and averaged": Lesson(
+        given="deepwalk", teacher="rebalanced and averaged", veiled=True
+    ),
+    "deepwalk, ffg2m": Lesson("ffg2m", "deepwalk"),
+    "deepwalk, ffg2m, rebalanced": Lesson("ffg2m", "deepwalk", teacher="rebalanced"),
     "averages": Lesson(given="averages"),
     "averages, rebalanced": Lesson(given="averages", teacher="rebalanced"),
     "averages, ffg2m": Lesson("ffg2m", "averages"),
     "glnn + gld, global": Lesson("glnn + gld"),
     "glnn + gld, class": Lesson("glnn + gld(form=class)"),
     "glnn + gld, neighbourhood": Lesson("glnn + gld(form=neighbourhood)"),
+    "glnn + gld, global, weight .1": Lesson("glnn + gld(weight=0.1)"),
+    "glnn + gld, class, weight .1": Lesson("glnn + gld(form=class, weight=0.1)"),
+    "glnn + gld, neighbourhood, weight .1": Lesson("glnn + gld(form=neighbourhood, weight=0.1)"),
     "nkd + gld, neighbourhood": Lesson("nkd + gld(form=neighbourhood)"),
 }
 TEACHERS = {
@@ -117,7 +131,9 @@ def run(graph: str, seed: int, names: list[str], given: argparse.Namespace, end:
     """Run the students of a graph and a seed, and keep what their teachers say."""
     lessons = {name: STUDENTS[name] for name in names}
     kinds = {"teacher", *(lesson.teacher for lesson in lessons.values() if lesson is not None)}
-    of = case(load_graph(graph, given.data_root, seed), seed, given.teachers / f"{graph}-{seed}", kinds)
+    walks = any(lesson is not None and lesson.given == "deepwalk" for lesson in lessons.values())
+    data, folder = load_graph(graph, given.data_root, seed), given.teachers / f"{graph}-{seed}"
+    of = case(data, seed, folder, kinds, given.teachers / f"{graph}-deepwalk.pt" if walks else None)
     for name, kind in TEACHERS.items():
         if kind in of.taught and str(seed) not in read(graph, name):
             keep(graph, name, seed, scores(of.taught[kind].logits, of.data))

@@ -26,8 +26,9 @@ CARDS = Path(__file__).parent / "cards"
 EPOCHS, PATIENCE, LR = 500, 50, 0.01
 TEACHER_DECAY, STUDENT_DECAY = 5e-3, 5e-4
 WIDTH, DROPOUT, SIZE = 128, 0.5, 64
+BESIDE = 1.0  # the size of DeepWalk's positions beside that of the features, over all nodes
 STEADY, MEMORY = 200, 0.98
-NOISE = 0.1  # the weight of NOSMOG's adversarial features, as in the paper
+NOISE, ASCENTS = 0.1, 2  # NOSMOG's adversarial features: their weight, as in the paper, and steps, there 5
 
 
 class Lesson(NamedTuple):
@@ -35,11 +36,13 @@ class Lesson(NamedTuple):
 
     spec: str = "glnn"
     given: str = "x"
-    """x, positions (beside x) or averages (of x over 0 to 3 hops): of the graph, once."""
+    """x, positions or deepwalk (positions beside x), or averages (of x over 0 to 3 hops): of the graph, once."""
     teacher: str = "teacher"
     """teacher, rebalanced (the same, told how frequent the classes are), averaged or rebalanced and averaged (over a
     node and its neighbours, see `averaged`), or tokens (one with a codebook inside)."""
     noise: bool = False
+    veiled: bool = False
+    """Hide the positions of half of the nodes, drawn anew in each step, so that features have to do without, too."""
     steady: bool = False
     """Train for `STEADY` epochs and take the running mean of the weights, without a look at validation nodes."""
 
@@ -52,6 +55,7 @@ class Case(NamedTuple):
     taught: dict[str, Signals]
     codes: Tensor  # of the teacher with a codebook; [0, 0] where there is none
     seed: int
+    at: Tensor | None = None  # [N, SIZE], positions by walks, where they are asked for
 
 
 class Sage(nn.Module):
@@ -133,8 +137,11 @@ def fit_steadily(model: nn.Module, lesson: Callable[[], Tensor], decay: float) -
     model.eval()
 
 
-def case(data: Data, seed: int, folder: Path, kinds: set[str]) -> Case:
-    """Return the teachers of these kinds, trained where `folder` (of this graph, split and seed) has them not yet."""
+def case(data: Data, seed: int, folder: Path, kinds: set[str], walks: Path | None = None) -> Case:
+    """Return the teachers of these kinds, trained where `folder` (of this graph, split and seed) has them not yet.
+
+    Positions by walks are of the graph alone, and kept in the file `walks`, if one is given.
+    """
     mean, taught, codes = mean_of(data), {}, torch.empty(0, 0)
     for kind in sorted({"tokens" if kind == "tokens" else "teacher" for kind in kinds}):
         path = folder / f"{kind}.pt"
@@ -155,7 +162,16 @@ def case(data: Data, seed: int, folder: Path, kinds: set[str]) -> Case:
         taught["rebalanced"] = rebalanced(taught["teacher"], data)
         taught["averaged"] = averaged(taught["teacher"], data)
         taught["rebalanced and averaged"] = averaged(taught["rebalanced"], data)
-    return Case(data, mean, taught, codes, seed)
+    return Case(data, mean, taught, codes, seed, deepwalk(data, walks) if walks else None)
+
+
+def deepwalk(data: Data, path: Path) -> Tensor:
+    """Return positions by walks, [N, SIZE], made where they are not kept yet."""
+    if not path.exists():
+        linked = remove_self_loops(data.edge_index)[0]
+        torch.save(graphkd.positions(linked, data.num_nodes, SIZE, "deepwalk"), path)
+    at: Tensor = torch.load(path, weights_only=True)
+    return at
 
 
 def rebalanced(taught: Signals, data: Data) -> Signals:
@@ -207,6 +223,9 @@ def features(of: Case, given: str) -> Tensor:
     if given == "positions":
         at = graphkd.positions(remove_self_loops(of.data.edge_index)[0], N, SIZE)
         return torch.cat([x, 0.1 * at], dim=1)  # of about the size of a feature
+    if given == "deepwalk":
+        assert of.at is not None, "where positions are asked for, there is a folder to keep them in"
+        return torch.cat([x, BESIDE * x.norm() / of.at.norm() * of.at], dim=1)
     if given == "averages":
         hops = [x]
         for _ in range(3):
@@ -247,14 +266,20 @@ def learning(of: Case, lesson: Lesson, model: MLP, x: Tensor, layers: Sequence[T
         term.loss.prepare(Signals(mapped(model, rounded), tuple(layers)), taught)
     model.losses = nn.ModuleList(term.loss for term in terms)  # whose parameters are trained along
 
+    def shown() -> Tensor:
+        if not lesson.veiled:
+            return rounded
+        seen = torch.rand(len(x), 1) > 0.5
+        return torch.cat([rounded[:, :-SIZE], rounded[:, -SIZE:] * seen], dim=1)
+
     def soft(given: Tensor) -> Tensor:
         return graphkd.GLNN()(mapped(model, given), taught).mean()
 
     def learned() -> Tensor:
-        now, total = Signals(mapped(model, rounded), tuple(layers)), torch.zeros(())
+        now, total = Signals(mapped(model, shown()), tuple(layers)), torch.zeros(())
         for term in terms:
             total = total + term.weight * term.loss(now, taught, target=seen, edge_index=data.edge_index).mean()
-        return total + NOISE * soft(x + graphkd.worst_noise(x, soft)) if lesson.noise else total
+        return total + NOISE * soft(x + graphkd.worst_noise(x, soft, steps=ASCENTS)) if lesson.noise else total
 
     return learned
 

@@ -68,8 +68,8 @@ Teachers (`graphkd.teacher`): `extrapolate` goes from a weak expert's logits thr
 (Zhang 2025, 2503.02832, there with reverse KL on tokens); `reliability` says how far each node can be believed;
 `rebalance` tells a teacher of equally many labels a class how frequent the classes are (Saerens et al., 2002).
 
-Beside a teacher (`graphkd.positions`), from NOSMOG (Tian 2023, 2208.10010): `positions`, features of where a node lies,
-and `worst_noise`, which raises a student's loss.
+Beside a teacher (`graphkd.positions`), from NOSMOG (Tian 2023, 2208.10010): `positions`, features of where a node lies
+(its DeepWalk in the closed form of Qiu 2018, 1710.02971), and `worst_noise`, which raises a student's loss.
 
 What cannot work is said: two classes leave NKD's, DKD's and USKD's non-target parts and all of Standardized empty;
 GLD of all classes is nothing but their marginals, and of standardized rows it is 0.

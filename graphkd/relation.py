@@ -174,7 +174,9 @@ class RKD(Relation):
     """Relational KD, see `rkd_distance` and `rkd_angle`, over sampled pairs and triples or over edges and wedges.
 
     At most `samples` of each are drawn a call, from torch's global generator, or always the same ones with a `seed`;
-    a set that is smaller than that is taken whole. `pairs` "edges" is the graph's own choice, O(E).
+    a set that is smaller than that is taken whole. `pairs` "edges" is the graph's own choice, O(E). Means are over
+    distinct pairs and over triples of three nodes: left out are the zeros that the authors' code counts along, of a
+    node with itself (see `rkd_distance`).
     """
 
     scope = Scope.ALL

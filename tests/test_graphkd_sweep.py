@@ -80,7 +80,7 @@ CALLS = [
         {"h": GIVEN.teacher.hidden[-1], "x": S, "edge_index": EDGES},
     ),
     public("codebook", h=GIVEN.teacher.hidden[-1], size=4, steps=2),
-    public("positions", edge_index=EDGES, num_nodes=12, size=3, kind="walks"),
+    public("positions", edge_index=EDGES, num_nodes=12, size=3, kind="deepwalk", window=4),
     public("worst_noise", x=S, loss=lambda x: x.sum(), size=0.1, steps=2),
     public("hgmd", **PAIR, edge_index=EDGES, alpha=1.0, temperature=1.0, mixup=False),
     public("high_frequency", **PAIR, edge_index=EDGES, temperature=1.0),

@@ -78,6 +78,14 @@ def test_a_student_learns_from_it_by_the_command(taught, words, tmp_path):
     assert record["teacher"]["same_split"]
 
 
+@pytest.mark.parametrize("words", ["rebalance({})", "ensemble({})"])
+def test_a_made_teacher_has_logits_alone_and_losses_on_hidden_layers_are_told(taught, words, tmp_path):
+    line = f"{SMALL} --regime solo --seeds 1 --out {tmp_path / 'out'}"
+    with pytest.raises(InputError, match=r"logits alone, no hidden layers for hint, sp; give a run \(OUT") as error:
+        command([*line.split(), "--kd", "glnn + hint + sp(of=hidden)", "--teacher", words.format(taught)])
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -19,26 +19,24 @@ from __future__ import annotations
 import math
 import re
 import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 from torch_geometric.data import Data
 
-from graphkd import Extrapolated, Signals, rebalance
+from graphkd import Extrapolated, Signals, Weighted, rebalance
 from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, prepare, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import read_config, read_json
 from mowst.experiment.identity import labels_hash, split_hash
+from mowst.experiment.teacher_files import FILES, read_arrays
 from mowst.experiment.weights import read_weights
 from mowst.models import ROLES, Mixture, log_pool
 from mowst.training import observe, parse, wanted
@@ -49,8 +47,6 @@ best does."""
 
 CALL = re.compile(r"(\w+)\((.*)\)", re.DOTALL)
 OPTION = re.compile(r",\s*(\w+)\s*=\s*([^,=()]+)$")
-
-Contents = tuple[dict[str, Tensor], str | None]
 
 
 class Teacher(NamedTuple):
@@ -71,7 +67,10 @@ def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teach
     if config.kd is None or config.teacher is None or config.teacher in ROLES:
         return None
     teacher = read(config.teacher, seed, data)
-    more = wanted(parse(config.kd)) & {"teacher_hidden", "reliability"}
+    losses = parse(config.kd)
+    more = wanted(losses) & {"teacher_hidden", "reliability"}
+    if teacher.folder is None and not teacher.signals.hidden:
+        check_logits_are_enough(teacher, losses)
     if not more or teacher.folder is None:
         return teacher
     theirs = read_config(teacher.folder)
@@ -79,6 +78,19 @@ def read_teacher(config: Config, seed: int, data: Data, fabric: Fabric) -> Teach
     model = read_weights(teacher.folder, teacher.model, model).to(fabric.device)
     with seeded(seed, fabric.device):
         return teacher._replace(signals=observe(model, prepare(data, theirs, fabric.device), more))
+
+
+def check_logits_are_enough(teacher: Teacher, losses: Sequence[Weighted]) -> None:
+    """Refuse losses that learn from hidden layers, of a teacher that has none.
+
+    Raises:
+        InputError: there is such a loss.
+    """
+    if names := [each.name for each in losses if "teacher_hidden" in each.loss.needs]:
+        raise InputError(
+            f"teacher {teacher.source}: has logits alone, no hidden layers for {', '.join(names)}; "
+            "give a run (OUT or OUT:MODEL), or a file that holds hidden_0, hidden_1, ..."
+        )
 
 
 def read(teacher: str, seed: int, data: Data) -> Teacher:
@@ -127,20 +139,7 @@ def check_numbering(teacher: Teacher, data: Data) -> None:
 
 def read_run(teacher: str, seed: int, data: Data) -> Teacher:
     """Read the teacher out of a run's folder, from the predictions that it wrote."""
-    folder, name = Path(teacher), ""
-    if not folder.exists() and ":" in teacher:
-        place, _, name = teacher.rpartition(":")
-        folder = Path(place)
-    if not folder.is_dir():
-        raise InputError(
-            f"teacher {teacher}: no such run folder; give a run, RUN:MODEL, a {' or '.join(FILES)} file, "
-            f"or {' or '.join(ROLES)}"
-        )
-    if not (folder / "predictions.npz").is_file():
-        folder = folder / f"seed-{seed}"
-        if not folder.is_dir():
-            held = ", ".join(sorted(path.name for path in folder.parent.glob("seed-*"))) or "no run of a seed"
-            raise InputError(f"teacher {folder.parent}: has no {folder.name}, holds {held}")
+    folder, name = run_folder(teacher, seed)
     record = read_json(folder / "result.json")
     try:
         validated = {model: record["scores"][model]["val"] or 0.0 for model in record["parameters"]}
@@ -173,6 +172,25 @@ def read_run(teacher: str, seed: int, data: Data) -> Teacher:
     except KeyError as error:
         raise InputError(f"teacher {folder}: predictions.npz has no {error}") from None
     return Teacher(Signals(logits), f"{folder}:{name}", True, folder, name)
+
+
+def run_folder(teacher: str, seed: int) -> tuple[Path, str]:
+    """Return the folder of the seed's run, and the name of the model that is to teach, "" where none is named."""
+    folder, name = Path(teacher), ""
+    if not folder.exists() and ":" in teacher:
+        place, _, name = teacher.rpartition(":")
+        folder = Path(place)
+    if not folder.is_dir():
+        raise InputError(
+            f"teacher {teacher}: no such run folder; give a run, RUN:MODEL, a {' or '.join(FILES)} file, "
+            f"or {' or '.join(ROLES)}"
+        )
+    if not (folder / "predictions.npz").is_file():
+        folder = folder / f"seed-{seed}"
+        if not folder.is_dir():
+            held = ", ".join(sorted(path.name for path in folder.parent.glob("seed-*"))) or "no run of a seed"
+            raise InputError(f"teacher {folder.parent}: has no {folder.name}, holds {held}")
+    return folder, name
 
 
 def run_logits(arrays: dict[str, Tensor], name: str) -> Tensor:
@@ -271,27 +289,3 @@ def read_logits(path: Path, data: Data) -> Teacher:
     layers = sorted((key for key in arrays if key.startswith("hidden_")), key=lambda key: (len(key), key))
     signals = Signals(arrays["logits"], tuple(arrays[key] for key in layers), arrays.get("reliability"))
     return Teacher(signals, str(path), split is not None)
-
-
-def read_arrays(path: Path) -> Contents:
-    """Read the floating-point arrays of an `.npz`, and its split's hash; objects, which could run code, are refused."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        split = str(arrays.pop("split_sha256").item()) if "split_sha256" in arrays else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"teacher {path}: cannot be read: {error}") from None
-    return {key: torch.from_numpy(value).float() for key, value in arrays.items() if value.dtype.kind == "f"}, split
-
-
-def read_tensors(path: Path) -> Contents:
-    """Read the tensors of a `.safetensors` file, and its split's hash."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, (file.metadata() or {}).get("split_sha256")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"teacher {path}: cannot be read: {error}") from None
-
-
-FILES: dict[str, Callable[[Path], Contents]] = {".npz": read_arrays, ".safetensors": read_tensors}
