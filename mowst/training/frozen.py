@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -15,11 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mowst.models import Known, joined
+from mowst.models import InParts, Known, joined
 from mowst.system import free_memory, take_room
+from mowst.training.batches import Batch
+from mowst.training.phases import Phase, Watching
 
 SHARE = 0.1
 """Of the free memory, above which it lies in a file."""
+
+
+def said_by(parts: InParts, phase: Phase, batches: Iterable[Batch]) -> Iterator[Known]:
+    """Say of the seeds of batches what a phase cannot change, the hidden layers that its losses watch included."""
+    losses: list[Any] = [term.loss for term in phase.terms]
+    watching: list[Watching] = [loss for loss in losses if isinstance(loss, Watching)]
+    for batch in batches:
+        known = parts.known(batch.x, batch.graph, phase.trains)
+        layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
+        yield batch.of_seeds(known._replace(layers=layers))
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mowst.system import heard
-from mowst.training.progress import random_states, set_random_states
+from mowst.training.draws import random_states, set_random_states
 
 Anything = TypeVar("Anything")
 Named = TypeVar("Named", bound=tuple[Any, ...])
