@@ -13,9 +13,10 @@ from mowst import Config, ExpertConfig, GateConfig, Mowst, expert
 from mowst.errors import InputError
 from mowst.evaluation import METRICS, signal
 from mowst.experiment.runs import run
-from mowst.kernels import CudaGraphs, recording
+from mowst.kernels import CudaGraphs, measuring, recording
 from mowst.kernels.adjacency import Adjacency
 from mowst.kernels.attention import AttentionConv
+from mowst.kernels.choosing import APART, own_product
 from mowst.models.experts import EXPERTS
 from mowst.models.gates import GATES
 from mowst.models.reads import reads_of, run_module
@@ -243,3 +244,33 @@ class Brief(torch.nn.Module):
 
     def forward(self, x, edge_index):
         return self.layer(torch.nn.functional.dropout(x, 0.5, self.training))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [1, 40, 64, 256, 300])
+def test_our_own_product_comes_to_what_float64_does(width, dtype):
+    own = own_product()
+    if own is None:
+        pytest.skip("Triton is not installed")
+    adjacency = Adjacency.from_edge_index(edges(), N).gcn().cuda()
+    x = torch.randn(N, width, dtype=dtype, device="cuda")
+    for rows in (adjacency.rows, adjacency.columns):
+        wanted = rows.times(x.double())
+        apart = (own(rows.start, rows.column, rows.value, x).double() - wanted).norm()
+        assert apart <= APART[dtype] * wanted.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_that_was_chosen_by_measurement_has_the_gradient_of_the_one_that_was_not(dtype):
+    found = []
+    for enabled in (False, True):
+        adjacency = Adjacency.from_edge_index(edges(), N).gcn().cuda()
+        torch.manual_seed(0)
+        x = torch.randn(N, 64, dtype=dtype, device="cuda", requires_grad=True)
+        with measuring(enabled):
+            out = adjacency.times(x)
+            out.square().sum().backward()
+        assert bool(adjacency.rows._own) == enabled
+        found.append((out.detach(), x.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-2)

@@ -6,6 +6,7 @@ from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
 from .averaged import Averaged as Averaged
 from .brought import Brought as Brought
+from .choosing import measuring as measuring
 from .compress import compressed as compressed
 from .compress import in_order as in_order
 from .compress import starts as starts

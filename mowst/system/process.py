@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from mowst.errors import InputError
-from mowst.kernels import CudaGraphs, draw_bits, recording
+from mowst.kernels import CudaGraphs, draw_bits, measuring, recording
 from mowst.names import trust
 
 Capture = bool | Literal["auto"]
@@ -99,6 +99,8 @@ class Settings:
     keep_memory: bool = True
     matmul: str = "highest"
     capture: Capture = "auto"
+    measure: bool = False
+    """Whether sparse products on a CUDA device are chosen by measurement (`mowst.kernels.choosing`)."""
     trusted: tuple[str, ...] = ()
     """Packages that files may name (`mowst.names.trust`)."""
     threads: int | None = None
@@ -111,5 +113,6 @@ class Settings:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         graphs = recording(CudaGraphs() if self.capture is True else None)
-        with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul), graphs:
+        tuned = tune_process(self.fast, keep_memory=self.keep_memory)
+        with tuned, _products_in(self.matmul), graphs, measuring(self.measure):
             yield
