@@ -156,6 +156,15 @@ def test_it_is_stopped_and_goes_on_in_the_middle_and_its_checkpoint_is_the_same(
             assert same(ended(name, journal, every=every, epochs=9), whole)
 
 
+def test_a_checkpoint_by_epochs_is_never_passed():
+    epochs: list[int] = []
+    journal = Journal(passed=lambda journal: epochs.append(journal.epochs), room=lambda: 5 - journal.epochs % 5)
+    trainer = Trainer(expert("mlp", 8, 3, **LAYERS), ready(), lambda out, y: 0.5, journal=journal, every=4)
+    for _ in range(2):
+        trainer.fit(Schedule(epochs=12, patience=20).phase("test", ("",), Term(cross_entropy)))
+    assert epochs == [1, 5, 9, 10, 12, 13, 15, 19, 20, 24]
+
+
 def test_who_may_end_a_phase_is_asked_where_he_asks_to_be():
     def asked(every: int) -> tuple[list[int], dict]:
         torch.manual_seed(0)

@@ -37,13 +37,16 @@ class CudaGraphs:
     """
 
     def __init__(self) -> None:
-        make: Any = torch.cuda.Stream
-        self.stream, self.pool = make(), torch.cuda.graph_pool_handle()
+        self.stream: Any = None
+        self.pool: Any = None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Run on the stream that is recorded, so that gradients gather there, too."""
         here = torch.cuda.current_stream()
+        make: Any = torch.cuda.Stream
+        if self.stream is None or self.stream.device != here.device:
+            self.stream = make()
         self.pool = torch.cuda.graph_pool_handle()
         self.stream.wait_stream(here)
         try:
