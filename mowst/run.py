@@ -69,6 +69,12 @@ def flags() -> ArgumentParser:
     )
     matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
     parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
+    capture = (
+        "Record an epoch as a CUDA graph and replay it, on a CUDA device only: true or false; auto is false for now."
+    )
+    parser.add_argument("--capture", type=bool | Literal["auto"], default="auto", help=capture)
+    about = "Choose sparse products on a CUDA device by measurement: torch's, or a Triton kernel where it is faster."
+    reading.add_switch(parser, "--measure", False, about)
     workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
     parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
     devices = (
@@ -130,9 +136,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     from mowst.experiment.building import check_devices
     from mowst.experiment.labels import check, needed
+    from mowst.kernels import measuring
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
-    from mowst.system import Settings, float32_products, hush_libraries, take_threads, tune_process
+    from mowst.system import Settings, epochs_recorded, float32_products, hush_libraries, take_threads, tune_process
 
     imported()
     hush_libraries()
@@ -143,12 +150,12 @@ def command(arguments: Sequence[str] | None = None) -> int:
         return 0
     check_logger(parsed.logger)
     device = fabric_of(config).device
-    products = float32_products(parsed.matmul, device)
+    products, graphs = float32_products(parsed.matmul, device), epochs_recorded(parsed.capture, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
     tuned = tune_process(parsed.fast, keep_memory=parsed.keep_memory)
     asked = parsed.devices if group is None else group.size
     claiming = claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger, devices=asked)
-    with claiming as claimed, told_of(claimed, out), tuned, products:
+    with claiming as claimed, told_of(claimed, out), tuned, products, graphs, measuring(parsed.measure):
         there = before(config, claimed.place, claimed.done)
         devices = devices_here(parsed.devices, (there.devices or claimed.devices) if parsed.resume else None)
         here = devices if group is None else parsed.devices or 1
@@ -157,7 +164,9 @@ def command(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
         threads = take_threads(there.threads, max(parsed.workers, here))
         shown = display_of(parsed, config, len(claimed.done))
-        settings = Settings(parsed.fast, parsed.keep_memory, parsed.matmul, trusted(), threads)
+        settings = Settings(
+            parsed.fast, parsed.keep_memory, parsed.matmul, parsed.capture, parsed.measure, trusted(), threads
+        )
         tell = partial(print, file=sys.stderr, flush=True)
         shared = SharedGraph(devices)
         plain = settled(there.config, claimed.place, tell, saving, shared)

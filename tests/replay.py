@@ -33,7 +33,7 @@ def ready() -> Data:
     return data
 
 
-def ended(name: str, journal: Journal, hook=None) -> dict:
+def ended(name: str, journal: Journal, hook=None, every=None, **pace) -> dict:
     """Run a regime from the beginning, as far as the journal does not say what it came to, and return its end."""
     torch.set_num_threads(1)
     torch.manual_seed(7)
@@ -41,8 +41,9 @@ def ended(name: str, journal: Journal, hook=None) -> dict:
     weak, strong = expert("mlp", 8, 3, **LAYERS), expert("gcn", 8, 3, **LAYERS)
     gate = FusedGate() if regime.holds_out else LearnedGate()
     model = weak if regime.alone else Mowst(weak, strong, gate, LogisticGate() if regime.holds_out else None)
-    trainer = Trainer(model, ready(), signal("metric", accuracy), hook=hook, journal=journal)
-    schedule = Schedule(epochs=6, patience=4, rounds=2, pretrain="both", ema_decay=0.9, rehearsals=2)
+    trainer = Trainer(model, ready(), signal("metric", accuracy), hook=hook, journal=journal, every=every)
+    pace = {"epochs": 6, "patience": 4, "ema_decay": 0.9, **pace}
+    schedule = Schedule(rounds=2, pretrain="both", rehearsals=2, **pace)
     parts = ("", "") if regime.alone else ("weak", "strong")
     losses = graphkd.build(SPECS[name])
     with attached(losses, trainer, *parts) as terms:

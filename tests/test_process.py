@@ -12,8 +12,9 @@ from torch_geometric.nn.models import MLP
 
 import mowst.system.process
 from mowst.errors import InputError
+from mowst.kernels import recorder
 from mowst.system import threads
-from mowst.system.process import Settings, float32_products, keep_freed_memory, tune_process
+from mowst.system.process import Settings, epochs_recorded, float32_products, keep_freed_memory, tune_process
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -67,6 +68,18 @@ def test_dropout_is_torchs_own_again_whatever_happened_inside_the_settings():
     with pytest.raises(KeyError, match="inside"):
         fails()
     assert F.dropout is own
+
+
+def test_epochs_are_recorded_where_that_is_asked_for_alone(monkeypatch):
+    monkeypatch.setattr(mowst.system.process, "CudaGraphs", lambda: "graphs")
+    for asked, found in (("auto", None), (False, None), (True, "graphs")):
+        with epochs_recorded(asked, torch.device("cuda")):
+            assert recorder() == found
+        with Settings(capture=asked).applied():
+            assert recorder() == found
+        assert recorder() is None
+    with epochs_recorded("auto", torch.device("cpu")), pytest.raises(InputError, match="CUDA"):
+        epochs_recorded(True, torch.device("cpu"))
 
 
 def test_an_empty_tensor_and_dropout_in_place_work():

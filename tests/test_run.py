@@ -290,6 +290,8 @@ def test_isolated_nodes_are_fine():
         ("--signal val_acc", ["'val_acc'", "expected"]),
         ("--precision bf16", ["'bf16'", "bf16-mixed"]),
         ("--matmul medium --device cpu", ["matmul", "CUDA", "highest"]),
+        ("--capture true --device cpu", ["capture", "CUDA", "cpu"]),
+        ("--capture perhaps", ["capture", "perhaps", "auto"]),
         ("--matmul coarse", ["matmul", "coarse", "medium"]),
         ("--split shuffled", ["'shuffled'", "random"]),
         ("--colour blue", ["--colour"]),

@@ -21,22 +21,28 @@ from torch import Tensor
 from mowst.models import Mixture, Output, probabilities
 from mowst.names import Names, callable_only
 
-Scores = Callable[[Output, Tensor], float]
-"""`(output, y [n]) -> float` on some nodes, higher is better."""
+Number = float | Tensor
+"""A number, or a tensor [] that has it, on its device: who asks for one need not wait for it."""
+Scores = Callable[[Output, Tensor], Number]
+"""`(output, y [n]) -> number` on some nodes, higher is better."""
 
 
 @dataclass(frozen=True)
 class Metric:
     """A score of predictions."""
 
-    score: Callable[..., float]
-    """`(probs [n, C], y [n], weight [n] | None) -> float` in [0, 1]."""
+    score: Callable[..., Number]
+    """`(probs [n, C], y [n], weight [n] | None) -> number` in [0, 1]."""
     per_node: Callable[[Tensor, Tensor], Tensor] | None = None
     """`(scores [n, C], y [n]) -> [n]`, of which the score is the mean, from logits as from probabilities; none: it is
     no mean."""
 
     def __call__(self, probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
         """Score predictions."""
+        return float(self.value(probs, y, weight))
+
+    def value(self, probs: Tensor, y: Tensor, weight: Tensor | None = None) -> Number:
+        """Score predictions without waiting for the number, where the score does not."""
         return self.score(probs, y) if weight is None else self.score(probs, y, weight)
 
     @classmethod
@@ -49,8 +55,8 @@ class Metric:
 class Signal:
     """A score of outputs by a metric."""
 
-    score: Callable[[Output, Tensor, Metric], float]
-    """`(output, y [n], metric) -> float`."""
+    score: Callable[[Output, Tensor, Metric], Number]
+    """`(output, y [n], metric) -> number`."""
     per_node: Callable[[Output, Tensor, Metric], Tensor | None] = lambda out, y, metric: None
     """`(output, y [n], metric) -> [n]`, of which the score is the mean; none: it is no mean."""
 
@@ -69,6 +75,10 @@ class Score:
 
     def __call__(self, out: Output, y: Tensor) -> float:
         """Score an output on nodes with labels [n]."""
+        return float(self.value(out, y))
+
+    def value(self, out: Output, y: Tensor) -> Number:
+        """Score an output without waiting for the number, where the score does not."""
         return self.signal.score(out, y, self.metric)
 
     def per_node(self, out: Output, y: Tensor) -> Tensor | None:
@@ -88,33 +98,35 @@ def hit(scores: Tensor, y: Tensor) -> Tensor:
     return (scores.argmax(dim=-1) == y).float()
 
 
-def share_right(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+def share_right(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Share of rows whose largest entry is the label, in [0, 1]."""
     right = hit(probs, y)
-    return float(right.mean() if weight is None else (weight * right).sum() / weight.sum())
+    return right.mean() if weight is None else (weight * right).sum() / weight.sum()
 
 
-def area_under_roc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> float:
+def area_under_roc(probs: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Area under the ROC curve of class 1; with more classes the mean of each against the rest; NaN without a class.
 
     The chance that a row of the class has a larger score than one of another class, equal ones counted half: by
-    sorting, on the device of the scores.
+    sorting, on the device of the scores, which is not waited for.
     """
-    if len(torch.unique(y)) < probs.size(-1) or bool(probs.isnan().any()):
-        return float("nan")
     weights = torch.ones_like(y, dtype=torch.float64) if weight is None else weight.double()
     classes = [1] if probs.size(-1) == 2 else range(probs.size(-1))
-    return float(torch.stack([_ranked_above(probs[:, each], y == each, weights) for each in classes]).mean())
+    areas = torch.stack([_ranked_above(probs[:, each], y == each, weights) for each in classes])
+    return areas.mean().masked_fill(probs.isnan().any(), torch.nan)
 
 
 def _ranked_above(scores: Tensor, positive: Tensor, weights: Tensor) -> Tensor:
-    """Return the weight of pairs of a positive and a lower negative, half of equal ones, by that of all pairs."""
-    lower, order = scores[~positive].sort()
-    before = torch.cat([weights.new_zeros(1), weights[~positive][order].cumsum(0)])
-    asked = scores[positive].contiguous()
-    below, to_here = (before[torch.searchsorted(lower, asked, side=side)] for side in ("left", "right"))
-    won = (weights[positive] * (below + to_here)).sum() / 2
-    return won / (weights[positive].sum() * before[-1])
+    """Return the weight of pairs of a positive and a lower negative, half of equal ones, by that of all pairs.
+
+    It is not a number where one of the two is missing.
+    """
+    ranked, order = scores.sort()
+    of_class = weights * positive
+    before = torch.cat([weights.new_zeros(1), (weights - of_class)[order].cumsum(0)])
+    asked = scores.contiguous()
+    below, to_here = (before[torch.searchsorted(ranked, asked, side=side)] for side in ("left", "right"))
+    return (of_class * (below + to_here)).sum() / 2 / (of_class.sum() * before[-1])
 
 
 accuracy = Metric(share_right, hit)
@@ -124,22 +136,34 @@ METRICS: Names[Metric] = Names("metric", {"accuracy": accuracy, "rocauc": rocauc
 
 def pooled(out: Output, y: Tensor, metric: Metric) -> float:
     """Metric of the pooled prediction."""
-    return metric(out.probs(), y)
+    return float(_pooled(out, y, metric))
 
 
 def expected(out: Output, y: Tensor, metric: Metric) -> float:
     """Metric under random routing, weak with probability c, exactly."""
-    if not isinstance(out, Mixture):
-        return metric(out.probs(), y)
-    if (values := _expected_values(out, y, metric)) is not None:
-        return float(values.mean())
-    both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
-    return metric(both, torch.cat([y, y]), torch.cat([out.confidence, 1 - out.confidence]))
+    return float(_expected(out, y, metric))
 
 
 def likelihood(out: Output, y: Tensor, metric: Metric) -> float:
     """Mean log-probability of the labels under the pooled prediction, in nats (at most 0)."""
-    return float(_likelihood_values(out, y, metric).mean())
+    return float(_likelihood(out, y, metric))
+
+
+def _pooled(out: Output, y: Tensor, metric: Metric) -> Number:
+    return metric.value(out.probs(), y)
+
+
+def _expected(out: Output, y: Tensor, metric: Metric) -> Number:
+    if not isinstance(out, Mixture):
+        return metric.value(out.probs(), y)
+    if (values := _expected_values(out, y, metric)) is not None:
+        return values.mean()
+    both = torch.cat([probabilities(out.weak), probabilities(out.strong)])
+    return metric.value(both, torch.cat([y, y]), torch.cat([out.confidence, 1 - out.confidence]))
+
+
+def _likelihood(out: Output, y: Tensor, metric: Metric) -> Number:
+    return _likelihood_values(out, y, metric).mean()
 
 
 def _pooled_values(out: Output, y: Tensor, metric: Metric) -> Tensor | None:
@@ -161,9 +185,9 @@ def _likelihood_values(out: Output, y: Tensor, metric: Metric) -> Tensor:
 SIGNALS: Names[Signal] = Names(
     "signal",
     {
-        "metric": Signal(pooled, _pooled_values),
-        "expected": Signal(expected, _expected_values),
-        "loss": Signal(likelihood, _likelihood_values),
+        "metric": Signal(_pooled, _pooled_values),
+        "expected": Signal(_expected, _expected_values),
+        "loss": Signal(_likelihood, _likelihood_values),
     },
     adapt=Signal.of,
 )

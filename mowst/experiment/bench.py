@@ -99,6 +99,8 @@ class Bench:
         self.teacher, self.hook, self.journal = teacher, hook, journal
         self.fitted: dict[str, Fitted] = {}
         self.enough: Enough | None = None
+        self.asks: Callable[[int], bool] = lambda epoch: True
+        """Whether `enough` has to be asked after an epoch."""
 
     def train(self, name: str) -> Fitted:
         """Return the `weak` or `strong` expert alone, the `mixture`, or the `student`: the same whatever else is asked.
@@ -153,7 +155,7 @@ class Bench:
         with seeded(self.seed + own_seed * APART, self.fabric.device):
             trainer = self.trainer(name)
             trainer.alone = alone
-            trainer.enough = self.enough or trainer.enough
+            trainer.enough, trainer.asks = self.enough, self.asks
             losses: tuple[Weighted, ...] = ()
             outcome = Outcome()
             if name in ROLES or name in seats_of(self.config):

@@ -98,8 +98,8 @@ class Checkpoint:
         self.world = world or World()
         self.about: dict[str, Any] | None = None
         self.asked = Asked()
-        self.journal = Journal(told=self.look, passed=self.passed)
-        self.written, self.when, self.epochs = (0, 0), time.monotonic(), 0
+        self.journal = Journal(self.look, self.passed, self.room)
+        self.written, self.when = (0, 0), time.monotonic()
 
     def said(self) -> dict[str, Any]:
         """Return what the seed is of."""
@@ -137,10 +137,14 @@ class Checkpoint:
 
     def passed(self, journal: Journal) -> None:
         """Save after an epoch, if it is time."""
-        self.epochs += 1
-        if self.saving.epochs is not None and self.epochs % self.saving.epochs == 0:
+        if self.saving.epochs is not None and journal.epochs % self.saving.epochs == 0:
             self.write()
         self.look(journal)
+
+    def room(self) -> int:
+        """Return how many epochs may pass before it is time to save by their number."""
+        every = self.saving.epochs
+        return sys.maxsize if every is None else every - self.journal.epochs % every
 
     def look(self, journal: Journal) -> None:
         """Save if it is time, or if somebody wants the run to end; then end it."""

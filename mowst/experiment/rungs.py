@@ -53,6 +53,10 @@ class Rungs:
         self.epochs = tuple(math.ceil(share * schedule.epochs) for share in SHARES)
         self.every = schedule.eval_every
 
+    def stands(self, epoch: int) -> bool:
+        """Tell whether an epoch stands at a rung."""
+        return any(first <= epoch < first + self.every for first in self.epochs)
+
     def passes(self, record: Mapping[str, Any]) -> bool:
         """Tell whether a candidate with this record stands at no rung, or is a first draw and among the best there."""
         for epoch, reached in zip(self.epochs, self.reached, strict=False):

@@ -51,7 +51,7 @@ class Tried:
         self.trained, self.drawn, self.anew = list[str](), set[str](), again
         self.said, self.costs, self.weights = dict[str, Tensor](), dict[str, Cost](), dict[str, float]()
         self.rungs, self.count = Rungs(), 0
-        bench.enough = self.enough
+        bench.enough, bench.asks = self.enough, self.rungs.stands
 
     def chosen(self) -> Config:
         """Try the candidates for as long as the budget lasts, and return the configuration with those worth keeping.

@@ -6,6 +6,7 @@ from .attention import AttentionConv as AttentionConv
 from .attention import attend as attend
 from .averaged import Averaged as Averaged
 from .brought import Brought as Brought
+from .choosing import measuring as measuring
 from .compress import compressed as compressed
 from .compress import in_order as in_order
 from .compress import starts as starts
@@ -17,6 +18,11 @@ from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
 from .dropout import relu_dropout as relu_dropout
 from .edges import checked_edges as checked_edges
+from .recording import LOOK as LOOK
+from .recording import CudaGraphs as CudaGraphs
+from .recording import Recorder as Recorder
+from .recording import recorder as recorder
+from .recording import recording as recording
 from .sampler import OURS as OURS
 from .sampler import SAMPLERS as SAMPLERS
 from .sampler import Draws as Draws

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from mowst.errors import InputError
+from mowst.kernels.choosing import Product, milliseconds, own_product, pays, worth_trying
 from mowst.kernels.compress import compressed
 from mowst.kernels.turning import transpose
 
@@ -62,6 +63,7 @@ class Rows:
     def __init__(self, start: Tensor, column: Tensor, value: Tensor | None = None):
         self.start, self.column, self.value = start, column, value
         self._operands: dict[torch.dtype, Tensor | None] = {}
+        self._own: dict[tuple[torch.dtype, int], Product | None] = {}
 
     @classmethod
     def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: Shape) -> Rows:
@@ -129,7 +131,26 @@ class Rows:
         return Rows(F.pad(count.cumsum(0), (1, 0)).to(column.dtype), column, torch.cat(values) if values else None)
 
     def times(self, x: Tensor) -> Tensor:
-        """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`."""
+        """Multiply by `x`, in its precision: each row of the result is a weighted bag of rows of `x`.
+
+        On a CUDA device our own product is taken where it was found to pay (`mowst.kernels.choosing`).
+        """
+        kind = x.dtype, x.size(1)
+        if kind not in self._own and worth_trying(x):
+            self._own[kind] = self._paying(x)
+        if (own := self._own.get(kind)) is not None:
+            return own(self.start, self.column, self.value, x)
+        return self._by_torch(x)
+
+    def _paying(self, x: Tensor) -> Product | None:
+        """Return our own product if it pays for a dense matrix like this one."""
+        own = own_product()
+        if own is None:
+            return None
+        found = pays(lambda: own(self.start, self.column, self.value, x), lambda: self._by_torch(x), milliseconds)
+        return own if found else None
+
+    def _by_torch(self, x: Tensor) -> Tensor:
         if x.dtype not in self._operands:
             self._operands[x.dtype] = self._operand(x)
         operand = self._operands[x.dtype]

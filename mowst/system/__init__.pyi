@@ -16,6 +16,7 @@ from .memory import out_of_memory as out_of_memory
 from .native import guard_scatter as guard_scatter
 from .numbers import finite as finite
 from .process import Settings as Settings
+from .process import epochs_recorded as epochs_recorded
 from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
 from .process import tune_process as tune_process

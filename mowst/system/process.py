@@ -12,13 +12,15 @@ import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from mowst.errors import InputError
-from mowst.kernels import draw_bits
+from mowst.kernels import CudaGraphs, draw_bits, measuring, recording
 from mowst.names import trust
 
+Capture = bool | Literal["auto"]
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
 NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.
 
@@ -43,6 +45,21 @@ def float32_products(precision: str, device: torch.device) -> contextlib.Abstrac
     if precision != "highest" and device.type != "cuda":
         raise InputError(f"--matmul {precision}: needs a CUDA device, this is {device.type}; choose from highest")
     return _products_in(precision)
+
+
+def epochs_recorded(capture: Capture, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Run a command whose epochs are recorded as CUDA graphs (`mowst.kernels.recording`) if it is asked for.
+
+    `auto` is no, as long as nobody has seen it run on a GPU.
+
+    Raises:
+        InputError: at once, if it is asked of a device other than a CUDA one.
+    """
+    if capture is True and device.type != "cuda":
+        raise InputError(
+            f"--capture: needs a CUDA device, this is {device.type}; leave it out, or take --capture false"
+        )
+    return recording(CudaGraphs() if capture is True else None)
 
 
 @contextlib.contextmanager
@@ -81,6 +98,9 @@ class Settings:
     fast: bool = True
     keep_memory: bool = True
     matmul: str = "highest"
+    capture: Capture = "auto"
+    measure: bool = False
+    """Whether sparse products on a CUDA device are chosen by measurement (`mowst.kernels.choosing`)."""
     trusted: tuple[str, ...] = ()
     """Packages that files may name (`mowst.names.trust`)."""
     threads: int | None = None
@@ -92,5 +112,7 @@ class Settings:
         trust(*self.trusted)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        with tune_process(self.fast, keep_memory=self.keep_memory), _products_in(self.matmul):
+        graphs = recording(CudaGraphs() if self.capture is True else None)
+        tuned = tune_process(self.fast, keep_memory=self.keep_memory)
+        with tuned, _products_in(self.matmul), graphs, measuring(self.measure):
             yield

@@ -103,7 +103,7 @@ def fit_expert(
     """
     schedule = schedule.of(part)
     if part == "weak" and extra:
-        own = trainer.judged_by(lambda out, y: trainer.score(out.of("weak"), y))
+        own = trainer.judged_by(lambda out, y: trainer.score.value(out.of("weak"), y))
         loss = schedule.weighted(objectives.weak_alone, own.whole)
         phase = schedule.phase(name, (part,), Term(loss), *extra)
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from mowst.errors import InputError
+from mowst.training.draws import random_states, set_random_states
 
 Weights = Mapping[str, Tensor]
 State = dict[str, Any]
@@ -108,6 +110,13 @@ class Best:
     losses: dict[nn.Module, Weights] = field(default_factory=dict)
     """The parameters of losses at that moment."""
 
+    def take(self, score: float, epoch: int, model: nn.Module, average: MovingAverage | None = None) -> None:
+        """Take a model's present weights, or their average, as the best."""
+        now = model.state_dict() if average is None else average.state
+        self.score, self.epoch = score, epoch
+        self.weights = {name: value.detach().clone() for name, value in now.items()}
+        self.losses = {loss: snapshot(loss) for loss in self.losses}
+
     def state_dict(self, losses: Sequence[nn.Module]) -> State:
         """Return it, with the parameters of these losses in their order."""
         kept = [dict(self.losses[loss]) for loss in losses]
@@ -191,15 +200,20 @@ class Journal:
 
     Args:
         told: called with the journal after every phase; what it raises ends the training.
-        passed: likewise after every epoch.
+        passed: likewise after every epoch, or after several in one go.
+        room: returns how many epochs may pass, from now on, before `passed` is called; by default one, or, where there
+            is none, any number.
     """
 
     def __init__(
         self,
         told: Callable[[Journal], None] = lambda journal: None,
-        passed: Callable[[Journal], None] = lambda journal: None,
+        passed: Callable[[Journal], None] | None = None,
+        room: Callable[[], int] | None = None,
     ):
         self.told, self.passed = told, passed
+        self.room = room or (lambda: sys.maxsize if passed is None else 1)
+        self.epochs = 0
         self.finished: list[State] = []
         self._underway: State | None = None
         self._running: Progress | None = None
@@ -247,6 +261,12 @@ class Journal:
             self._skipped += underway["seconds"]
         return underway is not None
 
+    def went(self, epochs: int) -> None:
+        """Take in that so many epochs have passed."""
+        self.epochs += epochs
+        if epochs and self.passed is not None:
+            self.passed(self)
+
     def leave(self) -> None:
         """Follow it no longer: it has ended, or somebody has ended it."""
         self._running = None
@@ -270,19 +290,6 @@ class Journal:
     def load_state_dict(self, state: State) -> None:
         """Take it in, before the first phase."""
         self.finished, self._underway, self._place = list(state["finished"]), state["underway"], 0
-
-
-def random_states() -> State:
-    """Return the states of torch's generators."""
-    cuda = [state.clone() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_random_states(states: State) -> None:
-    """Put torch's generators into the states of before."""
-    torch.set_rng_state(states["cpu"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def epochs_between(before: Mapping[str, Any] | None, line: Mapping[str, Any]) -> int:

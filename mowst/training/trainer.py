@@ -11,9 +11,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,13 +24,17 @@ from torch_geometric.data import Data
 
 from graphkd import Scope, Signals
 from mowst.evaluation import Score, Scores
-from mowst.kernels import by_column
+from mowst.kernels import LOOK, by_column, recorder
 from mowst.models import InParts, Judged, Known, Learner, Output, as_output, gathered, reads_of, run_module, watched
 from mowst.training.batches import Batch, Feed, Needs, Whole
+from mowst.training.draws import set_random_states
+from mowst.training.epochs import Epochs, Seen, checked_score
+from mowst.training.frozen import said_by
 from mowst.training.learning import learn
-from mowst.training.phases import Phase, Watching, thawed
-from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, set_random_states, snapshot
-from mowst.training.steps import take_steps
+from mowst.training.moments import Work
+from mowst.training.phases import Phase, thawed
+from mowst.training.progress import Best, Journal, MovingAverage, Progress, State, Trained, snapshot
+from mowst.training.steps import Stepper
 from mowst.training.world import Share, World
 
 Hook = Callable[[dict[str, Any]], None]
@@ -49,10 +54,12 @@ class Trainer:
             same methods; a CPU in float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training. The model
             has the weights of the epoch then, not their average, and those that multiply sparse features lie by column.
+            Of several epochs that are looked at in one go, it has those of the last.
         alone: returns a part that is trained alone, by name; `pretrain` takes it. None: it is trained in its place.
         teacher: signals of all nodes, of a frozen teacher from outside the model.
         feed: says which nodes are run.
-        journal: of finished phases, which are skipped; none: none are kept.
+        journal: of finished phases, which are skipped.
+        every: epochs from one look at scores to the next, which changes nothing but how long a device is waited for.
     """
 
     def __init__(
@@ -67,9 +74,12 @@ class Trainer:
         teacher: Signals | None = None,
         feed: Feed | None = None,
         journal: Journal | None = None,
+        every: int | None = None,
     ):
         self.score, self.hook, self.alone, self.journal = Score.of(score), hook, alone, journal
-        self.enough: Enough = lambda trainer, record: False
+        self.enough: Enough | None = None
+        self.asks: Callable[[int], bool] = lambda epoch: True  # whether `enough` has to be asked after it
+        self.every = every
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.feed: Feed = feed or Whole()
         self.whole = Batch.of(data, teacher)
@@ -120,7 +130,7 @@ class Trainer:
     def consider(self) -> None:
         """Take the model's present weights as the best so far, and score them."""
         self.restart()
-        self._keep(self._evaluate(self._asked(Known())), 0)
+        self.best.take(checked_score(float(self._judge(self._asked(Known())))), 0, self.model)
 
     def fit(self, phase: Phase) -> bool:
         """Run one phase from the best weights so far; true when the validation score improved.
@@ -173,41 +183,48 @@ class Trainer:
         """Run the epochs of a phase."""
         if isinstance(self.model, Learner):
             return self._learn(phase, self.model)
-        parts = thawed(self.model, phase.trains, free)
-        known = self._known(phase)
-        needs = self._needs(self._reach(known), phase.scope, (term.on for term in phase.terms))
-        batches = self.feed.training(replace(self.whole, known=known), needs)
-        validation = self._asked(known)
-        average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
+        record = recorder()
+        with nullcontext() if record is None else record.aside():
+            return self._go(phase, losses, thawed(self.model, phase.trains, free))
+
+    def _go(self, phase: Phase, losses: list[nn.Module], parts: list[nn.Module]) -> Progress:
+        """Go from epoch to epoch, with these parts in training."""
         precision = self.fabric.strategy.precision
+        average = MovingAverage(self.model, phase.ema_decay) if phase.ema_decay else None
         here = Progress(self.model, losses, phase.optimizer_of(parts), self.best, average, precision)
+        work = self._work(phase, here, parts)
         if self.journal is not None and self.journal.begin(here):
             self.history += here.history
         else:
             if self.best.score == -math.inf and not phase.last:
-                self._keep(self._evaluate(validation), 0)
+                self.best.take(checked_score(float(work.judge())), 0, self.model)
             here.before = self.best.score
+        epochs = Epochs(phase, here, work, partial(self._record, phase, here), self._looks(precision.state_dict()))
         while here.epoch < phase.epochs and here.waited < phase.patience and not self._halted(here):
-            here.epoch += 1
-            start = time.perf_counter()
-            for part in parts:
-                part.train()
-            loss = take_steps(phase, here, batches(here.epoch), self._call, self.world)
-            self.world.settle(*parts, *losses)
-            if average is not None:
-                average.update()
-            if here.epoch % phase.eval_every == 0 or here.epoch == phase.epochs:
-                score = self._evaluate(validation, average)
-                better = self._keep(score, here.epoch, average, always=phase.last)
-                here.waited = 0 if better else here.waited + phase.eval_every
-                self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
-            if self.journal is not None:
-                self.journal.passed(self.journal)
+            begin, journal = here.epoch, self.journal or Journal()
+            epochs.forth(epochs.free(journal.room(), self.asks if self.enough else lambda epoch: False))
+            journal.went(here.epoch - begin)
         return here
+
+    def _work(self, phase: Phase, here: Progress, parts: list[nn.Module]) -> Work:
+        """Return what an epoch of a phase consists of."""
+        known = self._known(phase)
+        needs = self._needs(self._reach(known), phase.scope, (term.on for term in phase.terms))
+        batches, validation = self.feed.training(replace(self.whole, known=known), needs), self._asked(known)
+        stepper = Stepper(phase, here, parts, batches, self._call, self.world)
+        again = isinstance(self.feed, Whole) and self.world.alone
+        return Work(stepper.train, lambda: self._judge(validation, here.average), again)
+
+    def _looks(self, scaler: Mapping[str, Any]) -> int:
+        """Return after how many epochs their scores are looked at: each, where processes or a scaler wait for them."""
+        every = self.every or (1 if recorder() is None else LOOK)
+        return every if self.world.alone and not scaler else 1
 
     def _halted(self, here: Progress) -> bool:
         """Tell whether the last validation, if there was one after this epoch, is enough."""
-        return any(line["epoch"] == here.epoch and self.enough(self, line) for line in here.history[-1:])
+        return self.enough is not None and any(
+            line["epoch"] == here.epoch and self.enough(self, line) for line in here.history[-1:]
+        )
 
     def _learn(self, phase: Phase, learner: Learner) -> Progress:
         """Let an expert learn that does so by itself; what it has learned is the best there is."""
@@ -215,9 +232,10 @@ class Trainer:
         here.epoch = self.world.told(learn(learner, phase, self.whole, Judged(self.val, self.val_y)))
         self.world.alike(self.model)
         out = self.output()
-        self._keep(score := self.score(out.rows(self.val), self.val_y), here.epoch, always=True)
+        score = self.score(out.rows(self.val), self.val_y)
+        self.best.take(score, here.epoch, self.model)
         loss = float(phase.terms[0].value(out, self.whole))
-        self._record(phase, here, loss=loss, val=score, seconds=time.perf_counter() - start)
+        self._record(phase, here, Seen(loss, score), time.perf_counter() - start)
         return here
 
     @torch.no_grad()
@@ -239,18 +257,9 @@ class Trainer:
         """Return what the phase cannot change, for all nodes."""
         if self.parts is None:
             return Known()
-        losses: list[Any] = [term.loss for term in phase.terms]
-        watching: list[Watching] = [loss for loss in losses if isinstance(loss, Watching)]
-        parts = self.parts
-
-        def said() -> Iterator[Known]:
-            for batch in self.feed.asked(self.whole, self.reads.hops, None):
-                known = parts.known(batch.x, batch.graph, phase.trains)
-                layers = next((seen for each in watching if (seen := each.frozen_layers())), ())
-                yield batch.of_seeds(known._replace(layers=layers))
-
+        asked = self.feed.asked(self.whole, self.reads.hops, None)
         with self.fabric.autocast(), self.world.turns():
-            return gathered(said(), len(self.whole.y))
+            return gathered(said_by(self.parts, phase, asked), len(self.whole.y))
 
     def _needs(self, hops: int | None, scope: Scope, on: Iterable[str]) -> Needs:
         """Return what is needed of batches, by how far the model reaches."""
@@ -273,26 +282,19 @@ class Trainer:
         return self.feed.asked(replace(self.whole, known=known), self._reach(known), self.world.share.of(self.val))
 
     @torch.no_grad()
-    def _evaluate(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> float:
+    def _judge(self, batches: Iterable[Batch], average: MovingAverage | None = None) -> Tensor:
+        """Score the model, or its average, [], on its device; not a number where an expert's logits are not."""
         self.model.eval()
         with nullcontext() if average is None else average.standing_in():
             out = self.world.rows(self._said(batches, len(self.world.share.of(self.val))), len(self.val))
-            score = self.world.told(self.score(out, self.val_y))
-        if math.isnan(score) or any(bool(logits.isnan().any()) for logits in out[:2]):
-            raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
-        return score
+            found = self.score.value(out, self.val_y)
+        score = found if isinstance(found, Tensor) else torch.tensor(found, dtype=torch.float64)
+        wrong = torch.stack([logits.isnan().any() for logits in out[:2]]).any()
+        score = score.masked_fill(wrong.to(score.device), math.nan)
+        return score if self.world.alone else self.world.told(score.cpu())
 
-    def _keep(self, score: float, epoch: int, average: MovingAverage | None = None, *, always: bool = False) -> bool:
-        """Take the model's present weights, or their average, as the best where they score better."""
-        if not (always or score > self.best.score):
-            return False
-        now = self.model.state_dict() if average is None else average.state
-        self.best.score, self.best.epoch = score, epoch
-        self.best.weights = {name: value.detach().clone() for name, value in now.items()}
-        self.best.losses = {loss: snapshot(loss) for loss in self.best.losses}
-        return True
-
-    def _record(self, phase: Phase, here: Progress, **values: Any) -> None:
+    def _record(self, phase: Phase, here: Progress, seen: Seen, seconds: float) -> None:
+        values = {"loss": seen.loss, "val": seen.score, "seconds": seconds}
         record = {"phase": phase.name, "epoch": here.epoch, **values, "best": self.best.score}
         self.history.append(record)
         here.history.append(record)

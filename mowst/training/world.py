@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from mowst.models import Turns, by_turns
 from mowst.system import heard
+from mowst.training.draws import random_states, set_random_states
 from mowst.training.norms import StepNorm
-from mowst.training.progress import random_states, set_random_states
 
 Anything = TypeVar("Anything")
 Named = TypeVar("Named", bound=tuple[Any, ...])
