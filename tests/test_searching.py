@@ -15,7 +15,7 @@ from mowst.evaluation import accuracy, signal
 from mowst.experiment import Opened, Saving, basis, config_of, parse, parser, read_config, run, search, settled
 from mowst.experiment.bench import Bench
 from mowst.experiment.checkpoint import Checkpoint, before
-from mowst.experiment.choosing import PRESETS, chosen
+from mowst.experiment.choosing import LONG, PANEL, PRESETS, chosen, of_good
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.rungs import REDUCTION, Rungs, among_best
 from mowst.experiment.searching import tried
@@ -43,6 +43,7 @@ SMALL = Config(dataset="sbm", preset="best", budget="9h", seeds=1, epochs=32, fo
 @pytest.fixture(autouse=True)
 def candidates(monkeypatch):
     monkeypatch.setitem(PRESETS, "best", CANDIDATES)
+    monkeypatch.setitem(PRESETS, "good", ())
     monkeypatch.setattr("mowst.experiment.trying.DRAWS", 1)
     monkeypatch.setattr("mowst.experiment.rungs.SHARES", SHARES)
 
@@ -74,6 +75,7 @@ def whole():
     """A search that nobody stops: what it chose, and what it said."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "best", CANDIDATES)
+        patch.setitem(PRESETS, "good", ())
         patch.setattr("mowst.experiment.trying.DRAWS", 2)
         patch.setattr("mowst.experiment.rungs.SHARES", SHARES)
         said = []
@@ -160,6 +162,25 @@ def test_who_adds_to_the_others_goes_on_wherever_it_stands_as_if_nobody_had_aske
     found = tried(bench_of(SMALL), lines.append)
     assert [line.split(":")[0] for line in lines if "stopped" in line] == ["gcn", "sage", "gat", "gcn 2"]
     assert found.strong.kind == "neighbours", "who learns by itself has no rungs"
+
+
+def test_whom_good_trains_nobody_stops(monkeypatch):
+    monkeypatch.setattr("mowst.experiment.rungs.among_best", lambda score, others: False)
+    monkeypatch.setattr(
+        "mowst.experiment.trying.select", lambda said, y, **more: {name: float(name != "") for name in said}
+    )
+    monkeypatch.setattr("mowst.experiment.trying.DRAWS", 0)
+    monkeypatch.setitem(PRESETS, "good", (("gcn", {"norm": "batch_norm"}), CANDIDATES[1], CANDIDATES[4]))
+    lines = []
+    tried(bench_of(SMALL), lines.append)
+    assert [line.split(":")[0] for line in lines if "stopped" in line] == ["gat", "gcn 2"], "the first two are good's"
+
+
+def test_best_begins_with_whom_good_trains(monkeypatch):
+    monkeypatch.setitem(PRESETS, "good", PANEL)
+    assert of_good(LONG) == of_good(PANEL) == len(PANEL) > 0
+    assert of_good(LONG[1:]) == len(PANEL) - 1, "one may be left out on a graph"
+    assert of_good(LONG[len(PANEL) :]) == 0
 
 
 def test_who_goes_on_is_trained_as_without_rungs(trained):

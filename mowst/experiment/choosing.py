@@ -14,6 +14,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from torch_geometric.data import Data
@@ -109,6 +110,17 @@ def chosen(config: Config, data: Data) -> Config:
             if not (kind in beside or unsuited(kind, differs))
         ),
     )
+
+
+def of_good(candidates: Candidates) -> int:
+    """Count the first of some candidates that `good` trains, too, whatever their norm is by default."""
+    known = [(kind, without_norm(differs)) for kind, differs in PRESETS["good"]]
+    return len(list(takewhile(lambda each: (each[0], without_norm(each[1])) in known, candidates)))
+
+
+def without_norm(differs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the norm."""
+    return {key: value for key, value in differs.items() if key != "norm"}
 
 
 def senseless(config: Config, data: Data) -> Callable[[str, dict[str, Any]], bool]:

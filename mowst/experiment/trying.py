@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mowst.experiment.bench import Bench, Fitted
-from mowst.experiment.choosing import Candidates, composed
+from mowst.experiment.choosing import Candidates, composed, of_good
 from mowst.experiment.config import Config, seconds
 from mowst.experiment.plan import schedule_of, seats_of
 from mowst.experiment.rungs import Rungs
@@ -45,7 +45,7 @@ class Tried:
         self.budget, self.start = seconds(self.config.budget), bench.clock()
         strong = self.config.strong
         self.listed: Candidates = tuple(zip(strong.kind.split("+"), strong.each, strict=True))
-        self.names = list(seats_of(self.config, "strong"))
+        self.names, self.sure = list(seats_of(self.config, "strong")), of_good(self.listed)
         self.weak = list(seats_of(self.config, "weak")) or ["weak"]
         self.y = bench.ready.y[bench.ready.val_mask]
         self.trained, self.drawn, self.anew = list[str](), set[str](), again
@@ -137,7 +137,7 @@ class Tried:
         """Tell whether a candidate in training is to be stopped: time is up, or at a rung it promises nothing."""
         if self.count and self.over():
             return True
-        if self.rungs.passes(record):
+        if self.count < self.sure or self.rungs.passes(record):
             return False
         return select(self.said | {"": said_at_best(trainer, self.bench.ready.val_mask)}, self.y)[""] == 0
 
