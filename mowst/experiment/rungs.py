@@ -6,7 +6,8 @@ weights is behind at first, and none the worse for it. One that is not among the
 compared when it gets there, and not when all have (Li et al., 2018, arXiv 1810.05934, whose rule this is; Optuna's
 `SuccessiveHalvingPruner`): so none has to wait, and those that go on are trained as if there were no rungs.
 
-Another draw of one that is heard stands where that one stood, so that its rank says nothing: it may be stopped anyway.
+Another draw of one that is heard stands where that one stood, so that at the last rung its rank says nothing any more:
+it may be stopped there anyway.
 """
 
 from __future__ import annotations
@@ -58,10 +59,11 @@ class Rungs:
         return any(first <= epoch < first + self.every for first in self.epochs)
 
     def passes(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether a candidate with this record stands at no rung, or is a first draw and among the best there."""
+        """Tell whether a candidate with this record stands at no rung, or is among the best where that counts."""
         for epoch, reached in zip(self.epochs, self.reached, strict=False):
             if epoch <= record["epoch"] < epoch + self.every:
-                return not self.again and among_best(record["best"], reached)
+                known = self.again and epoch == self.epochs[-1]
+                return not known and among_best(record["best"], reached)
         return True
 
     def end(self, history: Sequence[Mapping[str, Any]]) -> None:
