@@ -122,9 +122,11 @@ def main() -> None:
         found["steps"] = known["steps"] | found["steps"]
         write_text(path, json.dumps(found) + "\n")
         print(f"{path.stem}: { ({name: round(step['test'], 2) for name, step in found['steps'].items()}) }", flush=True)
-    for name, table in {"ablation": steps(), "taken-out": taken_out(), "cost": costs()}.items():
-        print("\n".join([*table, ""]))
-        put(HERE.parent / "docs" / "panel.md", name, "\n".join(table))
+    on, out, cost = ("\n".join(table) for table in (steps(), taken_out(), costs()))
+    print("\n\n".join([on, out, cost]))
+    put(HERE.parent / "docs" / "panel.md", "ablation", on)
+    put(HERE.parent / "docs" / "panel.md", "taken-out", out)
+    put(HERE.parent / "docs" / "panel.md", "cost", cost)
 
 
 def cells(root: str) -> Iterator[tuple[Path, Config]]:
