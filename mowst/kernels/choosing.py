@@ -71,8 +71,10 @@ def pays(own: Callable[[], Tensor], other: Callable[[], Tensor], clock: Clock) -
 
 def apart(found: Tensor, wanted: Tensor) -> float:
     """Return how far a matrix is from another one as a share of that, in Frobenius norm; some rows at a time."""
-    pairs = zip(found.split(ROWS), wanted.split(ROWS), strict=True)
-    squares = [((one.double() - other.double()).square().sum(), other.double().square().sum()) for one, other in pairs]
+    squares = []
+    for first in range(0, len(wanted), ROWS):
+        one, other = (each[first : first + ROWS].double() for each in (found, wanted))
+        squares.append(((one - other).square().sum(), other.square().sum()))
     difference, size = (float(torch.stack(each).sum().sqrt()) for each in zip(*squares, strict=True))
     return difference / size if difference else 0.0
 
