@@ -17,7 +17,6 @@ STEP = 8
 """Neighbours that are read at a time."""
 WIDEST = 256
 """Columns of one program."""
-PRECISIONS = (torch.float32, torch.bfloat16)
 
 
 def _row_product(  # type: ignore[no-untyped-def]

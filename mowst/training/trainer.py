@@ -50,15 +50,14 @@ class Trainer:
             again for what a phase cannot change.
         data: graph with `x, edge_index, y, train_mask, val_mask`, and, if it was prepared, its adjacency `adj_t`.
         score: `(output, y) -> float` on the validation nodes, higher is better: the one early-stopping signal.
-        fabric: device and precision, and the processes that train together (`mowst.training.world`), which all call the
-            same methods; a CPU in float32 by default.
+        fabric: device and precision, and the processes that train together, which all call the same methods; a CPU in
+            float32 by default.
         hook: called after each evaluation with the record of the epoch; what it raises ends the training. The model
-            has the weights of the epoch then, not their average, and those that multiply sparse features lie by column.
-            Of several epochs that are looked at in one go, it has those of the last.
+            has the weights of that epoch, or of the last that is looked at with it; those that multiply sparse features
+            lie by column.
         alone: returns a part that is trained alone, by name; `pretrain` takes it. None: it is trained in its place.
         teacher: signals of all nodes, of a frozen teacher from outside the model.
-        feed: says which nodes are run.
-        journal: of finished phases, which are skipped.
+        feed, journal: which nodes are run; finished phases, which are skipped.
         every: epochs from one look at scores to the next, which changes nothing but how long a device is waited for.
     """
 
