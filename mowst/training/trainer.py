@@ -75,10 +75,9 @@ class Trainer:
         journal: Journal | None = None,
         every: int | None = None,
     ):
-        self.score, self.hook, self.alone, self.journal = Score.of(score), hook, alone, journal
+        self.score, self.hook, self.alone, self.journal, self.every = Score.of(score), hook, alone, journal, every
         self.enough: Enough | None = None
         self.asks: Callable[[int], bool] = lambda epoch: True  # whether `enough` has to be asked after it
-        self.every = every
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         self.feed: Feed = feed or Whole()
         self.whole = Batch.of(data, teacher)
