@@ -70,7 +70,7 @@ class StepNorm(TorchFunctionMode):
         spread = (squares + counts * (means - middle).square()).sum(0) / count
         if mean is not None and var is not None:
             mean.lerp_(middle.detach().to(mean.dtype), given["momentum"])
-            var.lerp_((spread * count / (count - 1)).detach().to(var.dtype), given["momentum"])
+            var.lerp_((spread * count / (count - 1).clamp_min(1)).detach().to(var.dtype), given["momentum"])
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = (spread + given["eps"]).rsqrt() * (1.0 if given.get("weight") is None else given["weight"])
         shift = 0.0 if given.get("bias") is None else given["bias"].view(shape)
