@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from mowst import Config, ExpertConfig, InputError
 from mowst.experiment import Opened, run
+from mowst.experiment.choosing import PANEL, PRESETS, of_good
 from mowst.experiment.plan import schedule_of
 from mowst.experiment.reasons import weights_of
 from mowst.models import Logits
@@ -101,6 +102,16 @@ def test_whoever_asks_or_changes_a_trained_expert_knows_the_weights_of_its_label
     gone, trainer = Gone(*[torch.tensor([0])] * 4), SimpleNamespace(model=nn.Linear(4, 3), whole=batch)
     forget_alone(trainer, Schedule(class_weight="balanced"), "", gone, "last")
     torch.testing.assert_close(told[0][graph.train_mask], expected[graph.train_mask])
+
+
+def test_asked_of_all_candidates_it_is_of_those_that_have_a_loss_to_weigh(monkeypatch):
+    monkeypatch.setitem(PRESETS, "good", PANEL)
+    config = replace(SOLO, regime="held-out", strong=ExpertConfig("auto", class_weight="balanced"), preset="best")
+    strong = Opened(config).config.strong
+    found = strong.members
+    assert of_good(tuple(zip(strong.kind.split("+"), strong.each, strict=True))) == len(PANEL)
+    for name, member in found.items():
+        assert (member.class_weight == "none") == (member.kind in {"hop-trees", "neighbours"}), name
 
 
 @pytest.mark.parametrize(
