@@ -244,7 +244,7 @@ def tell_more(parsed: Namespace, folder: Path, query: Query, config: Config) -> 
 
     if parsed.why is not None:
         home = query if parsed.graph is None else trained_on(folder, config, parsed.model)
-        tell_labels(query, home, parsed.why)
+        tell_labels(query, home, config, parsed.why)
     if parsed.explain is not None:
         options = {"seed": parsed.seed, "how": parsed.how, "threshold": parsed.threshold}
         tell_grounds(query, config, parsed.explain, **options)

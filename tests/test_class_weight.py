@@ -1,18 +1,23 @@
 """Classes that are weighed alike in an expert's own training: the loss is torch's and scikit-learn's."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from torch_geometric.data import Data
 
 from mowst import Config, ExpertConfig, InputError
 from mowst.experiment import Opened, run
+from mowst.experiment.choosing import PANEL, PRESETS, of_good
 from mowst.experiment.plan import schedule_of
+from mowst.experiment.reasons import weights_of
 from mowst.models import Logits
-from mowst.training import Batch
+from mowst.training import WAYS, Batch, Gone, Schedule
+from mowst.training.forgetting import forget_alone
 from mowst.training.objectives import balanced, cross_entropy
 from mowst.training.phases import Term
 from tests.graphs import good
@@ -81,6 +86,32 @@ def test_a_panel_with_such_an_expert_is_pooled_and_calibrated_as_ever(tmp_path):
     config = replace(SOLO, weak=ExpertConfig("mlp", norm="none"), strong=panel, regime="held-out", epochs=10)
     scores = run(config, tmp_path)["scores"]
     assert {"weak", "gcn", "gcn 2", "mixture"} <= scores.keys()
+
+
+def test_whoever_asks_or_changes_a_trained_expert_knows_the_weights_of_its_labels(batch, monkeypatch):
+    panel = ExpertConfig("gcn+gcn", each=[{}, {"class_weight": "balanced"}])
+    config = replace(SOLO, weak=ExpertConfig("mlp"), strong=panel, regime="held-out")
+    graph, expected = batch.data, balanced(lambda out, seen: torch.ones(len(seen.y)), batch.y)(None, batch)
+    for name, part in (("mixture", "strong.members.1"), ("gcn 2", "")):
+        found = weights_of(config, name, graph)
+        assert list(found) == [part]
+        torch.testing.assert_close(found[part][graph.train_mask], expected[graph.train_mask])
+    assert weights_of(config, "gcn", graph) == {} == weights_of(config, "weak", graph)
+    told: list[torch.Tensor] = []
+    monkeypatch.setitem(WAYS, "last", lambda expert, whole, gone: told.append(gone.weight))
+    gone, trainer = Gone(*[torch.tensor([0])] * 4), SimpleNamespace(model=nn.Linear(4, 3), whole=batch)
+    forget_alone(trainer, Schedule(class_weight="balanced"), "", gone, "last")
+    torch.testing.assert_close(told[0][graph.train_mask], expected[graph.train_mask])
+
+
+def test_asked_of_all_candidates_it_is_of_those_that_have_a_loss_to_weigh(monkeypatch):
+    monkeypatch.setitem(PRESETS, "good", PANEL)
+    config = replace(SOLO, regime="held-out", strong=ExpertConfig("auto", class_weight="balanced"), preset="best")
+    strong = Opened(config).config.strong
+    found = strong.members
+    assert of_good(tuple(zip(strong.kind.split("+"), strong.each, strict=True))) == len(PANEL)
+    for name, member in found.items():
+        assert (member.class_weight == "none") == (member.kind in {"hop-trees", "neighbours"}), name
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_so_do_four():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3)])  # shares are uneven
+@pytest.mark.parametrize("shape", [(9, 4), (5, 4, 3), (2, 4)])  # shares are uneven, and of three one is empty
 @pytest.mark.parametrize("affine", [True, False])
 @doubles()
 def test_batch_norm_of_shares_is_that_of_the_whole(size, shape, affine):

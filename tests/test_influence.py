@@ -72,6 +72,33 @@ def test_influence_on_the_last_layer_is_that_of_leave_one_out_retraining(tiny, n
         assert layer.influence(node)[places].tolist() == pytest.approx(raised, rel=0.35, abs=3e-3)
 
 
+def test_a_last_layer_learns_from_a_label_that_weighs_twice_as_from_two(tiny):
+    twice = tiny.train_mask.nonzero().flatten()[:9]
+    weight = torch.ones(60).index_fill_(0, twice, 2.0)
+    x, y = torch.cat([tiny.x, tiny.x[twice]]), torch.cat([tiny.y, tiny.y[twice]])
+    found = LastLayer(tiny.x, tiny.y, tiny.train_mask, 3, weight=weight)
+    doubled = LastLayer(x, y, torch.cat([tiny.train_mask, torch.ones(9, dtype=torch.bool)]), 3)
+    torch.testing.assert_close(found.logits, doubled.logits[:60], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.factor, doubled.factor, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found.logits, LastLayer(tiny.x, tiny.y, tiny.train_mask, 3).logits, atol=1e-2)
+    model = model_for(tiny, "mlp")
+    plain = why(model, tiny, 5, k=None)
+    other = why(model, tiny, 5, k=None, weights={"": weight})
+    assert not torch.equal(plain.scores, other.scores)
+
+
+def test_through_the_network_a_label_that_weighs_twice_moves_what_two_move(tiny):
+    twice = tiny.train_mask.nonzero().flatten()[:9]
+    weight = torch.ones(60).index_fill_(0, twice, 2.0)
+    model, exact = model_for(tiny, "mlp").double(), {"steps": 500, "tolerance": 1e-9}
+    x, y = torch.cat([tiny.x, tiny.x[twice]]), torch.cat([tiny.y, tiny.y[twice]])
+    train = torch.cat([tiny.train_mask, torch.ones(9, dtype=torch.bool)])
+    found = Network(model, tiny.x, tiny.edge_index, tiny.y, tiny.train_mask, **exact, weight=weight).influence(5)
+    theirs = Network(model, x, tiny.edge_index, y, train, **exact).influence(5)
+    theirs[:9] += theirs[30:]  # the first nine training nodes, and their copies behind all others
+    torch.testing.assert_close(found, theirs[:30], rtol=1e-3, atol=1e-6)
+
+
 def test_the_last_layer_is_at_its_minimum(tiny):
     layer = LastLayer(tiny.x, tiny.y, tiny.train_mask, 3, l2=0.3)
     weight = layer.weight.clone().requires_grad_()

@@ -230,18 +230,19 @@ def test_why_names_the_training_nodes_that_spoke_here_and_on_another_graph(finis
     assert all(bool(data.train_mask[node]) for node in expected.ids)
     inside = (data.edge_index < 30).all(dim=0)
     np.savez(tmp_path / "half.npz", x=data.x[:30], edge_index=data.edge_index[:, inside])
-    query = on_another(finished / "seed-0", read_config(finished / "seed-0"), str(tmp_path / "half.npz"))
-    home = trained_on(finished / "seed-0", read_config(finished / "seed-0"))
+    config = read_config(finished / "seed-0")
+    query = on_another(finished / "seed-0", config, str(tmp_path / "half.npz"))
+    home = trained_on(finished / "seed-0", config)
     together = side_by_side(home.ready, query.ready)
     with torch.no_grad():
         probs = query.model(together.x, together.adj_t).probs()[60:]
         torch.testing.assert_close(probs, query.model(query.ready.x, query.ready.adj_t).probs(), rtol=1e-4, atol=1e-6)
-    found = reasons_of(query, home, 7)
+    found = reasons_of(query, home, config, 7)
     assert found.predicted == int(probs[7].argmax())
     assert found.of == 30
     assert {each.node for each in found.spoke} <= set(data.train_mask.nonzero().squeeze(-1).tolist())
     assert all(each.label == each.node % 3 for each in found.spoke)
-    weak = reasons_of(query._replace(model=query.model.weak), home, 7, k=3)
+    weak = reasons_of(query._replace(model=query.model.weak), home, config, 7, k=3)
     alone = why(query.model.weak, home.ready, 7, k=3)  # an MLP says the same of a node wherever it is
     assert [each.node for each in weak.spoke] == alone.ids.tolist()
     told_by_predict(finished, None, "--layers", "true")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import takewhile
 from typing import Any
 
@@ -114,13 +114,13 @@ def chosen(config: Config, data: Data) -> Config:
 
 def of_good(candidates: Candidates) -> int:
     """Count the first of some candidates that `good` trains, too, whatever their norm is by default."""
-    known = [(kind, without_norm(differs)) for kind, differs in PRESETS["good"]]
-    return len(list(takewhile(lambda each: (each[0], without_norm(each[1])) in known, candidates)))
+    known = [(kind, own(differs)) for kind, differs in PRESETS["good"]]
+    return len(list(takewhile(lambda each: (each[0], own(each[1])) in known, candidates)))
 
 
-def without_norm(differs: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the norm."""
-    return {key: value for key, value in differs.items() if key != "norm"}
+def own(differs: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the norm, and that classes are not weighed, which the list does not say."""
+    return {key: value for key, value in differs.items() if key != "norm" and (key, value) != ("class_weight", "none")}
 
 
 def senseless(config: Config, data: Data) -> Callable[[str, dict[str, Any]], bool]:
@@ -140,6 +140,12 @@ def senseless(config: Config, data: Data) -> Callable[[str, dict[str, Any]], boo
     return lambda kind, differs: too_large.get(kind, False) or any(map(without, differs))
 
 
+def learns(kind: str) -> bool:
+    """Tell whether an expert learns by itself, as trees and neighbours do."""
+    made = EXPERTS.lookup(kind)
+    return hasattr(made.func if isinstance(made, partial) else made, "learn")
+
+
 def takes_norm(kind: str) -> bool:
     """Tell whether an expert has a norm: trees and neighbours have none."""
     parameters = inspect.signature(EXPERTS.lookup(kind)).parameters
@@ -152,7 +158,13 @@ def paired(config: Config) -> Config:
 
 
 def composed(config: Config, candidates: Candidates) -> Config:
-    """Return a configuration whose strong expert is these: a panel, or the only one."""
+    """Return a configuration whose strong expert is these: a panel, or the only one.
+
+    Classes that are weighed for the strong expert are so for those that are trained by gradients alone.
+    """
+    if config.strong.class_weight != "none":
+        plain = {"class_weight": "none"}
+        candidates = tuple((kind, plain | differs if learns(kind) else differs) for kind, differs in candidates)
     kinds, each = zip(*candidates, strict=True)
     if len(kinds) == 1:
         return replace(config, strong=replace(config.strong, kind=kinds[0], each=[], **each[0]))

@@ -233,7 +233,7 @@ def quick(opened: Opened, before: Query, gone: Tensor, seed: int, way: str) -> S
         trainer.restart()
         objective = joint if config.objective is None else OBJECTIVES.lookup(config.objective)
         labels = Gone(nodes.to(device), before.data.y[nodes].to(device), trainer.val, trainer.val_y)
-        forget_in(trainer, schedule_of(config, seed), labels, way, objective)
+        forget_in(trainer, schedule_of(config, seed, before.name), labels, way, objective)
     model, out = trainer.model, trainer.output()
     if isinstance(model, Mowst) and model.router is None and len(trainer.val):
         bench.set_threshold(model, out)

@@ -11,6 +11,8 @@ from torch_geometric.data import Data
 
 from mowst.errors import InputError
 from mowst.experiment.asking import Query
+from mowst.experiment.config import Config
+from mowst.experiment.plan import FINAL, schedule_of
 from mowst.influence import why
 from mowst.kernels import Adjacency, dense
 
@@ -39,12 +41,13 @@ class Reasons(NamedTuple):
     """Parts of the model that can only be trained anew, such as trees: they count as they stand."""
 
 
-def reasons_of(query: Query, home: Query, node: int, *, k: int = 10) -> Reasons:
+def reasons_of(query: Query, home: Query, config: Config, node: int, *, k: int = 10) -> Reasons:
     """Return the k training nodes whose labels moved the prediction of a node most (`mowst.influence.why`).
 
     Args:
         query: the model, and the graph that the node is of.
         home: the same on the graph that it was trained on; the query itself, if that is the one.
+        config: of the run, which says by what loss each expert was trained.
         node: number of the node in the query's graph.
         k: how many.
 
@@ -55,13 +58,27 @@ def reasons_of(query: Query, home: Query, node: int, *, k: int = 10) -> Reasons:
     if home is not query:
         graph, place = side_by_side(home.ready, query.ready), len(home.names) + node
     try:
-        found = why(query.model, graph, place, k=k)
+        found = why(query.model, graph, place, k=k, weights=weights_of(config, query.name, graph))
     except InputError as error:
         raise InputError(f"--why: this run's {query.name} cannot be asked: {error}") from None
     names, labels = home.class_names, home.ready.y.cpu()[found.ids]
     each = zip(found.ids.tolist(), labels.tolist(), found.scores.tolist(), strict=True)
     spoke = [Reason(home.names[train], names[label], score) for train, label, score in each]
     return Reasons(names[found.predicted], spoke, int(home.ready.train_mask.sum()), found.standing)
+
+
+def weights_of(config: Config, name: str, graph: Data) -> dict[str, Tensor]:
+    """Return the weight of each label of a graph, [N], in the loss of each part of a model that weighs them, by part.
+
+    Args:
+        config: of the run.
+        name: what the model is called there.
+        graph: with `y` and `train_mask`.
+    """
+    schedule, shown = schedule_of(config, config.first_seed, name), graph.y.where(graph.train_mask, -1)
+    parts = schedule.own if name in ("mixture", FINAL) else ("",)
+    found = {part: schedule.of(part).label_weights(shown) for part in parts}
+    return {part: weight for part, weight in found.items() if weight is not None}
 
 
 def side_by_side(home: Data, other: Data) -> Data:

@@ -26,10 +26,10 @@ def one_node(query: Query, flag: str, word: str) -> int:
     return named[0]
 
 
-def tell_labels(query: Query, home: Query, word: str) -> None:
+def tell_labels(query: Query, home: Query, config: Config, word: str) -> None:
     """Print which training labels spoke most for the prediction of a node; `home` is the graph of these labels."""
     node = one_node(query, "--why", word)
-    found = reasons_of(query, home, node)
+    found = reasons_of(query, home, config, node)
     print(f"node {query.names[node]}: class {found.predicted}. Of {found.of:,} training labels these moved that most,")
     print("in nats by which each raises the log-probability of the class (below 0: the label speaks against it):")
     if found.standing:

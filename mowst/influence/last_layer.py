@@ -5,6 +5,8 @@ r_i = p_i - e_{y_i} the residual of training node i, S_i = diag(p_i) - p_i p_i^T
 
     sum_i -log p_i[y_i] + l2/2 |W|^2,     with the Hessian H = sum_i f_i f_i^T (x) S_i + l2 I.
 
+Where labels have weights, as of classes that count alike, those of node i multiply its term, r_i and S_i, and stay.
+
 Without the label of node i one Newton step from the minimum leads to W + (H - f_i f_i^T (x) S_i)^-1 (f_i (x) r_i). With
 K_i [C, C] the block of H^-1 at f_i this is H^-1 (f_i (x) (I - S_i K_i)^-1 r_i), so all nodes together cost one Cholesky
 factor (Koh & Liang, 2017, arXiv 1703.04730; the step with node i's own Hessian taken out: Pregibon, 1981). The node
@@ -37,12 +39,22 @@ class LastLayer:
         train: mask [N].
         num_classes: C.
         l2: weight of the penalty, against the sum of the training nodes' cross-entropies.
+        weight: of each label in that sum, [N]; none: 1.
 
     Raises:
         InputError: the layer is too large.
     """
 
-    def __init__(self, features: Tensor, y: Tensor, train: Tensor, num_classes: int, l2: float = 1.0):
+    def __init__(
+        self,
+        features: Tensor,
+        y: Tensor,
+        train: Tensor,
+        num_classes: int,
+        l2: float = 1.0,
+        *,
+        weight: Tensor | None = None,
+    ):
         self.features, self.l2 = features.detach().cpu().double(), l2
         self.train = train.cpu().nonzero().squeeze(-1)
         """Ids of the training nodes, [n]."""
@@ -52,10 +64,11 @@ class LastLayer:
                 f"influence: the last layer has {size:,} numbers, and at most {LARGEST:,} are exact; ask the network"
             )
         own = self.features[self.train]
-        self.weight = fitted(own, self.y, num_classes, l2)
+        each = torch.ones(len(own)).double() if weight is None else weight.cpu()[self.train].double()
+        self.weight = fitted(own, self.y, num_classes, l2, each)
         p = (own @ self.weight).softmax(dim=-1)
-        self.residual = p - F.one_hot(self.y, num_classes)
-        curvature = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+        self.residual = each.unsqueeze(-1) * (p - F.one_hot(self.y, num_classes))
+        curvature = each.view(-1, 1, 1) * (torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2))
         self.factor = torch.linalg.cholesky(self._hessian(own, curvature))
         self.steps = self._steps(own, curvature)
 
@@ -107,15 +120,15 @@ class LastLayer:
         return torch.linalg.solve(identity - curvature @ self.blocks, self.residual)
 
 
-def fitted(features: Tensor, y: Tensor, num_classes: int, l2: float) -> Tensor:
-    """Return the weights [D, C] at which a last layer on rows [n, D] with labels [n] is at its minimum."""
+def fitted(features: Tensor, y: Tensor, num_classes: int, l2: float, each: Tensor) -> Tensor:
+    """Return the weights [D, C] at which a last layer on rows [n, D], labels [n], weighed [n], is at its minimum."""
     shape = (features.size(-1), num_classes)
 
     def value(flat: Any) -> Any:
         weight = torch.from_numpy(flat).view(shape)
         log_p = (features @ weight).log_softmax(dim=-1)
-        loss = F.nll_loss(log_p, y, reduction="sum") + l2 / 2 * (weight**2).sum()
-        gradient = features.T @ (log_p.exp() - F.one_hot(y, num_classes)) + l2 * weight
+        loss = each @ F.nll_loss(log_p, y, reduction="none") + l2 / 2 * (weight**2).sum()
+        gradient = features.T @ (each.unsqueeze(-1) * (log_p.exp() - F.one_hot(y, num_classes))) + l2 * weight
         return float(loss), gradient.flatten().numpy()
 
     start = torch.zeros(shape, dtype=torch.float64).flatten().numpy()
@@ -167,7 +180,16 @@ def read_out(model: nn.Module, x: Tensor, edge_index: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def refit(model: nn.Module, x: Tensor, edge_index: Tensor, y: Tensor, train: Tensor, l2: float = 1.0) -> None:
+def refit(
+    model: nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    y: Tensor,
+    train: Tensor,
+    l2: float = 1.0,
+    *,
+    weight: Tensor | None = None,
+) -> None:
     """Put the last layer of an expert at its minimum on some labels; the layers below stay as they are.
 
     Args:
@@ -175,15 +197,16 @@ def refit(model: nn.Module, x: Tensor, edge_index: Tensor, y: Tensor, train: Ten
         x, edge_index: the graph, as the expert takes it.
         y: labels [N]; only those of the training nodes are looked at.
         train: mask [N].
-        l2: as of `LastLayer`.
+        l2, weight: as of `LastLayer`.
 
     Raises:
         InputError: as of `read_out`.
     """
     read, nodes = read_out(model, x, edge_index).cpu(), train.cpu()
     parameters = list(last_of(model).parameters())
-    weight = fitted(read[nodes], y.cpu()[nodes], len(parameters[0]), l2)
-    for each, own in zip(parameters, torch.split(weight, [each[0].numel() for each in parameters]), strict=True):
+    weighed = (torch.ones(len(nodes)) if weight is None else weight.cpu())[nodes].double()
+    found = fitted(read[nodes], y.cpu()[nodes], len(parameters[0]), l2, weighed)
+    for each, own in zip(parameters, torch.split(found, [each[0].numel() for each in parameters]), strict=True):
         each.copy_(own.T.reshape(each.shape))
 
 

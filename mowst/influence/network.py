@@ -38,6 +38,7 @@ class Network:
         damping: added to the Gauss-Newton matrix of the summed losses; as a weight decay times the number of nodes.
         steps: most steps of conjugate gradients.
         tolerance: of their residual, against the right side.
+        weight: of each label in the sum of the losses, [N]; none: 1.
 
     Raises:
         InputError: the expert has no weights.
@@ -54,6 +55,7 @@ class Network:
         damping: float = 0.1,
         steps: int = 100,
         tolerance: float = 1e-3,
+        weight: Tensor | None = None,
     ):
         model, precise = copy.deepcopy(model).eval().double(), prepare_features(dense(x).double())
         x = x.beside(precise) if isinstance(x, Tabled) else precise
@@ -71,7 +73,9 @@ class Network:
         self.start = torch.cat([weight.detach().flatten() for weight in self.weights])
         self.said_when_moved = partial(run_module, moved, reads_of(moved), x, edge_index)
         self.p = self.own.detach().softmax(dim=-1)
-        self.residual = self.p - F.one_hot(y[self.train], self.p.size(-1)).to(self.p)
+        each = torch.ones_like(self.p[:, 0]) if weight is None else weight[self.train].to(self.p)
+        self.each = each.unsqueeze(-1)
+        self.residual = self.each * (self.p - F.one_hot(y[self.train], self.p.size(-1)).to(self.p))
 
     def influence(self, node: int, direction: Tensor | None = None) -> Tensor:
         """How far each training label raises a number made of a node's logits, [n], as `train` orders them.
@@ -103,7 +107,7 @@ class Network:
 
     def _product(self, vector: Tensor) -> Tensor:
         """The damped Gauss-Newton matrix times a vector [P]."""
-        pushed = self.p * self._pushed(vector)
+        pushed = self.each * self.p * self._pushed(vector)
         pushed = pushed - self.p * pushed.sum(dim=-1, keepdim=True)
         return self._pulled(self.own, pushed) + self.damping * vector
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,16 @@ class Spoke(NamedTuple):
     """Experts or members of a panel that can only be trained anew, such as trees: they count as they stand."""
 
 
-def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through: str = "last", **options: Any) -> Spoke:
+def why(
+    model: nn.Module,
+    data: Data,
+    node: int,
+    *,
+    k: int | None = 10,
+    through: str = "last",
+    weights: Mapping[str, Tensor] | None = None,
+    **options: Any,
+) -> Spoke:
     """Return the training nodes whose labels moved the prediction of a node most.
 
     Of a mixture both experts are asked, of a panel its members; gates, weights of members, and trees, which can only
@@ -43,6 +52,8 @@ def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through:
         node: id of the node.
         k: how many; none: all of them.
         through: the `last` layer, refitted with `l2` and exact; or the whole `network` as it was trained.
+        weights: of each label, [N], in the loss that an expert or a member was trained by, by the name of that module
+            in the model ("": the model itself); those of whom none are given learned from all alike.
         options: `l2` of the last layer; `damping`, `steps` and `tolerance` of the network.
 
     Raises:
@@ -58,6 +69,7 @@ def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through:
         said = model(data.x, graph) if isinstance(model, Mowst) else run_module(model, reads_of(model), data.x, graph)
     scores: Any = 0.0
     standing = list[str]()
+    paths = {module: name for name, module in model.named_modules()}
     for role, direction in directions_of(said, node).items():
         expert = model.of(role) if isinstance(model, Mowst) else model
         if isinstance(model, Mowst):
@@ -67,7 +79,9 @@ def why(model: nn.Module, data: Data, node: int, *, k: int | None = 10, through:
                 standing.append(name or role or "the model")
                 continue
             way: Callable[..., LastLayer | Network | Counts] = (
-                counts if isinstance(part, Neighbours) else partial(WAYS[through], **options)
+                counts
+                if isinstance(part, Neighbours)
+                else partial(WAYS[through], weight=(weights or {}).get(paths[part]), **options)
             )
             scores = scores + way(part, data, graph, len(own)).influence(node, own)
     if not isinstance(scores, Tensor):
@@ -113,9 +127,9 @@ def parts_of(
         yield expert.names[place], expert.members[place], (gradient / expert.temperature[place]).squeeze(0).cpu()
 
 
-def last_layer(expert: nn.Module, data: Data, graph: Any, num_classes: int, l2: float = 1.0) -> LastLayer:
+def last_layer(expert: nn.Module, data: Data, graph: Any, num_classes: int, **options: Any) -> LastLayer:
     """Refit the last layer of an expert on a graph."""
-    return LastLayer(read_out(expert, data.x, graph), data.y, data.train_mask, num_classes, l2)
+    return LastLayer(read_out(expert, data.x, graph), data.y, data.train_mask, num_classes, **options)
 
 
 def network(expert: nn.Module, data: Data, graph: Any, num_classes: int, **options: Any) -> Network:

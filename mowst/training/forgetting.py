@@ -45,6 +45,8 @@ class Gone(NamedTuple):
     """[m] ids of validation nodes."""
     val_y: Tensor
     """[m] labels."""
+    weight: Tensor | None = None
+    """[N] of each label that is left, in the loss that the expert was trained by; none: all are alike."""
 
 
 def by_steps(model: nn.Module, whole: Batch, gone: Gone) -> None:
@@ -100,7 +102,7 @@ def likelihood(logits: Tensor, y: Tensor) -> Tensor:
 
 def by_last_layer(model: nn.Module, whole: Batch, gone: Gone) -> None:
     """Refit the last layer of an expert without the labels; the layers below stay as they are."""
-    refit(model, whole.x, whole.graph, whole.y, whole.train_mask)
+    refit(model, whole.x, whole.graph, whole.y, whole.train_mask, weight=gone.weight)
 
 
 WAYS: dict[str, Callable[[nn.Module, Batch, Gone], None]] = {"steps": by_steps, "last": by_last_layer}
@@ -151,7 +153,8 @@ def forget_alone(trainer: Trainer, schedule: Schedule, part: str, gone: Gone, wa
     if isinstance(expert, Learner):
         fit_expert(trainer, schedule, f"forget {part}".strip(), part)
     else:
-        WAYS[way](expert.eval(), trainer.whole, gone)
+        weight = schedule.of(part).label_weights(trainer.whole.y)
+        WAYS[way](expert.eval(), trainer.whole, gone._replace(weight=weight))
 
 
 def sharp_of(trainer: Trainer, part: str) -> float:

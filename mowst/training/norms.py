@@ -61,7 +61,7 @@ class StepNorm(TorchFunctionMode):
         One message carries count, mean and sum of squares of each share.
         """
         wide = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(1, -1).flatten(0, -2)
-        ours = wide.mean(0)
+        ours = wide.sum(0) / max(1, len(wide))  # of no row: 0, which counts for nothing
         table = wide.new_zeros(self.size, 2 * x.size(1) + 1)
         table[self.rank] = torch.cat([ours, (wide - ours).square().sum(0), ours.new_tensor([len(wide)])])
         means, squares, counts = torch.split(summed(table, self.total), [x.size(1), x.size(1), 1], dim=1)

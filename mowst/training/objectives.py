@@ -70,6 +70,12 @@ def pooled_logits(out: Mixture, batch: Batch) -> Tensor:
     return cross_entropy(Logits(c * out.weak.float() + (1 - c) * out.strong.float()), batch)
 
 
+def balance(y: Tensor) -> Tensor:
+    """Return the weight of each class, [C], by which all classes that labels [N] show count alike (`balanced`)."""
+    count = y[y >= 0].bincount()
+    return count.sum() / (count.count_nonzero() * count.clamp_min(1))
+
+
 def balanced(loss: Loss, y: Tensor) -> Objective:
     """Weigh a loss so that every class counts as much as any other: a node of class c by n / (C n_c).
 
@@ -80,8 +86,7 @@ def balanced(loss: Loss, y: Tensor) -> Objective:
         loss: numbers per node, [M].
         y: labels [N], below 0 where none is to be seen.
     """
-    count = y[y >= 0].bincount()
-    weight = count.sum() / (count.count_nonzero() * count.clamp_min(1))
+    weight = balance(y)
 
     def per_node(out: Any, batch: Batch) -> Tensor:
         return loss(out, batch) * weight[batch.y.clamp_min(0)]  # without a label there is nothing to weigh

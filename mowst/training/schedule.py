@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mowst.names import Names
 from mowst.training.batches import Batch
-from mowst.training.objectives import Loss, balanced
+from mowst.training.objectives import Loss, balance, balanced
 from mowst.training.phases import Phase, Term
 
 OPTIMIZERS: Names[Callable[..., torch.optim.Optimizer]] = Names(
@@ -49,6 +50,10 @@ class Schedule:
     def weighted(self, loss: Loss, whole: Batch) -> Loss:
         """Return a loss of the labels, weighted as the schedule says by those that a whole graph shows."""
         return balanced(loss, whole.y) if self.class_weight == "balanced" else loss
+
+    def label_weights(self, y: Tensor) -> Tensor | None:
+        """Return the weight in such a loss of each of some labels [N], below 0 where none is, [N]; none: all alike."""
+        return balance(y)[y.clamp_min(0)] if self.class_weight == "balanced" else None
 
     def phase(self, name: str, trains: tuple[str, ...], *terms: Term) -> Phase:
         """Return a phase with this schedule's pace."""
