@@ -23,7 +23,7 @@ from mowst.data.uneven import are_bags
 from mowst.experiment.building import classes_of
 from mowst.experiment.config import Config, has_candidates
 from mowst.experiment.expert import AUTO
-from mowst.models import EXPERTS, REDUCED, WIDEST
+from mowst.models import EXPERTS, REDUCED, WIDEST, Learner
 
 LARGEST = 3e7
 """Training nodes x columns x classes above which boosted trees take too long."""
@@ -143,7 +143,8 @@ def senseless(config: Config, data: Data) -> Callable[[str, dict[str, Any]], boo
 def learns(kind: str) -> bool:
     """Tell whether an expert learns by itself, as trees and neighbours do."""
     made = EXPERTS.lookup(kind)
-    return hasattr(made.func if isinstance(made, partial) else made, "learn")
+    made = made.func if isinstance(made, partial) else made
+    return isinstance(made, type) and issubclass(made, Learner)
 
 
 def takes_norm(kind: str) -> bool:
