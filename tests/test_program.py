@@ -111,6 +111,18 @@ def test_an_output_that_is_full_is_an_error():
 # --- Errors
 
 
+@pytest.mark.parametrize(
+    ("given", "there"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "")]
+)
+def test_threads_look_for_work_a_moment_only_unless_somebody_says_otherwise(given, there):
+    """It is said before torch is loaded: afterwards it would not count."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    line = "import os; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT', '')); return 0"
+    process = program(line, env=kept | given, stdout=subprocess.PIPE, text=True)
+    assert process.communicate()[0].strip() == there
+    assert process.returncode == 0
+
+
 def fails_with(error, capsys):
     def command(_):
         raise error

@@ -26,6 +26,11 @@ SPELLED = {"±": "+-", "×": "x", "…": "...", "–": "-", "—": "-", "−": "
 """How to write what a terminal's encoding lacks."""
 
 
+SPINS = "10000"
+"""How often a thread of OpenMP (GNU's) looks for work before it sleeps, unless somebody has said it: on a busy machine
+those that look keep those that have some from doing it. It counts where torch is not loaded yet."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asks the program to end; its `number` says which."""
 
@@ -40,6 +45,8 @@ def main(command: Callable[[Sequence[str] | None], int], arguments: Sequence[str
     Exit codes: 2 for wrong input, and where a file, a disk or memory failed; 1 for training that diverged; 128 and the
     signal's number where one ended it.
     """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     before = {each: handler for each in STOPPING if (handler := signal.getsignal(each)) in UNTOUCHED}
     try:
         for each in before:

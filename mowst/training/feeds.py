@@ -252,4 +252,4 @@ def groups(
     rest = (~whole.train_mask).nonzero().squeeze(-1)
     rest = rest[torch.randperm(len(rest), generator=generator).to(rest.device)]
     for ours, others in zip(order.tensor_split(count), rest.tensor_split(count), strict=True):
-        yield torch.cat([ours, others])
+        yield torch.cat([ours.sort().values, others.sort().values])  # rows are read from memory in order
