@@ -45,7 +45,7 @@ class Tried:
         self.budget, self.start = seconds(self.config.budget), bench.clock()
         strong = self.config.strong
         self.listed: Candidates = tuple(zip(strong.kind.split("+"), strong.each, strict=True))
-        self.names, self.sure = list(seats_of(self.config, "strong")), of_good(self.listed)
+        self.names, self.of_good = list(seats_of(self.config, "strong")), of_good(self.listed)
         self.weak = list(seats_of(self.config, "weak")) or ["weak"]
         self.y = bench.ready.y[bench.ready.val_mask]
         self.trained, self.drawn, self.anew = list[str](), set[str](), again
@@ -134,10 +134,13 @@ class Tried:
         return replace(self.config, rehearsals=folds)
 
     def enough(self, trainer: Trainer, record: Any) -> bool:
-        """Tell whether a candidate in training is to be stopped: time is up, or at a rung it promises nothing."""
+        """Tell whether a candidate in training is to be stopped: time is up, or at a rung it promises nothing.
+
+        The first ones, which `good` trains, too, meet no rung.
+        """
         if self.count and self.over():
             return True
-        if self.count < self.sure or self.rungs.passes(record):
+        if self.count < self.of_good or self.rungs.passes(record):
             return False
         return select(self.said | {"": said_at_best(trainer, self.bench.ready.val_mask)}, self.y)[""] == 0
 

@@ -19,18 +19,18 @@ WIDEST = 256
 """Columns of one program."""
 
 
-def _row_product(  # type: ignore[no-untyped-def]
-    start,
-    column,
-    value,
-    x,
-    out,
-    width,
-    stride,
+def _row_product(
+    start: Any,
+    column: Any,
+    value: Any,
+    x: Any,
+    out: Any,
+    width: Any,
+    stride: Any,
     WEIGHTED: tl.constexpr,
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
-):
+) -> None:
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = place < width
