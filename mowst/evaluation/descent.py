@@ -14,6 +14,7 @@ def descend(
     iterations: int = 200,
     gradient: float = 1e-7,
     change: float = 1e-9,
+    history: int = 100,
 ) -> None:
     """Change parameters so that a loss of them is least, by L-BFGS with a strong Wolfe line search.
 
@@ -22,12 +23,14 @@ def descend(
         loss: of the parameters as they are, a scalar.
         iterations: at most so many.
         gradient, change: the greatest entry of the gradient, and the change of loss or parameters, at which it ends.
+        history: steps that it remembers.
     """
     optimizer = torch.optim.LBFGS(
         list(parameters),
         max_iter=iterations,
         tolerance_grad=gradient,
         tolerance_change=change,
+        history_size=history,
         line_search_fn="strong_wolfe",
     )
 
