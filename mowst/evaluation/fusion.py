@@ -13,10 +13,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mowst.evaluation.descent import descend
 from mowst.models import Logits, Mixture, log_probs
@@ -65,22 +67,22 @@ class Regression(NamedTuple):
     mean: Tensor
     """[F], which is taken from what it is asked about."""
     weights: Tensor
-    """[C, F]; of two classes one row, that of the second against the first."""
+    """[C, F]."""
     offsets: Tensor
-    """[C], or [1]."""
+    """[C]."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return log-probabilities, [m, F] -> [m, C]."""
-        return scores_of(torch.addmm(self.offsets, x - self.mean, self.weights.T), 1).log_softmax(-1)
+        return torch.addmm(self.offsets, x - self.mean, self.weights.T).log_softmax(-1)
 
 
 def regressions(x: Tensor, y: Tensor, kept: Tensor, iterations: int = 1000) -> list[Regression]:
     """Fit a logistic regression on standardised columns to each of several subsets of the same rows.
 
-    Each minimises Σ cross-entropy + |W|²/2 over weights [C, F] and free offsets, by L-BFGS on the device of x. All are
-    fitted in one descent, for on a GPU a pass over several costs what a pass over one does; and in directions that are
-    scaled alike (those of the columns' second moments), for columns of log-probabilities say nearly the same: it takes
-    a third of the passes.
+    Each minimises Σ cross-entropy + |W|²/2 over weights [C, F] and free offsets, by L-BFGS on the device of x; of two
+    classes W is the difference of their weights. All are fitted in one descent, for on a GPU a pass over several costs
+    what a pass over one does, and in directions that are scaled alike (those of the columns' second moments), for
+    columns of log-probabilities say nearly the same.
 
     Args:
         x: [n, F].
@@ -88,32 +90,55 @@ def regressions(x: Tensor, y: Tensor, kept: Tensor, iterations: int = 1000) -> l
         kept: the rows of each subset, [K, n].
     """
     classes, (many, rows) = int(y.max()) + 1, kept.shape
-    mean, shares = x.mean(0), kept.to(x.dtype)
+    mean, shares = x.mean(0), kept.to(x.dtype).unsqueeze(1)
     x = x - mean
     deviation = torch.stack([x[some].std(0, correction=0) for some in kept])
     deviation = torch.where(deviation > 0, deviation, 1.0)
     moments, turn = torch.linalg.eigh((x / deviation[0]).T @ (x / deviation[0]))
     turn = turn * (moments.clamp_min(0) / classes + 1).rsqrt() / deviation[0].unsqueeze(1)
-    turned, scale = (x @ turn).T.contiguous(), (classes / rows) ** 0.5
-    free = torch.zeros(many, 1 if classes == 2 else classes, x.size(1) + 1, dtype=x.dtype, device=x.device)
-    free.requires_grad_()
-    right = y.expand(many, 1, rows)
-
-    def parts() -> tuple[Tensor, Tensor]:
-        return free[..., :-1], free[..., -1:] * scale
+    turned, scale, pull = (x @ turn).T.contiguous(), (classes / rows) ** 0.5, 2.0 if classes == 2 else 1.0
+    free = torch.zeros(many, classes, x.size(1) + 1, dtype=x.dtype, device=x.device, requires_grad=True)
+    room, right = x.new_empty(many, classes, rows), y.expand(many, 1, rows)
 
     def loss() -> Tensor:
-        weights, offsets = parts()
-        found = scores_of((weights.flatten(0, 1) @ turned).view(many, -1, rows) + offsets, 1)
-        missed = found.logsumexp(1) - found.gather(1, right).squeeze(1)
-        pulled = (weights @ turn.T * deviation.unsqueeze(1)).square().sum() / 2
-        return ((missed * shares).sum() + pulled) / rows
+        weights = free[..., :-1]
+        missed, *_ = _missed(weights, free[..., -1:] * scale, turned, right, shares, room)
+        return (missed + pull * (weights @ turn.T * deviation.unsqueeze(1)).square().sum() / 2) / rows
 
     descend([free], loss, iterations, change=1e-10, history=10)
-    weights, offsets = (each.detach() for each in parts())
-    return [Regression(mean, one @ turn.T, offset.squeeze(-1)) for one, offset in zip(weights, offsets, strict=True)]
+    found = free.detach()
+    return [Regression(mean, one[:, :-1] @ turn.T, one[:, -1] * scale) for one in found]
 
 
-def scores_of(found: Tensor, dim: int) -> Tensor:
-    """Put a zero for the first of two classes before the scores of the second; of more classes they are as they are."""
-    return torch.cat([torch.zeros_like(found), found], dim) if found.size(dim) == 1 else found
+class _Missed(torch.autograd.Function):
+    """Cross-entropy of weights [K, C, F] and offsets [K, C, 1], summed over rows by their shares [K, 1, n].
+
+    Its gradient is there with its value, and all of it in the same room, [K, C, n]: what is allocated in every pass
+    costs more than it is filled.
+    """
+
+    @staticmethod
+    def forward(
+        weights: Tensor, offsets: Tensor, turned: Tensor, right: Tensor, shares: Tensor, room: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        torch.mm(weights.flatten(0, 1), turned, out=room.flatten(0, 1))
+        room += offsets
+        room -= room.amax(1, keepdim=True)
+        said = room.gather(1, right)
+        total = room.exp_().sum(1, keepdim=True)
+        missed = ((total.log() - said) * shares).sum()
+        room.mul_(shares / total).scatter_add_(1, right, -shares)
+        return missed, (room.flatten(0, 1) @ turned.T).view_as(weights), room.sum(2, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(gradient * each for each in ctx.saved_tensors), None, None, None, None)
+
+
+_missed: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Missed.apply

@@ -64,11 +64,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_arrays(path: Path, found: Iterable[tuple[str, np.ndarray[Any, Any]]]) -> None:
-    """Write a compressed `.npz` beside its place and move it there; `InputError` where that fails.
+    """Write an `.npz` beside its place and move it there; `InputError` where that fails.
 
-    Of arrays that are made when they are asked for, one is there at a time (numpy's `savez` wants all at once).
+    Of arrays that are made when they are asked for, one is there at a time (numpy's `savez` wants all at once). They
+    are not compressed: of probabilities that saves a fourteenth of the room, and takes longer than all other writing.
     """
-    with whole_file(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+    with whole_file(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as archive:
         for name, array in found:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, array, allow_pickle=False)
