@@ -2,13 +2,15 @@
 
 A check is given the name under which a caller knows an argument and its value. It raises a `ValueError` of one line
 (what was given, where, what would be right), and returns the value where that may be brought into shape without loss.
-In a compiled function sizes and types alone are checked: to look at numbers would break its graph.
+In a compiled function, and where a caller says that numbers are `known`, sizes and types alone are checked.
 """
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -167,7 +169,7 @@ def believable(name: str, rows: Tensor) -> Tensor:
     rows = full(rows)
     if rows.numel() == 0:
         return rows
-    if torch.compiler.is_compiling():  # which cannot look at numbers
+    if not looking():
         return torch.maximum(rows, rows.detach().amax(-1, keepdim=True) - REACH)
     low, high = rows.detach().aminmax()
     if float(high - low) <= REACH:
@@ -256,9 +258,30 @@ def graph(name: str, value: Any) -> Tensor:
     return finite(name, tensor(name, value, what, 2, lambda it: it.is_floating_point() and 0 < len(it) == it.size(1)))
 
 
+_known = ContextVar("known", default=False)
+
+
+@contextmanager
+def known() -> Iterator[None]:
+    """Let sizes and types alone be checked inside, where numbers have been looked at before.
+
+    On a GPU a look at numbers makes Python wait for them, and cannot be part of a CUDA graph.
+    """
+    token = _known.set(True)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def looking() -> bool:
+    """Tell whether numbers are looked at: nobody says that they are `known`, and no compiler traces what is done."""
+    return not torch.compiler.is_compiling() and not _known.get()
+
+
 def looked_at(value: Tensor) -> bool:
-    """Tell whether numbers can be looked at: there are some, and no compiler is tracing what is done to them."""
-    return value.numel() > 0 and not torch.compiler.is_compiling()
+    """Tell whether these numbers are looked at, if there are some."""
+    return value.numel() > 0 and looking()
 
 
 def integers(value: Tensor) -> bool:

@@ -167,8 +167,8 @@ class DistillationLoss(nn.Module):
         self.notice(message, lambda: message)
 
     def notice(self, about: str, finding: Callable[[], str]) -> None:
-        """Warn of what is found about something, the first time that it is not ""; a compiled loss does not look."""
-        if not torch.compiler.is_compiling() and about not in self._said and (found := finding()):
+        """Warn of what is found about something, the first time that it is not "", where numbers are looked at."""
+        if checks.looking() and about not in self._said and (found := finding()):
             self._said.add(about)
             warnings.warn(found, stacklevel=2)
 

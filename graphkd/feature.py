@@ -6,6 +6,7 @@ The heads serve training only and are saved with the loss. Their sizes come from
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -52,7 +53,7 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: float = 2.0, center
     if center:
         difference = difference - difference.mean(-1, keepdim=True)
     u = difference / temperature
-    return temperature**2 * (u / 2 + F.softplus(-u) - torch.log(u.new_tensor(2.0))).sum(-1)
+    return temperature**2 * (u / 2 + F.softplus(-u) - math.log(2.0)).sum(-1)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -65,24 +66,33 @@ def rkd_angle(student: Tensor, teacher: Tensor, triples: Tensor) -> Tensor:
     return F.smooth_l1_loss(got, wanted)
 
 
-def all_or_sampled(N: int, size: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
+def all_or_sampled(
+    N: int, size: int, samples: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
     """Return node pairs (size 2) or triples (size 3) [size, P]: all where they are at most `samples`, else drawn.
+
+    They are drawn on the device where they are wanted, or by a generator, and then on its device.
 
     Each unordered pair occurs once, each triple once for every choice of its middle; no node is paired with itself.
     """
     if math.comb(N, size) * (1 if size == 2 else 3) <= samples:
-        every = torch.combinations(torch.arange(N), r=size).t()
-        return every if size == 2 else torch.cat([every, every.roll(1, 0), every.roll(2, 0)], dim=1)
-    return sampled(N, size, samples, generator)
+        if size == 2:
+            return torch.triu_indices(N, N, 1, device=device)
+        every = torch.combinations(torch.arange(N, device=device), r=size).t()
+        return torch.cat([every, every.roll(1, 0), every.roll(2, 0)], dim=1)
+    return sampled(N, size, samples, generator, device).to(device)
 
 
-def sampled(N: int, size: int, samples: int, generator: torch.Generator | None = None) -> Tensor:
+def sampled(
+    N: int, size: int, samples: int, generator: torch.Generator | None = None, device: torch.device | None = None
+) -> Tensor:
     """Draw pairs (size 2) or triples (size 3) of distinct nodes [size, samples], each as likely as any other."""
-    first = torch.randint(N, (samples,), generator=generator)
-    ahead = torch.randint(1, N, (samples,), generator=generator)  # from the first to the second, round the circle
+    draw = partial(torch.randint, size=(samples,), generator=generator, device=device if generator is None else None)
+    first = draw(0, N)
+    ahead = draw(1, N)  # from the first to the second, round the circle
     if size == 2:
         return torch.stack([first, (first + ahead) % N])
-    third = torch.randint(1, N - 1, (samples,), generator=generator)
+    third = draw(1, N - 1)
     return torch.stack([first, first + ahead, first + third + (third >= ahead).long()]) % N
 
 
@@ -211,8 +221,7 @@ class RKD(Relation):
             pairs, triples = linked, wedges(linked)
         else:
             generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
-            sets = (all_or_sampled(s.size(0), size, self.samples, generator) for size in (2, 3))
-            pairs, triples = (nodes.to(s.device) for nodes in sets)
+            pairs, triples = (all_or_sampled(len(s), size, self.samples, generator, s.device) for size in (2, 3))
         return self.distance * rkd_distance(s, t, pairs) + self.angle * rkd_angle(s, t, triples)
 
     @torch.no_grad()

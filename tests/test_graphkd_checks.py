@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import graphkd
-from graphkd import KD, NKD, Scope
+from graphkd import KD, NKD, Scope, checks
 from graphkd.checks import REACH, together
 from tests.graphkd_contract import SPECS, call, draw, example, gradient, leaves, loss_for, rows
 
@@ -263,3 +263,15 @@ def test_no_nodes_are_no_mistake():
     assert graphkd.lsp(given.student.logits, given.teacher.logits, given.edge_index).shape == (0,)
     assert graphkd.standardize(given.student.logits).shape == (0, 5)
     assert graphkd.fill_target(none, given.teacher).shape == (0,)
+
+
+def test_numbers_that_are_known_are_not_looked_at_and_their_sizes_are():
+    wrong, endless = torch.tensor([0, 5]), torch.full((2, 3), torch.inf)
+    with checks.known():
+        assert checks.classes("target", wrong, 2, 3) is wrong
+        assert checks.finite("x", endless) is endless
+        with pytest.raises(ValueError, match="class numbers"):
+            checks.classes("target", wrong, 3, 3)
+    for look in (lambda: checks.classes("target", wrong, 2, 3), lambda: checks.finite("x", endless)):
+        with pytest.raises(ValueError, match=r"label 5|NaN or inf"):
+            look()

@@ -55,7 +55,7 @@ def _csr(given: Any) -> Tensor:
     start, column, value = (torch.from_numpy(part) for part in (rows.indptr, rows.indices, rows.data))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR")
-        return torch.sparse_csr_tensor(start, column, value, rows.shape)
+        return torch.sparse_csr_tensor(start, column, value, rows.shape, check_invariants=True)
 
 
 def _dense(given: Any) -> Tensor:

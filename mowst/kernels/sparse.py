@@ -166,7 +166,8 @@ class Rows:
         if x.device.type == "cpu":
             return value
         value = torch.ones_like(self.column, dtype=x.dtype) if value is None else value
-        return torch.sparse_csr_tensor(self.start, self.column, value, (len(self.start) - 1, len(x)))
+        shape = len(self.start) - 1, len(x)
+        return torch.sparse_csr_tensor(self.start, self.column, value, shape, check_invariants=False)
 
     def to(self, device: torch.device) -> Rows:
         """Return the same matrix on another device."""

@@ -7,7 +7,7 @@ constant or detached, or frozen signals that the trainer was given: a batch carr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import index_to_mask
 
 import graphkd
-from graphkd import DistillationLoss, Scope, Signals, Weighted, on_rows
+from graphkd import DistillationLoss, Scope, Signals, Weighted, checks, on_rows
 from graphkd.hidden import Hidden
 from mowst.errors import InputError
 from mowst.kernels import Tabled, dense
@@ -71,7 +71,7 @@ class Distill(nn.Module):
     ):
         super().__init__()
         self.loss, self.student, self.teacher, self.on = loss, student, teacher, on
-        self.scope = loss.scope
+        self.scope, self.tried = loss.scope, False
         uses = loss.needs | loss.wants
         self.hidden = Hidden(model.get_submodule(student)) if model is not None and "hidden" in uses else None
         seen = model is not None and teacher and "teacher_hidden" in uses
@@ -105,9 +105,12 @@ class Distill(nn.Module):
         self.loss.to(batch.y.device)
 
     def forward(self, out: Output, batch: Batch) -> Tensor:
-        """Compute the loss of every node, [N], or of all at once."""
+        """Compute the loss of every node, [N], or of all at once; numbers are looked at in the first call alone."""
         try:
-            return self._loss(out, batch)
+            with checks.known() if self.tried else nullcontext():
+                found = self._loss(out, batch)
+            self.tried = True
+            return found
         except InputError:
             raise
         except ValueError as error:  # as graphkd says what it cannot use
