@@ -27,7 +27,8 @@ def temperature(logits: Tensor, y: Tensor) -> float:
 
     A prior as strong as one node keeps it at 1 where there is nothing to learn from.
     """
-    logits, y = finite(logits), y.cpu()
+    logits = finite(logits)
+    y = y.to(logits.device)
 
     def loss(log_t: float) -> float:
         return float(F.cross_entropy(logits / math.exp(log_t), y, reduction="sum")) + log_t**2 / 2
@@ -48,12 +49,12 @@ def like(logits: Tensor, goal: float, nodes: Tensor | None = None) -> float:
 
 
 def finite(logits: Tensor) -> Tensor:
-    """Return logits in float64 on the CPU.
+    """Return logits in float64, where they are.
 
     Raises:
         FloatingPointError: some are no numbers, or infinite: what was trained has diverged.
     """
-    found = logits.detach().cpu().double()
+    found = logits.detach().double()
     if not bool(found.isfinite().all()):
         raise FloatingPointError("what an expert says is no finite number; a smaller lr may help")
     return found
@@ -71,7 +72,7 @@ def certainty(logits: Tensor, nodes: Tensor | None = None, divisor: float = 1.0,
         logits: of all nodes, which may be many.
         nodes: ids [n]; none: all, in order.
         divisor: of the logits.
-        exact: whether to compute in float64, on the CPU.
+        exact: whether to compute in float64.
 
     Raises:
         FloatingPointError: some are no numbers, or infinite.

@@ -35,7 +35,7 @@ PULL_OFFSETS = 10.0
 def tempered(out: Output | Tensor, temperatures: Tensor | float) -> Logits:
     """Divide log-probabilities by temperatures, one for all or [n], and return them as logits [n, C]."""
     log_p = finite(as_output(out).log_probs())
-    divisors = torch.as_tensor(temperatures, dtype=log_p.dtype)
+    divisors = torch.as_tensor(temperatures, dtype=log_p.dtype, device=log_p.device)
     return Logits(log_p / (divisors if divisors.dim() == 0 else divisors.unsqueeze(-1)))
 
 
@@ -50,7 +50,7 @@ def by_group(out: Output | Tensor, y: Tensor, nodes: Tensor, group: Tensor) -> T
     A group without such a node keeps 1.
     """
     log_p = as_output(out).log_probs()
-    temperatures = torch.ones(len(y), dtype=torch.float64)
+    temperatures = torch.ones(len(y), dtype=torch.float64, device=group.device)
     for each in torch.unique(group).tolist():
         inside = group == each
         temperatures[inside] = temperature(log_p[nodes & inside], y[nodes & inside])
@@ -93,21 +93,21 @@ def standardized(seen: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 def log_temperatures(inputs: Tensor, weight: Tensor, common: float) -> Tensor:
     """[n, D + 1], [D + 1, 3] -> [n]."""
-    steps = STEP * torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    steps = STEP * torch.arange(-1.0, 2.0, dtype=torch.float64, device=inputs.device)
     return math.log(common) + (inputs @ weight).softmax(dim=-1) @ steps
 
 
 def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
     """Fit a gate over temperatures on the nodes of a mask [n], from columns `seen` [n, D].
 
-    Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature.
+    Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature, where the output is.
     """
-    seen, nodes, labels = finite(seen), nodes.cpu(), y.cpu()[nodes.cpu()]
-    log_p = finite(as_output(out).rows(nodes).log_probs())
+    seen, nodes = finite(seen), nodes.cpu()
+    log_p, labels = on_nodes(out, y, nodes)
     base = temperature(log_p, labels)
     mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
-    inputs = standardized(seen[nodes], mean, deviation)
-    weight = torch.zeros(inputs.size(-1), 3, dtype=torch.float64, requires_grad=True)
+    inputs = standardized(seen[nodes], mean, deviation).to(log_p.device)
+    weight = log_p.new_zeros(inputs.size(-1), 3, requires_grad=True)
 
     def loss() -> Tensor:
         divided = log_p / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
@@ -122,10 +122,9 @@ def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Tempe
 
     Minimises the cross-entropy plus 10 |b|^2, by L-BFGS, from 0.
     """
-    nodes, labels = nodes.cpu(), y.cpu()[nodes.cpu()]
-    log_p = finite(as_output(out).rows(nodes).log_probs())
+    log_p, labels = on_nodes(out, y, nodes.cpu())
     base = temperature(log_p, labels)
-    offsets = torch.zeros(log_p.size(-1), dtype=torch.float64, requires_grad=True)
+    offsets = log_p.new_zeros(log_p.size(-1), requires_grad=True)
 
     def loss() -> Tensor:
         raised = log_p / base + offsets
@@ -133,6 +132,12 @@ def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Tempe
 
     descend([offsets], loss)
     return idle(seen.size(-1))._replace(common=base, offsets=offsets.tolist())
+
+
+def on_nodes(out: Output | Tensor, y: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities [n, C] and labels [n] of some nodes, where the output is."""
+    log_p = finite(as_output(out).rows(nodes).log_probs())
+    return log_p, y.cpu()[nodes].to(log_p.device)
 
 
 def idle(columns: int) -> TemperatureGate:
@@ -148,7 +153,7 @@ def surest(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temp
     """
     seen, nodes, y = finite(seen), nodes.cpu(), y.cpu()
     index, best, most = nodes.nonzero().squeeze(-1), idle(seen.size(-1)), 0.0
-    log_p = finite(as_output(out).rows(index).log_probs())
+    log_p = on_nodes(out, y, index)[0].cpu()
     if len(index) < FOLDS:
         return best
     for fit in (gate, level):

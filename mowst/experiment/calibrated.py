@@ -178,8 +178,8 @@ def calibrated(
     """
     if found is None:
         return None
-    out, val = found[1].cpu(), data.val_mask.cpu()
-    temperatures = tempering.surest(out, data.y, val, tempering.signals(out, data.edge_index.cpu()))
+    out, seen = found[1], tempering.signals(found[1].cpu(), data.edge_index.cpu())
+    temperatures = tempering.surest(out, data.y, data.val_mask, seen)
     promised = promise(found, temperatures, data, config, seed)
     if final is None:
         return promised
