@@ -116,12 +116,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     parsed = reading.parse(flags(), arguments)
 
-    import torch
-
-    from mowst.experiment.asking import asked, nodes_named, seed_folder, table_of, unlabelled
+    from mowst.experiment.asking import seed_folder
     from mowst.experiment.folder import read_config
     from mowst.experiment.reload import fitting, read_record
-    from mowst.system import hush_libraries, take_threads
+    from mowst.system import hush_libraries, products_in, take_threads
 
     imported()
     hush_libraries()
@@ -132,10 +130,22 @@ def command(arguments: Sequence[str] | None = None) -> int:
     folder = seed_folder(Path(parsed.folder))
     check(parsed, folder)
     config = fitting(dataclasses.replace(read_config(folder), **place_of(parsed)))
-    take_threads(read_record(folder, parsed.model).threads)
+    record = read_record(folder, parsed.model)
+    take_threads(record.threads)
+    with products_in(record.matmul):
+        answer(parsed, folder, config, words)
+    return 0
+
+
+def answer(parsed: Namespace, folder: Path, config: Config, words: list[str] | None) -> None:
+    """Predict, and print and write what was asked for."""
+    import torch
+
+    from mowst.experiment.asking import asked, nodes_named, table_of, unlabelled
+
     query = opened(parsed, folder, config)
     if tell_more(parsed, folder, query, config) and (words, parsed.out, parsed.save) == (None, None, None):
-        return 0
+        return
     nodes = None if words is None else nodes_named(query, words)
     if words is None and parsed.graph is None and parsed.out is not None:
         nodes = unlabelled(query.data)
@@ -146,7 +156,6 @@ def command(arguments: Sequence[str] | None = None) -> int:
         promised = promised_of(parsed, folder, query, config)
         of = "nodes without a label" if nodes is not None and words is None else "nodes"
         write_table(Path(parsed.out), table_of(query, found, nodes, promised), of)
-    return 0
 
 
 def check(parsed: Namespace, folder: Path) -> None:
@@ -225,9 +234,10 @@ def let_forget(parsed: Namespace) -> None:
     from mowst.experiment.reload import read_record
     from mowst.system import take_threads, tune_process
 
-    take_threads(read_record(seed_folder(Path(parsed.folder)), parsed.model).threads)
+    record = read_record(seed_folder(Path(parsed.folder)), parsed.model)
+    take_threads(record.threads)
     nodes, given = words_of(parsed.forget, "--forget") or [], place_of(parsed)
-    with tune_process():
+    with tune_process(matmul=record.matmul):
         found = forget(parsed.folder, nodes, parsed.into, how=parsed.forget_by, measure=parsed.measure, **given)
     print("\n".join(found.sentences()))
 

@@ -67,8 +67,8 @@ def flags() -> ArgumentParser:
     reading.add_switch(
         parser, "--keep_memory", True, "Whether --fast keeps freed memory, for a peak up to twice as high."
     )
-    matmul = "Precision of float32 products, on a CUDA device only: highest, high (TF32), or medium (bfloat16)."
-    parser.add_argument("--matmul", type=Literal["highest", "high", "medium"], default="highest", help=matmul)
+    matmul = "Precision of float32 products on a CUDA device: highest, high (TF32), or medium (bfloat16); auto is high."
+    parser.add_argument("--matmul", type=Literal["auto", "highest", "high", "medium"], default="auto", help=matmul)
     capture = (
         "Record an epoch as a CUDA graph and replay it, on a CUDA device only: true or false; auto is false for now."
     )
@@ -139,7 +139,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.kernels import measuring
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
-    from mowst.system import Settings, epochs_recorded, float32_products, hush_libraries, take_threads, tune_process
+    from mowst.system import Settings, check_products, epochs_recorded, hush_libraries, take_threads, tune_process
 
     imported()
     hush_libraries()
@@ -150,12 +150,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
         return 0
     check_logger(parsed.logger)
     device = fabric_of(config).device
-    products, graphs = float32_products(parsed.matmul, device), epochs_recorded(parsed.capture, device)
+    check_products(parsed.matmul, device)
+    graphs = epochs_recorded(parsed.capture, device)
     saving = Saving(parsed.checkpoint_minutes, parsed.checkpoint_epochs, {"fast": parsed.fast, "matmul": parsed.matmul})
-    tuned = tune_process(parsed.fast, keep_memory=parsed.keep_memory)
+    tuned = tune_process(parsed.fast, keep_memory=parsed.keep_memory, matmul=parsed.matmul)
     asked = parsed.devices if group is None else group.size
     claiming = claim(out, config, overwrite=parsed.overwrite, logger=parsed.logger, devices=asked)
-    with claiming as claimed, told_of(claimed, out), tuned, products, graphs, measuring(parsed.measure):
+    with claiming as claimed, told_of(claimed, out), tuned, graphs, measuring(parsed.measure):
         there = before(config, claimed.place, claimed.done)
         devices = devices_here(parsed.devices, (there.devices or claimed.devices) if parsed.resume else None)
         here = devices if group is None else parsed.devices or 1

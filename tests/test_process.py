@@ -14,7 +14,14 @@ import mowst.system.process
 from mowst.errors import InputError
 from mowst.kernels import recorder
 from mowst.system import threads
-from mowst.system.process import Settings, epochs_recorded, float32_products, keep_freed_memory, tune_process
+from mowst.system.process import (
+    Settings,
+    check_products,
+    epochs_recorded,
+    keep_freed_memory,
+    products_in,
+    tune_process,
+)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -116,15 +123,36 @@ def test_keeping_freed_memory_is_silent_elsewhere(monkeypatch):
     assert keep_freed_memory() is False
 
 
-def test_float32_products_are_made_coarser_inside_and_on_cuda_only():
+def test_float32_products_are_made_coarser_inside():
     before = torch.get_float32_matmul_precision()
-    with float32_products("medium", torch.device("cuda")):
+    with products_in("medium"):
         assert torch.get_float32_matmul_precision() == "medium"
     assert torch.get_float32_matmul_precision() == before
-    with float32_products("highest", torch.device("cpu")):
-        pass
+
+
+@pytest.mark.parametrize(
+    "options, tf32",
+    [
+        ({}, True),
+        ({"matmul": "highest"}, False),
+        ({"enabled": False}, False),
+        ({"enabled": False, "matmul": "high"}, True),
+    ],
+)
+def test_commands_multiply_in_tf32_on_a_gpu_and_nowhere_else(options, tf32):
+    elsewhere = torch.backends.mkldnn.matmul.fp32_precision
+    with tune_process(keep_memory=False, **options):
+        assert torch.backends.cuda.matmul.allow_tf32 == tf32
+        if not options:
+            assert torch.backends.mkldnn.matmul.fp32_precision == elsewhere
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_coarser_products_are_for_cuda_devices():
+    check_products("medium", torch.device("cuda"))
+    check_products("auto", torch.device("cpu"))
     with pytest.raises(InputError, match="CUDA"):
-        float32_products("high", torch.device("cpu"))
+        check_products("high", torch.device("cpu"))
 
 
 # --- Threads

@@ -198,7 +198,7 @@ def without_value(scores: Mapping[str, Mapping[str, float]], data: Data) -> list
 
 
 def environment(config: Config, device: torch.device) -> dict[str, Any]:
-    """Return where a run took place: versions, threads, device."""
+    """Return where a run took place: versions, threads, device, precisions."""
     versions = {"python": platform.python_version()}
     for name in ("torch", "torch-geometric", "numpy", "scikit-learn", "xgboost"):
         with suppress(PackageNotFoundError):
@@ -208,6 +208,7 @@ def environment(config: Config, device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": config.precision,
+        "matmul": torch.get_float32_matmul_precision() if device.type == "cuda" else "highest",
         "batch": config.batch,
         "preset": config.preset,
     }
@@ -248,7 +249,7 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if notes := sorted({note for record in records for note in record.get("notes", ())}):
         result["notes"] = notes
     result["seconds"] = round(sum(record["seconds_together"] for record in records), 3)
-    kept = ("parameters", "versions", "threads", "device", "precision", "batch", "preset", "devices")
+    kept = ("parameters", "versions", "threads", "device", "precision", "matmul", "batch", "preset", "devices")
     return result | {key: first[key] for key in kept if key in first} | {"runs": list(records)}
 
 

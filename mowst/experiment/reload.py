@@ -28,7 +28,7 @@ from mowst.experiment.plan import FINAL
 from mowst.experiment.weights import read_scale, read_weights
 from mowst.inference import Answer, Touched, answer, answer_alone
 from mowst.models import Mowst
-from mowst.system import check_type_of, try_place
+from mowst.system import Matmul, check_type_of, try_place
 
 SPEAKERS = (FINAL, "mixture", "student")
 """The models of a run that are asked where none is named, the first that it has."""
@@ -54,6 +54,8 @@ class Record(NamedTuple):
     """Numbers of features and classes."""
     model: str
     """The name of the model that is asked."""
+    matmul: Matmul = "highest"
+    """Precision of float32 products where it was trained."""
 
 
 def read_record(folder: Path, name: str | None = None) -> Record:
@@ -75,6 +77,7 @@ def read_record(folder: Path, name: str | None = None) -> Record:
         check_type_of("class_names", names, list[str | int | float | bool] | None)
         check_type_of("width", width, dict[str, int])
         seed, split, threads = found["seed"], found["split"]["sha256"], found.get("threads")
+        check_type_of("matmul", matmul := found.get("matmul", "highest"), Matmul)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not the record of a seed, or damaged: {type(error).__name__} {error}") from None
     check_seed(f"{path}: seed", seed)
@@ -85,7 +88,7 @@ def read_record(folder: Path, name: str | None = None) -> Record:
     if name is None and len(chosen) != 1:
         what = f"{folder}: holds no mixture but {', '.join(there)}"
         raise InputError(f"{what}; say which, e.g. --model {there[0]}" if there else what)
-    return Record(seed, split, threads, labels, graph, config, names, width, chosen[0])
+    return Record(seed, split, threads, labels, graph, config, names, width, chosen[0], matmul)
 
 
 def unedited(folder: Path, name: str | None = None) -> Record:

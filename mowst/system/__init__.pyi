@@ -15,10 +15,12 @@ from .memory import needing as needing
 from .memory import out_of_memory as out_of_memory
 from .native import guard_scatter as guard_scatter
 from .numbers import finite as finite
+from .process import Matmul as Matmul
 from .process import Settings as Settings
+from .process import check_products as check_products
 from .process import epochs_recorded as epochs_recorded
-from .process import float32_products as float32_products
 from .process import hush_libraries as hush_libraries
+from .process import products_in as products_in
 from .process import tune_process as tune_process
 from .ranks import LostError as LostError
 from .ranks import follow as follow

@@ -1,7 +1,7 @@
 """Settings of a whole process, for the command line programs: no library function ever touches them.
 
 What they bring is measured by `benchmarks/speed.py`; results differ from the plain settings by the draw of the
-dropout masks, whose probability is rounded to a 256th, at most.
+dropout masks, whose probability is rounded to a 256th, and on a CUDA device by products in TF32, at most.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mowst.kernels import CudaGraphs, draw_bits, measuring, recording
 from mowst.names import trust
 
 Capture = bool | Literal["auto"]
+Matmul = Literal["auto", "highest", "high", "medium"]
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # Names of glibc's malloc.h, which has them as numbers.
 NEVER = -1  # As a threshold; any other is an int, and two gigabytes are soon free at once.
 
@@ -36,15 +37,14 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and all([mallopt(MMAP_THRESHOLD, 1 << 30), mallopt(TRIM_THRESHOLD, NEVER)])
 
 
-def float32_products(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Run a command with dense float32 products in torch's `highest`, `high` (TF32) or `medium` (bfloat16) precision.
+def check_products(precision: Matmul, device: torch.device) -> None:
+    """Refuse less than the highest precision of float32 products on a device other than a CUDA one.
 
     Raises:
-        InputError: at once, if less than the highest is asked of a device other than a CUDA one.
+        InputError: it is asked for.
     """
-    if precision != "highest" and device.type != "cuda":
-        raise InputError(f"--matmul {precision}: needs a CUDA device, this is {device.type}; choose from highest")
-    return _products_in(precision)
+    if precision not in ("auto", "highest") and device.type != "cuda":
+        raise InputError(f"--matmul {precision}: needs a CUDA device, this is {device.type}; choose from auto, highest")
 
 
 def epochs_recorded(capture: Capture, device: torch.device) -> contextlib.AbstractContextManager[None]:
@@ -63,9 +63,16 @@ def epochs_recorded(capture: Capture, device: torch.device) -> contextlib.Abstra
 
 
 @contextlib.contextmanager
-def _products_in(precision: str) -> Iterator[None]:
+def products_in(precision: Matmul) -> Iterator[None]:
+    """Multiply float32 matrices in torch's `highest`, `high` (TF32) or `medium` (bfloat16) precision.
+
+    `auto` is `high` on CUDA devices, and what it was elsewhere.
+    """
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
+    if precision == "auto":
+        torch.backends.cuda.matmul.allow_tf32 = True  # of CUDA devices alone, as the others are not
+    else:
+        torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
@@ -80,14 +87,15 @@ def hush_libraries() -> None:
 
 
 @contextlib.contextmanager
-def tune_process(enabled: bool = True, *, keep_memory: bool = True) -> Iterator[None]:
-    """Run a command with what makes a CPU fast: dropout draws bits, and freed memory stays in the process."""
+def tune_process(enabled: bool = True, *, keep_memory: bool = True, matmul: Matmul = "auto") -> Iterator[None]:
+    """Run a command with what makes it fast: dropout draws bits, freed memory stays, and a GPU multiplies in TF32."""
     if not enabled:
-        yield
+        with products_in("highest" if matmul == "auto" else matmul):
+            yield
         return
     if keep_memory:
         keep_freed_memory()
-    with draw_bits():
+    with draw_bits(), products_in(matmul):
         yield
 
 
@@ -97,7 +105,7 @@ class Settings:
 
     fast: bool = True
     keep_memory: bool = True
-    matmul: str = "highest"
+    matmul: Matmul = "auto"
     capture: Capture = "auto"
     measure: bool = False
     """Whether sparse products on a CUDA device are chosen by measurement (`mowst.kernels.choosing`)."""
@@ -113,6 +121,6 @@ class Settings:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         graphs = recording(CudaGraphs() if self.capture is True else None)
-        tuned = tune_process(self.fast, keep_memory=self.keep_memory)
-        with tuned, _products_in(self.matmul), graphs, measuring(self.measure):
+        tuned = tune_process(self.fast, keep_memory=self.keep_memory, matmul=self.matmul)
+        with tuned, graphs, measuring(self.measure):
             yield
