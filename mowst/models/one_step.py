@@ -29,7 +29,7 @@ def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
             elif len(rates := set(model.dropout[: len(model.norms)])) == 1:
                 model.act = ReLUDropout(*rates)
                 model.dropout = [0.0] * len(model.norms) + model.dropout[len(model.norms) :]
-            if isinstance(model.act, ReLUDropout) and not model.act_first:
+            if isinstance(model.act, ReLUDropout):
                 _behind_norms(model)
         return model
 
@@ -38,9 +38,8 @@ def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
 
 def _behind_norms(model: Any) -> None:
     """Let the batch norms of one of PyG's models be one layer with what is behind them."""
-    last = isinstance(model, MLP) or model.jk_mode is not None  # of a GNN without jumps no norm follows the last layer
-    norms = [*model.norms] if last else [*model.norms][:-1]
-    if norms and all(type(norm) is BatchNorm and not norm.allow_single_element for norm in norms):
-        for place, norm in enumerate(norms):
+    norms = {place: norm for place, norm in enumerate(model.norms) if not isinstance(norm, nn.Identity)}
+    if norms and all(type(norm) is BatchNorm and not norm.allow_single_element for norm in norms.values()):
+        for place, norm in norms.items():
             model.norms[place] = NormReLUDropout(norm, model.act)
         model.act = None
