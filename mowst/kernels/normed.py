@@ -161,7 +161,8 @@ _found: dict[Hashable, Passes | None] = {}
 def _batch_norm(norm: nn.Module) -> nn.BatchNorm1d | None:
     """Return torch's batch norm where a norm is that, in training, and nobody looks at what it says (a hook)."""
     found = norm.module if type(norm) is BatchNorm and not norm.allow_single_element else norm
-    watched = any(each._forward_hooks or each._forward_pre_hooks for each in norm.modules())
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    watched = any(vars(each)[name] for each in norm.modules() for name in hooks)
     return found if type(found) is nn.BatchNorm1d and found.training and not watched else None
 
 
