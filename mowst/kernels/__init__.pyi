@@ -18,6 +18,8 @@ from .dropout import byte_dropout as byte_dropout
 from .dropout import draw_bits as draw_bits
 from .dropout import relu_dropout as relu_dropout
 from .edges import checked_edges as checked_edges
+from .normed import NormReLUDropout as NormReLUDropout
+from .normed import norm_relu_dropout as norm_relu_dropout
 from .recording import LOOK as LOOK
 from .recording import CudaGraphs as CudaGraphs
 from .recording import Recorder as Recorder

@@ -3,7 +3,7 @@
 PyG's models are used as they are where they can be. Ours differ in this: GCN layers expect an adjacency that is
 normalised already, and the model normalises it once per call (once per graph for a prepared `Adjacency`) instead of
 once per layer; they multiply by it on their narrower side; GAT layers attend by products (`mowst.kernels.attention`);
-and ReLU with dropout behind it is one step.
+and ReLU with dropout behind it is one step, with a batch norm before it, too.
 
 | name     | model                                                                           |
 |----------|---------------------------------------------------------------------------------|
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -36,9 +36,10 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.nn.resolver import normalization_resolver
 
 from mowst.errors import InputError
-from mowst.kernels import GAT, ReLUDropout, normalized, normalized_edges, relu_dropout
+from mowst.kernels import GAT, norm_relu_dropout, normalized, normalized_edges
 from mowst.models.layers import PAIRED, NarrowGCNConv, gat_conv, gin_conv
 from mowst.models.neighbours import Neighbours
+from mowst.models.one_step import in_one_step
 from mowst.models.options import layers, one_line, probability, shown, whole
 from mowst.models.reads import (
     Reads,
@@ -189,7 +190,7 @@ class Residual(nn.Module):
 
     def _update(self, layer: int, passed: Tensor, own: Tensor) -> Tensor:
         x = passed if self.skips is None else passed + self.skips[layer](own)
-        return relu_dropout(self.norms[layer](x), self.dropout.p, self.dropout.training)
+        return norm_relu_dropout(self.norms[layer], x, self.dropout.p, self.dropout.training)
 
 
 class Channels(NamedTuple):
@@ -217,24 +218,6 @@ def normalized_for(convs: Any, x: Tensor, edge_index: Tensor) -> tuple[Tensor, .
 def norm_options(norm: str | None) -> dict[str, Any]:
     """Return the arguments that make PyG's layer norm work per node, as everywhere else, not over the whole graph."""
     return {"mode": "node"} if norm == "layer_norm" else {}
-
-
-def in_one_step(kind: type[nn.Module]) -> Callable[..., nn.Module]:
-    """Make PyG's models with ReLU and dropout in one layer, where one follows the other; they compute the same."""
-
-    @wraps(kind, updated=())
-    def make(*args: Any, **kwargs: Any) -> nn.Module:
-        model: Any = kind(*args, **kwargs)
-        norm_between = model.act_first and any(not isinstance(norm, nn.Identity) for norm in model.norms)
-        if type(model.act) is nn.ReLU and not norm_between:
-            if not isinstance(model, MLP):
-                model.act, model.dropout = ReLUDropout(model.dropout.p), nn.Dropout(0.0)
-            elif len(rates := set(model.dropout[: len(model.norms)])) == 1:
-                model.act = ReLUDropout(*rates)
-                model.dropout = [0.0] * len(model.norms) + model.dropout[len(model.norms) :]
-        return model
-
-    return make
 
 
 EXPERTS: Names[Callable[..., nn.Module]] = Names(

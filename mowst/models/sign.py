@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn.resolver import normalization_resolver
 
-from mowst.kernels import Averaged, relu_dropout
+from mowst.kernels import Averaged, norm_relu_dropout
 from mowst.models.averages import averages
 from mowst.models.known import Known
 from mowst.models.options import layers, probability, whole
@@ -64,7 +64,7 @@ class Sign(nn.Module):
         mapped = [linear(each) for linear, each in zip(self.maps, seen, strict=True)]
         x = torch.cat(mapped, dim=-1) if len(self.lins) else torch.stack(mapped).sum(0)
         for norm, linear in zip(self.norms, self.lins, strict=True):
-            x = linear(relu_dropout(norm(x), self.dropout.p, self.dropout.training))
+            x = linear(norm_relu_dropout(norm, x, self.dropout.p, self.dropout.training))
         return x
 
     @torch.no_grad()

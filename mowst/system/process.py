@@ -108,7 +108,7 @@ class Settings:
     matmul: Matmul = "auto"
     capture: Capture = "auto"
     measure: bool = False
-    """Whether sparse products on a CUDA device are chosen by measurement (`mowst.kernels.choosing`)."""
+    """Whether our own kernels are taken on a CUDA device where they were measured to pay (`mowst.kernels.choosing`)."""
     trusted: tuple[str, ...] = ()
     """Packages that files may name (`mowst.names.trust`)."""
     threads: int | None = None
