@@ -216,7 +216,7 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
             with measuring(measured):
                 step = training_step(x, y, adjacency, PRECISIONS[precision])
                 memory, took = bench.peak(step), bench.ms(step)
-            widths = {f"{kind}": own is not None for kind, own in adjacency.gcn().rows._own.items()}
+            widths = {f"{kind}": own is not None for kind, own in adjacency.gcn().rows.own.items()}
             record = {"graph": name, "way": f"ours, {precision}", "measured": measured, "own": widths}
             found.append(record | {"ms": took, "GiB": memory})
         del adjacency, held[:]

@@ -1,13 +1,15 @@
-"""Which product of a sparse matrix and a dense one is taken on a CUDA device: torch's, or our own one where it pays.
+"""Which way of computing something is taken on a CUDA device: torch's, or our own one where it pays.
 
-It is tried when a product of a width and precision first comes up, with its own numbers, a few times each; the matrix
-keeps what was found. As long as nobody has seen that on a GPU it is done where asked alone (`measuring`).
+It is tried when a product of a sparse matrix and a dense one, or attention, of a width and precision first comes up,
+with its own numbers, a few times each; the matrix keeps what was found. As long as nobody has seen that on a GPU it is
+done where asked alone (`measuring`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 FASTER = 1.2
-"""Times as fast our own product is at least where it is taken."""
+"""Times as fast our own way is at least where it is taken."""
 TURNS, ROWS = 5, 2**16
 APART = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 """How far results may be apart, as a share of their size, by precision; in others nothing is tried."""
@@ -25,24 +27,30 @@ Product = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
 """`(start, column, value, x) -> rows`: `mowst.kernels.row_products.row_product`."""
 Clock = Callable[[Callable[[], object]], float]
 """Returns how long something takes."""
+Results = Tensor | tuple[Tensor, ...]
 
 _measures: list[bool] = []
 
 
-def own_product() -> Product | None:
-    """Return our own product; none where Triton is not installed, or does not work here."""
+def by_triton(module: str) -> Any:
+    """Return a module of this room that needs Triton; none where that is not installed, or does not work here."""
     if find_spec("triton") is None:
         return None
     try:
-        from mowst.kernels.row_products import row_product
+        return import_module(f"mowst.kernels.{module}")
     except Exception:  # whatever a half-installed Triton raises
         return None
-    return row_product
+
+
+def own_product() -> Product | None:
+    """Return our own product; none where there is no Triton."""
+    module = by_triton("row_products")
+    return None if module is None else module.row_product
 
 
 @contextmanager
 def measuring(enabled: bool = True) -> Iterator[None]:
-    """Let products be chosen by measurement inside."""
+    """Let ways be chosen by measurement inside."""
     _measures.append(enabled)
     try:
         yield
@@ -51,22 +59,30 @@ def measuring(enabled: bool = True) -> Iterator[None]:
 
 
 def worth_trying(x: Tensor) -> bool:
-    """Tell whether a product with a dense matrix may be measured here and now."""
+    """Tell whether what is done with a dense matrix may be measured here and now."""
     if not (_measures and _measures[-1]) or x.device.type != "cuda" or x.dtype not in APART:
         return False
     return not torch.cuda.is_current_stream_capturing()
 
 
-def pays(own: Callable[[], Tensor], other: Callable[[], Tensor], clock: Clock) -> bool:
-    """Tell whether a product works, comes to the same as another one, and is `FASTER` times as fast."""
+def pays(own: Callable[[], Results], other: Callable[[], Results], clock: Clock) -> bool:
+    """Tell whether our own way works, comes to the same as another one, and is `FASTER` times as fast."""
     try:
-        found, wanted = own(), other()
-        if (found.dtype, found.shape) != (wanted.dtype, wanted.shape) or not apart(found, wanted) <= APART[found.dtype]:
+        if not alike(own(), other()):
             return False
         ours, theirs = zip(*[(clock(own), clock(other)) for _ in range(TURNS)], strict=True)
         return median(ours) * FASTER <= median(theirs)
     except Exception:  # a compiler that is missing, a card that it does not know
         return False
+
+
+def alike(found: Results, wanted: Results) -> bool:
+    """Tell whether matrices are the same up to what the lowest precision among them rounds."""
+    one, other = ((each,) if isinstance(each, Tensor) else each for each in (found, wanted))
+    if [(each.dtype, each.shape) for each in one] != [(each.dtype, each.shape) for each in other]:
+        return False
+    bound = max(APART[each.dtype] for each in one)
+    return all(apart(*each) <= bound for each in zip(one, other, strict=True))
 
 
 def apart(found: Tensor, wanted: Tensor) -> float:

@@ -20,13 +20,13 @@ WIDEST = 256
 
 
 def _row_product(
-    start: Any,
-    column: Any,
-    value: Any,
-    x: Any,
-    out: Any,
-    width: Any,
-    stride: Any,
+    start: tl.tensor,
+    column: tl.tensor,
+    value: tl.tensor,
+    x: tl.tensor,
+    out: tl.tensor,
+    width: tl.tensor,
+    stride: tl.tensor,
     WEIGHTED: tl.constexpr,
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
