@@ -90,7 +90,7 @@ def _attend(
         said = said * shrunk + tl.sum(weight[:, None] * piece, axis=0)
         if LEARNS:
             drift = drift * shrunk + tl.sum((weight * steep)[:, None] * piece, axis=0)
-    share = tl.where(total > 0, 1.0 / total, 0.0)
+    share = 1.0 / tl.where(total > 0, total, 1.0)
     said *= share * louder
     tl.store(out + place * width + lane, said.to(out.dtype.element_ty), mask=inside)
     if LEARNS:
