@@ -5,12 +5,14 @@
 
 Parts, in this order; one that fails leaves its error in its place, and one for which no time is left is left out:
 
-- `tests`: tests/test_gpu.py, with what could not be captured and why.
+- `tests`: tests/test_gpu*.py, with what could not be captured and why.
 - `epochs`: milliseconds of an epoch (step, validation, bookkeeping), GCN 2 x 64: our trainer that looks at every epoch,
   at every tenth, and at every tenth of recorded ones, beside the loop by hand in PyG on `edge_index`.
 - `steps`: milliseconds and peak GiB of a training step of GCN 3 x 256, ours in several precisions with and without
   measured products, beside PyG on torch CSR, at the sizes of ogbn-arxiv and ogbn-products; how long preparing takes.
 - `products`: milliseconds of one sparse product, cuSPARSE beside the Triton kernel, by size, width and precision.
+- `attention`: milliseconds and peak GiB of one layer of attention, forward and backward, by products, by the Triton
+  kernels, and PyG's on `edge_index`, at the size of ogbn-arxiv.
 - `closing`: seconds of what a run does after training, at the size of ogbn-arxiv.
 - `seeds`: seconds of a run of four seeds by processes.
 
@@ -42,6 +44,7 @@ from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.citation_like import ARXIV_NODES, citation_like
+from benchmarks.gpu_attention import attention
 from benchmarks.speed_steps import PYG_GCN, training_step
 from mowst.evaluation import Spread, accuracy, fusion, signal
 from mowst.experiment import Config, run
@@ -111,20 +114,9 @@ class Bench:
 
 def tests(bench: Bench) -> dict[str, Any]:
     """Run the tests that are for a GPU."""
-    options = ["--collect-only"] if bench.tiny else ["-s"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "tests/test_gpu.py",
-        "-m",
-        "gpu",
-        "-q",
-        "-n",
-        "0",
-        "--tb=short",
-        *options,
-    ]
+    files = sorted(str(path) for path in (ROOT / "tests").glob("test_gpu*.py"))
+    options = ["-m", "gpu", "-q", "-n", "0", "--tb=short", "--collect-only" if bench.tiny else "-s"]
+    command = [sys.executable, "-m", "pytest", *files, *options]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=TESTS, check=False)
         code, said = done.returncode, done.stdout
@@ -271,7 +263,7 @@ def seeds(bench: Bench) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[Bench], Any]] = {
-    each.__name__: each for each in (tests, epochs, products, steps, closing, seeds)
+    each.__name__: each for each in (tests, epochs, products, steps, attention, closing, seeds)
 }
 
 
