@@ -14,9 +14,10 @@ from mowst.kernels.row_attention import attend_by_rows
 
 
 @pytest.fixture(autouse=True)
-def rows_of_more_than_four_are_long(monkeypatch):
+def short_rows_take_two_steps_and_long_ones_too(monkeypatch):
     monkeypatch.setattr(sparse, "LONG", 4)
-    monkeypatch.setattr(row_attention, "LONG", 4)
+    for name, value in {"LONG": 4, "STEP": 2, "WIDER": 2}.items():
+        monkeypatch.setattr(row_attention, name, value)
 
 
 def graph(rows=7, columns=9, edges=24) -> Adjacency:
@@ -131,8 +132,9 @@ def test_the_gradients_have_the_mask_of_the_output(dropout):
     check(found, results(lambda *each: dense(adjacency, *each, loud=loud), inputs, pushed), 1e-5)
 
 
-def test_so_many_are_dropped_others_at_each_call_and_the_same_after_the_same_seed():
+def test_so_many_are_dropped_others_at_each_call_and_the_same_after_the_same_seed(monkeypatch):
     """One row hears 30 columns alike, in 40 heads."""
+    monkeypatch.setattr(row_attention, "STEP", 16)
     columns, heads = 30, 40
     entries = torch.zeros(columns, dtype=torch.long), torch.arange(columns)
     adjacency = Adjacency(Rows.from_entries(*entries, None, (1, columns)), columns)

@@ -31,6 +31,19 @@ WIDER = 8
 """Times as many neighbours at a time for nodes with more than `LONG` of them."""
 
 
+def _span(start: tl.tensor, listed: tl.tensor, heads: tl.tensor, longest: tl.tensor, LISTED: tl.constexpr) -> tl.tensor:
+    """Return the row of a program, where its entries begin and end, and whether it is done here; none are, if not."""
+    row = (tl.program_id(0) // heads).to(tl.int64)
+    if LISTED:
+        row = tl.load(listed + row)
+    begin, last = tl.load(start + row), tl.load(start + row + 1)
+    mine = last - begin <= longest
+    return row, begin, tl.where(mine, last, begin), mine
+
+
+_span_of: Any = triton.jit(_span)
+
+
 def _attend(
     start: tl.tensor,
     column: tl.tensor,
@@ -55,17 +68,15 @@ def _attend(
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
 ) -> None:
+    """Average what the neighbours of a node say in a head, in one pass: sums are brought to each new highest score."""
     head = tl.program_id(0) % heads
-    row = (tl.program_id(0) // heads).to(tl.int64)
-    if LISTED:
-        row = tl.load(listed + row)
-    begin, last = tl.load(start + row), tl.load(start + row + 1)
-    mine = last - begin <= longest
-    last = tl.where(mine, last, begin)
+    row, begin, last, mine = _span_of(start, listed, heads, longest, LISTED)
     lane, near = tl.arange(0, BLOCK), tl.arange(0, STEP)
     inside = lane < tl.where(mine, width, 0)
     place = row * heads + head
     asks = tl.load(target + place)
+    if DROPS:
+        drawn = tl.load(seed)
     said, drift = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
     highest = tl.full([], float("-inf"), tl.float32)
     total, steepness = tl.full([], 0.0, tl.float32), tl.full([], 0.0, tl.float32)
@@ -84,7 +95,7 @@ def _attend(
             steepness = steepness * shrunk + tl.sum(weight * steep, axis=0)
         if DROPS:
             number = entry.to(tl.int64) * heads + head
-            weight = tl.where(tl.rand(tl.load(seed), number) >= dropout, weight, 0.0)
+            weight = tl.where(tl.rand(drawn, number) >= dropout, weight, 0.0)
         both = there[:, None] & inside[None, :]
         piece = tl.load(x + at[:, None] * width + lane[None, :], mask=both, other=0.0).to(tl.float32)
         said = said * shrunk + tl.sum(weight[:, None] * piece, axis=0)
@@ -111,6 +122,7 @@ def _level(
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
 ) -> None:
+    """Multiply a gradient by the output and by its derivative, for some nodes and heads at a time."""
     pair = tl.program_id(0).to(tl.int64) * STEP + tl.arange(0, STEP)
     lane = tl.arange(0, BLOCK)
     there = pair < pairs
@@ -148,17 +160,15 @@ def _push(
     BLOCK: tl.constexpr,
     STEP: tl.constexpr,
 ) -> None:
+    """Push the gradients of all who hear a node in a head to what it says, and to its score."""
     head = tl.program_id(0) % heads
-    node = (tl.program_id(0) // heads).to(tl.int64)
-    if LISTED:
-        node = tl.load(listed + node)
-    begin, last = tl.load(start + node), tl.load(start + node + 1)
-    mine = last - begin <= longest
-    last = tl.where(mine, last, begin)
+    node, begin, last, mine = _span_of(start, listed, heads, longest, LISTED)
     lane, near = tl.arange(0, BLOCK), tl.arange(0, STEP)
     inside = lane < tl.where(mine, width, 0)
     place = node * heads + head
     asked = tl.load(source + place)
+    if DROPS:
+        drawn = tl.load(seed)
     said = tl.load(x + place * width + lane, mask=inside, other=0.0).to(tl.float32)
     total, scores = tl.zeros((BLOCK,), tl.float32), tl.zeros((STEP,), tl.float32)
     for first in range(begin, last, STEP):
@@ -172,7 +182,7 @@ def _push(
         heard = weight
         if DROPS:
             number = tl.load(turn + entry, mask=there, other=0) * heads + head
-            heard = tl.where(tl.rand(tl.load(seed), number) >= dropout, weight * louder, 0.0)
+            heard = tl.where(tl.rand(drawn, number) >= dropout, weight * louder, 0.0)
         both = there[:, None] & inside[None, :]
         got = tl.load(pushed + at[:, None] * width + lane[None, :], mask=both, other=0.0).to(tl.float32)
         total += tl.sum(heard[:, None] * got, axis=0)
@@ -260,11 +270,11 @@ _attended: Any = _ByRows.apply
 def attend_by_rows(
     adjacency: Adjacency, x: Tensor, source: Tensor, target: Tensor, *, slope: float, dropout: float
 ) -> Tensor:
-    """Do what `mowst.kernels.attend` does; nodes in float32 or bfloat16, scores in float32, dropout below 1.
+    """Do what `mowst.kernels.attend` does; nodes in float32 or bfloat16, scores in float32.
 
     Which edges are dropped is drawn by torch's generator on the device as one number, so that a recorded call draws
     anew when it is replayed.
     """
     learns = torch.is_grad_enabled() and (x.requires_grad or source.requires_grad or target.requires_grad)
     seed = torch.empty((1,) if dropout else (0,), dtype=torch.long, device=x.device).random_()
-    return _attended(adjacency, _Asked(slope, dropout, learns), seed, x, source, target)
+    return _attended(adjacency, _Asked(float(slope), float(dropout), learns), seed, x, source, target)
