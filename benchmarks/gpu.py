@@ -13,6 +13,8 @@ Parts, in this order; one that fails leaves its error in its place, and one for 
 - `products`: milliseconds of one sparse product, cuSPARSE beside the Triton kernel, by size, width and precision.
 - `norms`: milliseconds and peak GiB of batch norm, ReLU and dropout, forward and backward, by torch, torch.compile and
   the Triton kernels, by size and precision; and of a step at the size of ogbn-arxiv with and without these.
+- `attention`: milliseconds and peak GiB of one layer of attention, forward and backward, by products, by the Triton
+  kernels, and PyG's on `edge_index`, at the size of ogbn-arxiv.
 - `closing`: seconds of what a run does after training, at the size of ogbn-arxiv.
 - `seeds`: seconds of a run of four seeds by processes.
 
@@ -44,6 +46,7 @@ from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.citation_like import ARXIV_NODES, citation_like
+from benchmarks.gpu_attention import attention
 from benchmarks.gpu_norms import norms
 from benchmarks.speed_steps import PYG_GCN, training_step
 from mowst.evaluation import Spread, accuracy, fusion, signal
@@ -208,7 +211,7 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
             with measuring(measured):
                 step = training_step(x, y, adjacency, PRECISIONS[precision])
                 memory, took = bench.peak(step), bench.ms(step)
-            widths = {f"{kind}": own is not None for kind, own in adjacency.gcn().rows._own.items()}
+            widths = {f"{kind}": own is not None for kind, own in adjacency.gcn().rows.own.items()}
             record = {"graph": name, "way": f"ours, {precision}", "measured": measured, "own": widths}
             found.append(record | {"ms": took, "GiB": memory})
         del adjacency, held[:]
@@ -263,7 +266,7 @@ def seeds(bench: Bench) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[Bench], Any]] = {
-    each.__name__: each for each in (tests, epochs, products, steps, norms, closing, seeds)
+    each.__name__: each for each in (tests, epochs, products, steps, norms, attention, closing, seeds)
 }
 
 

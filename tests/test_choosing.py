@@ -96,6 +96,22 @@ def test_what_does_something_else_or_nothing_does_not_pay(own):
     assert not choosing.pays(own, lambda: torch.ones(3, 2), lambda work: 1.0 if work is own else 9.0)
 
 
+def test_several_results_are_compared_one_by_one_as_the_coarsest_of_them_allows():
+    def paying(*scales: float, dtype=torch.float32) -> bool:
+        def own():
+            return torch.full((3, 2), scales[0]).to(dtype), torch.full((4,), scales[1])
+
+        return choosing.pays(
+            own, lambda: (torch.ones(3, 2).to(dtype), torch.ones(4)), clock=lambda work: work is not own
+        )
+
+    assert paying(1.0, 1.0)
+    assert not paying(1.0, 1.001)
+    assert not paying(1.001, 1.0)
+    assert paying(1.0, 1.001, dtype=torch.bfloat16)
+    assert not choosing.pays(lambda: torch.ones(4), lambda: (torch.ones(4), torch.ones(4)), lambda work: 1.0)
+
+
 def matrix() -> Adjacency:
     target, source = torch.tensor([[0, 0, 1, 2], [1, 2, 2, 0]])
     return Adjacency(Rows.from_entries(target, source, torch.tensor([1.0, 2.0, 3.0, 4.0]), (3, 3)), 3)

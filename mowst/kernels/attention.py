@@ -3,13 +3,15 @@
 PyG's GAT layer gathers what is sent along every edge, [E, H, C], weighs it, and scatters it; its gradient does so once
 more. On a CPU nearly all of its time is that memory. Here the weights of a head are the entries of the adjacency's
 rows, the layer is their product with the nodes, and no message is ever written down: the gradient with respect to the
-nodes is the product with the transpose, that with respect to the weights a product sampled at the edges.
+nodes is the product with the transpose, that with respect to the weights a product sampled at the edges. On a CUDA
+device kernels that do not even write the weights down are taken where they pay (`mowst.kernels.row_attention`).
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +22,14 @@ from torch_geometric.nn import GATConv, MessagePassing
 from torch_geometric.nn.models import GAT as PyGGAT
 
 from mowst.kernels.adjacency import Adjacency
+from mowst.kernels.choosing import by_triton, milliseconds, pays, worth_trying
 from mowst.kernels.sparse import Rows
 
 DEVICES = ("cpu", "cuda")
 """Kinds of device on which attention is computed by products; on others PyG's own way is taken."""
+
+Way = Callable[..., Tensor]
+"""Takes what `attend` takes, nodes [M, H, C] and scores in float32 or finer."""
 
 with warnings.catch_warnings():  # The first tensor of this layout in a process says once that the layout is in beta.
     warnings.simplefilter("ignore")
@@ -143,10 +149,53 @@ def attend(
     Returns: [N, H, C]; zeros where no edge leads.
     """
     kept = torch.promote_types(x.dtype, torch.float32)
-    source, target = (score.t().to(kept).contiguous() for score in (source, target))
-    weights, _ = _softmax(adjacency, source, target, slope)
+    source, target = source.to(kept), target.to(kept)
+    way = _own(adjacency, (x, source, target), slope) or by_products
+    return way(adjacency, x, source, target, slope=slope, dropout=dropout)
+
+
+def by_products(
+    adjacency: Adjacency, x: Tensor, source: Tensor, target: Tensor, *, slope: float, dropout: float
+) -> Tensor:
+    """Do what `attend` does, by products, one head after the other."""
+    weights, _ = _softmax(adjacency, source.t().contiguous(), target.t().contiguous(), slope)
     weights = F.dropout(weights, dropout, training=dropout > 0)
     return _weighted(adjacency, weights, x.transpose(0, 1).contiguous()).transpose(0, 1)
+
+
+def own_attention() -> Way | None:
+    """Return our own kernels for attention; none where there is no Triton."""
+    module = by_triton("row_attention")
+    return None if module is None else module.attend_by_rows
+
+
+def _own(adjacency: Adjacency, given: tuple[Tensor, ...], slope: float) -> Way | None:
+    """Return our own kernels where they were found to pay; tried where gradients are computed, too."""
+    found, x = adjacency.rows.own, given[0]
+    kind = "attention", x.dtype, *x.shape[1:]
+    if kind not in found and torch.is_grad_enabled() and x.requires_grad and worth_trying(x):
+        found[kind] = _paying(adjacency, given, slope)
+    return found.get(kind)
+
+
+def _paying(adjacency: Adjacency, given: tuple[Tensor, ...], slope: float) -> Way | None:
+    """Return our own kernels if they pay for nodes and scores like these."""
+    own = own_attention()
+    if own is None:
+        return None
+    ours, theirs = (partial(_there_and_back, way, adjacency, given, slope) for way in (own, by_products))
+    return own if pays(ours, theirs, milliseconds) else None
+
+
+def _there_and_back(way: Way, adjacency: Adjacency, given: tuple[Tensor, ...], slope: float) -> tuple[Tensor, ...]:
+    """Return the output of attention, and the gradients of its squares: for nodes, and for sources and targets in one.
+
+    A softmax asks for no common height of its scores: alone, the gradient for targets can be next to nothing.
+    """
+    leaves = [each.detach().requires_grad_() for each in given]
+    out = way(adjacency, *leaves, slope=slope, dropout=0.0)
+    nodes, *scores = torch.autograd.grad(out, leaves, out.detach())
+    return out.detach(), nodes, torch.cat(scores)
 
 
 class AttentionConv(GATConv):

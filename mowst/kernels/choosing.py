@@ -1,7 +1,7 @@
 """Which way of computing something is taken on a CUDA device: torch's, or our own one where it pays.
 
-It is tried when a product of a sparse matrix and a dense one, or a norm with what is behind it, of a width and
-precision first comes up, with its own numbers, a few times each; what was found is kept. As long as nobody has seen
+It is tried when a product of a sparse matrix and a dense one, attention, or a norm with what is behind it, of a width
+and precision first comes up, with its own numbers, a few times each; what was found is kept. As long as nobody has seen
 that on a GPU it is done where asked alone (`measuring`).
 """
 

@@ -24,6 +24,8 @@ from mowst.kernels.turning import transpose
 Shape = tuple[int, int] | torch.Size
 PRODUCTS = (torch.sparse.mm, torch.mm, torch.matmul, Tensor.mm, Tensor.matmul, Tensor.__matmul__)
 """What torch calls a product of two matrices."""
+LONG = 256
+"""Entries of a row beyond which a kernel that has one program a row takes it apart from the others."""
 
 
 _PRIVATE: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
@@ -63,7 +65,7 @@ class Rows:
     def __init__(self, start: Tensor, column: Tensor, value: Tensor | None = None):
         self.start, self.column, self.value = start, column, value
         self._operands: dict[torch.dtype, Tensor | None] = {}
-        self._own: dict[tuple[torch.dtype, int], Product | None] = {}
+        self.own: dict[tuple[Any, ...], Callable[..., Tensor] | None] = {}
 
     @classmethod
     def from_entries(cls, row: Tensor, column: Tensor, value: Tensor | None, shape: Shape) -> Rows:
@@ -81,6 +83,11 @@ class Rows:
     def row(self) -> Tensor:
         """The row of each entry, [E], as narrow as `column`; made when first asked for."""
         return self._narrow()
+
+    @cached_property
+    def long(self) -> Tensor:
+        """The rows with more than `LONG` entries, [n]; made when first asked for."""
+        return (self.start.diff() > LONG).nonzero().squeeze(-1)
 
     def _narrow(self) -> Tensor:
         each = torch.arange(len(self.start) - 1, device=self.start.device, dtype=self.column.dtype)
@@ -136,9 +143,9 @@ class Rows:
         On a CUDA device our own product is taken where it was found to pay (`mowst.kernels.choosing`).
         """
         kind = x.dtype, x.size(1)
-        if kind not in self._own and worth_trying(x):
-            self._own[kind] = self._paying(x)
-        if (own := self._own.get(kind)) is not None:
+        if kind not in self.own and worth_trying(x):
+            self.own[kind] = self._paying(x)
+        if (own := self.own.get(kind)) is not None:
             return own(self.start, self.column, self.value, x)
         return self._by_torch(x)
 
