@@ -131,7 +131,7 @@ def test_float32_products_are_made_coarser_inside():
 
 
 @pytest.mark.parametrize(
-    "options, tf32",
+    ("options", "tf32"),
     [
         ({}, True),
         ({"matmul": "highest"}, False),
