@@ -1,6 +1,7 @@
 """Whole runs on a device that lets nobody mix its tensors with the CPU's; `test_other_device` runs them."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -8,8 +9,9 @@ from torch import nn
 
 from graphkd import LOSSES
 from mowst import Config, ExpertConfig, GateConfig, MowstClassifier, load, predict, run
+from mowst.data import simple
 from mowst.evaluation import accuracy, signal
-from mowst.experiment import asking, building, estimating, opening, reload, seed, whole
+from mowst.experiment import asking, building, estimating, forgetting, opening, reload, seed, whole
 from mowst.kernels import attention, recording
 from mowst.models.experts import EXPERTS
 from mowst.models.gates import GATES
@@ -23,7 +25,7 @@ SMALL = {"dataset": "tests.graphs.good", "preset": "fast", "seeds": 1, "epochs":
 @pytest.fixture(autouse=True)
 def _there(monkeypatch):
     monkeypatch.setattr(attention, "DEVICES", (*attention.DEVICES, other_device.NAME))
-    for module in (asking, building, estimating, opening, reload, whole):
+    for module in (asking, building, estimating, forgetting, opening, reload, whole):
         monkeypatch.setattr(module, "fabric_of", other_device.fabric)
 
 
@@ -44,6 +46,21 @@ def test_what_is_mixed_is_refused():
     for mix in (lambda: there + here, lambda: here[there.long()], lambda: torch.stack([there, here])):
         with pytest.raises(RuntimeError, match="some on the CPU"):
             mix()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("asked", [(True, False), (True, True), (False, True)])
+def test_edges_are_put_in_order_as_on_the_cpu(asked, weighted, monkeypatch):
+    monkeypatch.setattr(simple, "MANY", 1)
+    edges, given = torch.randint(9, (2, 60)), dict(zip(("simple", "undirected"), asked, strict=True))
+    weight = torch.randint(1, 9, (60,)).double() if weighted else None
+    change = partial(simple.simplified, nodes=9, **given)
+    wanted = change(edges, weight)
+    for here in (edges, wanted[0]):  # the second is in order already
+        found = simple.on_device(other_device.OTHER, change, here, weight if here is edges else wanted[1])
+        for one, other in zip(found, wanted, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or (type(one) is torch.Tensor and torch.equal(one, other))
 
 
 def test_scores_are_those_of_the_cpu(monkeypatch):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
@@ -17,7 +19,7 @@ from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.columns import Columns
 from mowst.data.given import MASKS, features, taken, unread
 from mowst.data.own import card_of, is_own
-from mowst.data.simple import distinct, simplified
+from mowst.data.simple import distinct, on_device, simplified
 from mowst.data.splits import SPLITS, label
 from mowst.data.validation import check
 from mowst.errors import InputError, unknown
@@ -31,6 +33,7 @@ OTHER_FILES = {".txt", ".json", ".xlsx", ".npy", ".mat", ".pkl", ".edgelist", ".
 
 READS_LESS = "a part of the graph, fewer features, and a machine with more memory: no option makes a graph smaller"
 """What takes less memory where a graph is read."""
+CPU = torch.device("cpu")
 
 
 class Graph:
@@ -64,9 +67,17 @@ class Graph:
 
 
 def open_graph(
-    name: str | Card, root: str | Path = "data", *, split: str | None = None, download: bool | str = True
+    name: str | Card,
+    root: str | Path = "data",
+    *,
+    split: str | None = None,
+    download: bool | str = True,
+    device: torch.device = CPU,
 ) -> Graph:
-    """Read a graph, whose splits are then a matter of a moment; arguments as in `load`, and `name` may be a card."""
+    """Read a graph, whose splits are then a matter of a moment; arguments as in `load`, and `name` may be a card.
+
+    Many edges are put in order on the `device`; the graph stays on the CPU.
+    """
     for what, held, hint in (
         ("dataset", name, str | Card),
         ("root", root, str | Path),
@@ -81,7 +92,7 @@ def open_graph(
         raise unknown(f"{entry.name}: split", chosen, entry.splits)
     with needing(f"read {entry.name}", READS_LESS):
         loaded = _read(entry, Path(root), entry.splits[chosen], download)
-        data = tidy(loaded.clone() if outside else loaded, entry)
+        data = tidy(loaded.clone() if outside else loaded, entry, device)
     own = own_of(loaded)
     place_own(data, own)
     if (outside or own) and split is None and all(data.get(mask) is None for mask in MASKS):
@@ -104,10 +115,10 @@ def load(
     return open_graph(name, root, split=split, download=download).of_seed(seed)
 
 
-def tidy(data: Data, entry: Card) -> Data:
+def tidy(data: Data, entry: Card, device: torch.device = CPU) -> Data:
     """Return a copy in the form all graphs here have: see the package's notation. Of edges it keeps the weight."""
     graph = taken(data, entry.name)
-    _simplify(graph, entry)
+    _simplify(graph, entry, device)
     transforms = {**({} if graph.x is not None else entry.features), **entry.transforms}
     for name, options in transforms.items():
         graph = _transform(name, options, entry.name)(graph)
@@ -115,12 +126,13 @@ def tidy(data: Data, entry: Card) -> Data:
     return graph
 
 
-def _simplify(graph: Data, entry: Card) -> None:
+def _simplify(graph: Data, entry: Card, device: torch.device) -> None:
     """Take self-loops, repeats and directions away, as far as the card says so: repeats add up, directions average."""
     nodes, index, weight = int(graph.num_nodes or 0), graph.edge_index, graph.get("edge_weight")
     if not index.numel() or int(index.min()) < 0 or int(index.max()) >= nodes:
         return  # what is wrong with it is said by `check`
-    index, weight = simplified(index, weight, nodes, simple=entry.simple, undirected=entry.undirected)
+    change = partial(simplified, nodes=nodes, simple=entry.simple, undirected=entry.undirected)
+    index, weight = on_device(device, change, index, weight)
     graph.edge_index = index
     if weight is not None:
         graph.edge_weight = weight

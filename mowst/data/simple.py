@@ -6,6 +6,7 @@ ordered and in both directions, and stay the tensor that they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,33 @@ from mowst.kernels import compressed, in_order, is_symmetric, starts
 
 SOME = 2**20
 """Edges that are looked at together."""
+MANY = 2**20
+"""Edges from which another device than the CPU is worth the way there."""
 
 
-def simplified(
-    edge_index: Tensor, weight: Tensor | None, nodes: int, *, simple: bool, undirected: bool
-) -> tuple[Tensor, Tensor | None]:
+Edges = tuple[Tensor, Tensor | None]
+
+
+def on_device(
+    device: torch.device, change: Callable[[Tensor, Tensor | None], Edges], edge_index: Tensor, weight: Tensor | None
+) -> Edges:
+    """Change many edges on a device, where a GPU takes a moment and a CPU minutes; they come back to where they were.
+
+    A device without room for them leaves it to the CPU.
+    """
+    if device.type == "cpu" or edge_index.size(1) < MANY:
+        return change(edge_index, weight)
+    try:
+        there = edge_index.to(device), None if weight is None else weight.to(device)
+        found, value = change(*there)
+        if found is there[0]:
+            return edge_index, weight
+        return found.to(edge_index.device), None if value is None else value.to(edge_index.device)
+    except torch.OutOfMemoryError:
+        return change(edge_index, weight)
+
+
+def simplified(edge_index: Tensor, weight: Tensor | None, nodes: int, *, simple: bool, undirected: bool) -> Edges:
     """Return edges [2, E] and their weights [E], as they are where that is right already.
 
     Args:
@@ -66,6 +89,9 @@ def distinct(edge_index: Tensor, nodes: int) -> int:
 
 def _patterned(edge_index: Tensor, nodes: int, undirected: bool) -> Tensor:
     """Return each edge once, in order; if asked for in both directions."""
+    if edge_index.device.type != "cpu":
+        kept = coalesce(edge_index, num_nodes=nodes)
+        return to_undirected(kept, num_nodes=nodes) if undirected else kept
     from scipy.sparse import coo_array
 
     ends: Any = [end.to(torch.int32).numpy() for end in edge_index]

@@ -105,13 +105,12 @@ def prepare(data: Data, config: Config, device: torch.device, scale: Scale | Non
     if config.normalize_features:
         data.x = dense(data.x)
         data = NormalizeFeatures()(data)
+    data.x = prepare_features(data.x)
+    data = data.to(device)  # first: a GPU orders edges in a moment
     weight = data.get("edge_weight")
     weight = None if weight is None else weight.to(torch.get_default_dtype())
     keep = adjacencies(data, Path(config.data_root)) if weight is None and device.type == "cpu" else None
-    adjacency = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight, keep=keep)
-    x = prepare_features(data.x)
-    data = data.to(device)
-    data.x, data.adj_t = x.to(device), adjacency.to(device)
+    data.adj_t = Adjacency.from_edge_index(data.edge_index, data.num_nodes, weight, keep=keep)
     data.x = with_averages(config, data.x if raw is None else Tabled(data.x, raw), data.adj_t)
     return data
 

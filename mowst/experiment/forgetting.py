@@ -16,7 +16,7 @@ from mowst.errors import InputError, unknown
 from mowst.evaluation import apart, membership
 from mowst.experiment.asking import Query, seed_folder, trained_on
 from mowst.experiment.bench import Fitted
-from mowst.experiment.building import seeded
+from mowst.experiment.building import fabric_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import claim, read_config, read_json
 from mowst.experiment.nodes import numbers_of, without
@@ -98,7 +98,7 @@ def forget(
     config = fitting(replace(read_config(first), first_seed=seed, seeds=len(runs), **changed))
     home = trained_on(first, config, trained_in(first).judged)
     called = named(home, nodes)
-    whole, learned = graph_of(config), True
+    whole, learned = graph_of(config, fabric_of(config).device), True
     gone = numbers_of(home.names, [*config.forget, *called], "forget")
     for each, place in runs.items():
         known = (home if place == first else trained_on(place, config)).data

@@ -58,10 +58,10 @@ class OneSeed(NamedTuple):
     """From outside the run, if there is one."""
 
 
-def graph_of(config: Config) -> Graph:
-    """Open the graph that a configuration names."""
+def graph_of(config: Config, device: torch.device) -> Graph:
+    """Open the graph that a configuration names; where it is large, a device helps."""
     named = card_of(config.dataset, config.columns) if config.own else config.dataset
-    return open_graph(named, config.data_root, split=config.split)
+    return open_graph(named, config.data_root, split=config.split, device=device)
 
 
 class Opened:
@@ -79,7 +79,7 @@ class Opened:
 
     def __init__(self, config: Config, plan: Plan | None = None, *, fabric: Fabric | None = None, devices: int = 1):
         self.fabric = fabric or fabric_of(config)
-        self.graph = graph_of(config)
+        self.graph = graph_of(config, self.fabric.device)
         self._split = cache(
             lambda seed: without(self.graph.of_seed(seed), config.forget, seed, validation=config.use_validation)
         )

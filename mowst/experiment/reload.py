@@ -135,7 +135,8 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
             class numbers now.
     """
     record = unedited(folder, name)
-    known = graph_of(config).of_seed(record.seed)
+    device = fabric_of(config).device
+    known = graph_of(config, device).of_seed(record.seed)
     data = without(known, config.forget, record.seed, validation=config.use_validation)
     if split_hash(data) != record.split:
         raise InputError(f"{folder}: was trained on another split of {config.dataset} than this copy has")
@@ -143,7 +144,6 @@ def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Mo
         raise InputError(f"{folder}: was trained on {config.dataset} with its classes numbered otherwise")
     if record.graph not in (None, graph_hash(data)):
         print(f"note: {config.dataset} is another graph than the run was trained on", file=sys.stderr)
-    device = fabric_of(config).device
     ready = prepare(data, config, device, read_scale(folder) if config.standardize else None)
     if record.model == FINAL:
         apart = calibrating(config, data.val_mask, record.seed)
