@@ -193,3 +193,62 @@ def test_a_graph_in_a_folder_that_is_called_like_a_card_is_the_one_that_is_meant
     written(folder, *people())
     run(["--dataset", "karate", "--label", "drink", "--seeds", "1", "--out", "out", *FAST])
     assert (tmp_path / "out" / "karate.yaml").exists()
+
+
+def refused(place, *arguments):
+    """Ask for predictions, which must be refused, and return why."""
+    with pytest.raises(InputError) as error:
+        predict([str(place / "out"), *map(str, arguments)])
+    return str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:drink")
+@pytest.mark.parametrize("name", ["notes.csv", "notes.npz", "table.parquet"])
+def test_predict_replaces_what_it_wrote_and_nothing_else(finished, tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    flag, place = "--save" if name.endswith("npz") else "--out", tmp_path / name
+    call = [str(finished / "out"), flag, str(place), "--nodes", str(people()[0].id[2])]
+    assert predict(call) == 0
+    ours = place.read_bytes()
+    assert predict(call) == 0
+    assert place.read_bytes() == ours
+    if flag == "--save":
+        np.savez(place, nodes=np.arange(3), mine=np.arange(3))
+    else:
+        table = pd.read_csv(place) if name.endswith("csv") else pd.read_parquet(place)
+        getattr(table.assign(mine=1), "to_csv" if name.endswith("csv") else "to_parquet")(place, index=False)
+    theirs = place.read_bytes()
+    assert "is no file of predictions; give another file, or --overwrite" in refused(finished, *call[1:])
+    place.write_bytes(b"")
+    assert "is no file of predictions" in refused(finished, *call[1:])
+    place.write_bytes(theirs)
+    assert predict([*call, "--overwrite"]) == 0
+    assert place.read_bytes() == ours
+
+
+def test_predict_never_replaces_what_it_reads(finished, tmp_path):
+    shutil.copytree(finished / "people", tmp_path / "other")
+    shutil.copy(finished / "people" / "edges.csv", tmp_path / "other" / "knows.csv")
+    (tmp_path / "ids.csv").write_text(str(people()[0].id[2]))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "other" / "nodes.csv")
+    graph = ["--graph", tmp_path / "other", "--edges-file", "knows.csv"]
+    inputs = {tmp_path / "other" / name: graph for name in ("nodes.csv", "knows.csv")}
+    inputs |= {finished / "people" / name: [] for name in ("nodes.csv", "edges.csv")}
+    inputs |= {tmp_path / "ids.csv": ["--nodes", tmp_path / "ids.csv"], tmp_path / "link.csv": graph}
+    for place, words in inputs.items():
+        before = place.read_bytes()
+        said = refused(finished, "--out", place, "--overwrite", *words)
+        assert said == f"--out {place}: is read in this very call; give another file"
+        assert place.read_bytes() == before
+
+
+def test_what_a_card_or_a_folder_of_arrays_names_is_read_too(finished, tmp_path):
+    card = finished / "out" / "people.yaml"
+    place = finished / "people" / "nodes.csv"
+    assert "is read in this very call" in refused(finished, "--out", place, "--overwrite", "--graph", card)
+    (tmp_path / "arrays").mkdir()
+    saved = tmp_path / "arrays" / "features.npz"
+    np.savez(saved, x=np.eye(3))
+    words = ["--save", saved, "--overwrite", "--graph", tmp_path / "arrays"]
+    assert "is read in this very call" in refused(finished, *words)
