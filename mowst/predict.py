@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -50,8 +49,10 @@ def flags() -> ArgumentParser:
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
     from mowst.experiment import reading
+    from mowst.experiment.predicting import check_together
 
     parsed = reading.parse(flags(), arguments)
+    check_together(parsed, reading.given_options(arguments))
 
     from mowst.experiment.asking import seed_folder
     from mowst.experiment.folder import read_config
@@ -111,8 +112,6 @@ def check(parsed: Namespace) -> None:
 
     check_seed("--seed", parsed.seed)
     INFERENCE.lookup(parsed.how)
-    if parsed.threshold is not None and not math.isfinite(parsed.threshold):
-        raise InputError(f"--threshold {parsed.threshold}: must be a number")
 
 
 def check_places(parsed: Namespace, folder: Path, config: Config) -> None:

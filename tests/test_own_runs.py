@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from mowst.errors import InputError
+from mowst.experiment import reading
 from mowst.experiment.asking import seed_folder
+from mowst.experiment.predicting import check_together, flags
 from mowst.predict import command as predict
 from mowst.run import command as run
 from tests.test_own_graphs import people, written
@@ -112,7 +114,7 @@ def test_what_spoke_for_a_prediction_is_told_by_name(finished, capsys):
 
     asked = told("p14")
     assert re.match(r"node p14: the (weak|strong) expert('s .*)? says class (coffee|milk|tea), prob", asked[0])
-    strong = told("p14", "--how", "routed", "--threshold", "2")
+    strong = told("p14", "--how", "routed", "--threshold", "1")
     assert strong[0].startswith("node p14: the strong expert")
     ends = people()[1]
     beside = set(ends.source[ends.target == "p14"]) | set(ends.target[ends.source == "p14"])
@@ -252,3 +254,32 @@ def test_what_a_card_or_a_folder_of_arrays_names_is_read_too(finished, tmp_path)
     np.savez(saved, x=np.eye(3))
     words = ["--save", saved, "--overwrite", "--graph", tmp_path / "arrays"]
     assert "is read in this very call" in refused(finished, *words)
+
+
+IDLE = {
+    "--threshold .5": "only --how routed has one",
+    "--how sampled --threshold=0.5": "only --how routed has one",
+    "--how routed --seed 0": "only --how sampled and --explain draw",
+    "--into x": "it is for --forget",
+    "--forget_by retrain --out x.csv": "it is for --forget",
+    "--no-measure": "it is for --forget",
+    "--nodes-file x.csv": "it is for --graph",
+    "--why p14 --how routed": "alone do not predict",
+    "--forget p14 --out x.csv": "--out: nothing is predicted with --forget",
+    "--forget p14 --how routed": "--how: nothing is predicted with --forget",
+    "--how routed --threshold 2": "--threshold 2: must be a confidence from 0 to 1",
+    "--how routed --threshold=-.1": "--threshold -0.1: must be a confidence from 0 to 1",
+}
+
+
+@pytest.mark.parametrize("line", IDLE)
+def test_an_option_that_would_change_nothing_is_refused(finished, line):
+    assert IDLE[line] in refused(finished, *line.split())
+
+
+@pytest.mark.parametrize(
+    "line", ["--how routed --threshold .5", "--explain p14 --seed 3", "--why p14 --how routed --nodes p14", "--layers"]
+)
+def test_options_that_count_are_taken(line):
+    words = ["folder", *line.split()]
+    check_together(reading.parse(flags(), words), reading.given_options(words))

@@ -155,7 +155,7 @@ def test_predict_needs_no_predictions_to_compare_with(finished, tmp_path, capsys
     assert "nothing to compare them with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line", ["--threshold .nan", "--nodes="])
+@pytest.mark.parametrize("line", ["--threshold .nan --how routed", "--nodes="])
 def test_predict_refuses_what_is_no_number(finished, line):
     with pytest.raises(InputError, match=line[:7]):
         predict_command([str(finished / "seed-0"), *line.split()])

@@ -1,9 +1,12 @@
-"""The options of `mowst predict`."""
+"""The options of `mowst predict`, and which of them go together."""
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser
+from collections.abc import Sequence
 
+from jsonargparse import ArgumentParser, Namespace
+
+from mowst.errors import InputError
 from mowst.experiment import reading
 
 PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
@@ -80,3 +83,40 @@ def add_forgetting(parser: ArgumentParser) -> None:
     parser.add_argument("--forget_by", type=str, default="auto", help=about)
     about = "Compare a model that was not retrained with one that is, which takes as long as that."
     reading.add_switch(parser, "--measure", True, about)
+
+
+ALONE = {"folder", "forget", "into", "forget_by", "measure", "model", "data_root", "device", "trust"}
+"""What counts where labels are forgotten, and nothing is predicted."""
+
+
+def check_together(parsed: Namespace, given: Sequence[str]) -> None:
+    """See that every option that was given counts beside the others.
+
+    Args:
+        parsed: the values of all of them.
+        given: the names of those on the command line.
+
+    Raises:
+        InputError: one would change nothing; or the threshold is no confidence.
+    """
+    if parsed.forget is not None and (idle := [name for name in given if name not in ALONE]):
+        raise InputError(f"--{idle[0]}: nothing is predicted with --forget; predict with the folder that it writes")
+    predicts = any(each is not None for each in (parsed.nodes, parsed.out, parsed.save, parsed.explain))
+    predicts = predicts or not (parsed.layers or parsed.why is not None)
+    needed = {
+        "how": ("--why and --layers alone do not predict: add --nodes, --out or --save", predicts),
+        "threshold": ("only --how routed has one", parsed.how == "routed"),
+        "seed": ("only --how sampled and --explain draw", parsed.how == "sampled" or parsed.explain is not None),
+        **dict.fromkeys(FORGETTING, ("it is for --forget", parsed.forget is not None)),
+        **dict.fromkeys(FILES, ("it is for --graph", parsed.graph is not None)),
+    }
+    for name in given:
+        why, counts = needed.get(name, ("", True))
+        if not counts:
+            raise InputError(f"--{name.removeprefix('columns.')}: changes nothing here; {why}")
+    if parsed.threshold is not None and not 0 <= parsed.threshold <= 1:
+        raise InputError(f"--threshold {parsed.threshold:g}: must be a confidence from 0 to 1")
+
+
+FORGETTING, FILES = ("into", "forget_by", "measure"), ("columns.nodes_file", "columns.edges_file")
+"""Options that count beside another one only."""

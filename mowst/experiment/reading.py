@@ -213,10 +213,14 @@ def config_of(parsed: Namespace) -> Config:
 
 def given_fields(arguments: Sequence[str]) -> list[str]:
     """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
-    words = short_kinds([word for argument in arguments for word in spelled(argument)])
-    names = [word[2:].partition("=")[0].removesuffix("+") for word in words if word.startswith("--")]
     known = {entry.name for entry in fields(Config)} - {"kd"}
-    return [name for name in names if name.partition(".")[0] in known]
+    return [name for name in given_options(arguments) if name.partition(".")[0] in known]
+
+
+def given_options(arguments: Sequence[str] | None) -> list[str]:
+    """Return the options that a command line names."""
+    words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    return [word[2:].partition("=")[0].removesuffix("+") for word in short_kinds(words) if word.startswith("--")]
 
 
 def say_idle(config: Config, arguments: Sequence[str]) -> None:
