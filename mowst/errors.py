@@ -29,7 +29,8 @@ def unknown(what: str, value: object, choices: Iterable[object]) -> InputError:
 
 def meant(word: str, names: Iterable[str]) -> str:
     """Ask whether the nearest of some names was meant; empty if none is near."""
-    near = get_close_matches(word, list(names), 1, 0.6)
+    known = list(names)
+    near = [each for each in known if sorted(each) == sorted(word)] or get_close_matches(word, known, 1, 0.6)
     return f"did you mean {near[0]}? " if near else ""
 
 

@@ -7,11 +7,12 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from mowst import Config
 from mowst.__main__ import COMMANDS, command
-from mowst.errors import InputError
+from mowst.errors import InputError, meant
 from mowst.experiment import helping, reading
 
 
@@ -127,3 +128,39 @@ def test_a_graph_called_like_the_default_one_may_be_ones_own(tmp_path, monkeypat
     words = ["--label", "field"]
     parsed = reading.parse(import_module("mowst.run").flags(), words)
     assert reading.asked_for(parsed, words).columns.label == "field"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("people", "unknown argument people; a graph is given by --dataset people"),
+        ("--coverage x", "coverage: must be float or null, got x"),
+        ("--checkpoint_epochs abc", "checkpoint_epochs: must be a whole number from 1 or null, got abc"),
+        ("--devices 0", "devices: must be a whole number from 1 or null, got 0"),
+        ("--features", "--columns.features: needs a value"),
+        ("--gate.dispersions", "--gate.dispersions: needs a value"),
+        ("--abstain_risk 0", "abstain_risk: must be above 0 and below 1, got 0.0"),
+    ],
+)
+def test_a_wrong_word_is_said_plainly(line, said):
+    with pytest.raises(InputError) as error:
+        command(["run", *line.split()])
+    assert str(error.value) == said
+
+
+def test_letters_in_another_order_are_the_same_word():
+    assert meant("gnc", ["gin", "gat", "gcn"]) == "did you mean gcn? "
+    assert meant("gim", ["gin", "gat", "gcn"]) == "did you mean gin? "
+    with pytest.raises(InputError, match="did you mean gcn"):
+        command(["run", "--dataset", "sbm", "--strong", "gnc"])
+
+
+def test_names_that_look_like_a_file_are_said_to_be_none():
+    from mowst.experiment.nodes import numbers_of
+
+    names = pd.Index(["a", "b.txt"])
+    assert numbers_of(names, ["b.txt"], "--nodes") == [1]
+    with pytest.raises(
+        InputError, match=r"--nodes: there is no file ids\.txt, and no node is called ids\.txt; they are a"
+    ):
+        numbers_of(names, ["ids.txt"], "--nodes")

@@ -12,7 +12,7 @@ from mowst.models.gates import DispersionGate
 from mowst.models.outputs import Gated
 from mowst.system.resources import folder
 from mowst.tuning.fields import configured, placed, taken
-from mowst.tuning.ranges import inside, read_search
+from mowst.tuning.ranges import inside, read_search, typed
 from mowst.tuning.search import first_points, published
 from mowst.tuning.space import make_space
 
@@ -249,3 +249,8 @@ def test_with_losses_the_regime_is_searched_only_if_asked_for():
 def test_a_panel_is_not_searched():
     with pytest.raises(InputError, match=r"strong: a panel \(gcn\+sage\)"):
         make_space(Config(strong=ExpertConfig(kind="gcn+sage")))
+
+
+def test_a_wrong_value_names_its_field_once():
+    with pytest.raises(InputError, match=r"^space: lr: must be float, got abc$"):
+        typed("lr", "abc")

@@ -135,9 +135,9 @@ def test_the_rule_of_a_run_makes_its_sets_again(finished):
 def test_too_few_validation_nodes_are_refused_before_training_with_the_number_that_would_do():
     with pytest.raises(InputError, match=r"coverage 0\.95: needs 38 validation nodes, half .* there are 15"):
         Opened(dataclasses.replace(CONFIG, coverage=0.95))
-    with pytest.raises(InputError, match="coverage: must be between 0 and 1"):
+    with pytest.raises(InputError, match="coverage: must be above 0 and below 1"):
         Config(coverage=90.0)
-    with pytest.raises(InputError, match="abstain_risk: must be between 0 and 1"):
+    with pytest.raises(InputError, match="abstain_risk: must be above 0 and below 1"):
         Config(abstain_risk=5.0)
     with pytest.raises(InputError, match="for a mixture, and none is trained"):
         Config(abstain_risk=0.1, mixture=False)

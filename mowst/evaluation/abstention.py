@@ -125,7 +125,7 @@ def answers_from(confidence: Tensor, right: Tensor, others: Tensor, risk: float,
     from scipy.stats import binom
 
     if not 0 < risk < 1:
-        raise InputError(f"abstain_risk: must be between 0 and 1, got {risk}")
+        raise InputError(f"abstain_risk: must be above 0 and below 1, got {risk}")
     if len(right) < (needed := fewest_answers(risk, doubt)):
         raise InputError(f"abstain_risk {risk}: needs {needed} nodes that calibrate, and there are {len(right)}")
     ranked, found = others.double().sort().values, math.inf

@@ -118,7 +118,7 @@ def fewest(coverage: float) -> int:
         InputError: it is none.
     """
     if not 0 < coverage < 1:
-        raise InputError(f"coverage: must be between 0 and 1, got {coverage}")
+        raise InputError(f"coverage: must be above 0 and below 1, got {coverage}")
     return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 

@@ -271,7 +271,7 @@ class Config(Checked):
 
             fewest(self.coverage)
         if self.abstain_risk is not None and not 0 < self.abstain_risk < 1:
-            raise InputError(f"abstain_risk: must be between 0 and 1, got {self.abstain_risk}")
+            raise InputError(f"abstain_risk: must be above 0 and below 1, got {self.abstain_risk}")
         if self.use_validation and not refits(self):
             raise InputError(
                 "use_validation: trains the experts of a mixture again, each on its own; it goes with the "

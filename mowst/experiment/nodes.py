@@ -37,7 +37,9 @@ def numbers_of(names: pd.Index, called: Sequence[Hashable], flag: str) -> list[i
 
     found = names.map(str).get_indexer(pd.Index(list(called), dtype=object).map(str))
     if lost := [word for word, place in zip(called, found, strict=True) if place < 0]:
-        raise InputError(f"{flag}: no node is called {some(lost)}; they are {some(names[:3])} and so on")
+        files = any(str(word).endswith((".txt", ".csv", ".tsv")) for word in lost)
+        also = f"there is no file {some(lost)}, and " if files else ""
+        raise InputError(f"{flag}: {also}no node is called {some(lost)}; they are {some(names[:3])} and so on")
     return [int(place) for place in found]
 
 

@@ -127,15 +127,29 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", message)
     message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
     message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
-    message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
+    message = re.sub(r"argument (--[\w.]+)\S*: expected one argument", r"\1: needs a value", message)
+    message = re.sub(UNION, plain_union, message)
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
+        if not found[1].startswith("-") and "--dataset" in flags:
+            return f"unknown argument {found[1]}; a graph is given by --dataset {found[1]}"
         return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help all lists all"
     if found := re.match(r"Option '([\w.-]+)' is not accepted", message):
         files = " or ".join(word for word in words if word.endswith((".yaml", ".yml", ".json")))
         near = meant_flag(found[1], [flag[2:] for flag in flags])
         return f"{files}: unknown field {found[1]}; {near}--help all lists all"
     return message
+
+
+UNION = r'^"([\w.]+)": Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*value: (.*)$'
+"""What the parser says of a value that may be of several types."""
+
+
+def plain_union(found: re.Match[str]) -> str:
+    """Say the same in a few words."""
+    names = found[2].replace("NoneType", "null").replace("PositiveInt", "a whole number from 1")
+    kinds = [re.sub(r"<class '([\w.]+\.)?(.*)'>", r"\2", kind) for kind in names.split(", ")]
+    return f"{found[1]}: must be {' or '.join(kinds)}, got {found[3]}"
 
 
 def meant_flag(word: str, flags: Sequence[str]) -> str:

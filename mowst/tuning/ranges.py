@@ -127,7 +127,8 @@ def typed(path: str, value: Any) -> Any:
         text = value if isinstance(value, str) else json.dumps(value)
         return taken(config_of(parse(flags(), [f"--{path}", text])), path)
     except (InputError, TypeError, RecursionError) as error:
-        raise InputError(f"space: {path}: {error}") from None
+        said = str(error)
+        raise InputError(f"space: {said if said.startswith(f'{path}: ') else f'{path}: {said}'}") from None
 
 
 @cache

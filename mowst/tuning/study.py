@@ -66,11 +66,20 @@ def open_study(
             return begun(study, described, first)
     for key in sorted({*held, *described}):
         if held.get(key) != described.get(key):
+            was, now = held.get(key, "not there"), described.get(key, "not there")
             raise InputError(
-                f"study {plan.study}: is of another space: {key} was {held.get(key, 'not there')}, now it is "
-                f"{described.get(key, 'not there')}; give another --study, or another --name in this one"
+                f"study {plan.study}: is of another space: {differing(key, was, now)}; give another --study, or "
+                "another --name in this one"
             )
     return study
+
+
+def differing(key: str, was: Any, now: Any) -> str:
+    """Say what two descriptions of a space differ in; of several fields, the first."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        field = next(name for name in sorted({*was, *now}) if was.get(name) != now.get(name))
+        return differing(f"{key}: {field}", was.get(field, "not there"), now.get(field, "not there"))
+    return f"{key} was {was}, now it is {now}"
 
 
 def found_or_made(storage: BaseStorage, name: str, directions: Sequence[str]) -> tuple[Study, bool]:
