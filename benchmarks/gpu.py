@@ -15,6 +15,7 @@ Parts, in this order; one that fails leaves its error in its place, and one for 
   the Triton kernels, by size and precision; and of a step at the size of ogbn-arxiv with and without these.
 - `attention`: milliseconds and peak GiB of one layer of attention, forward and backward, by products, by the Triton
   kernels, and PyG's on `edge_index`, at the size of ogbn-arxiv.
+- `pairs`: seconds of a run of one pair at the sizes of ogbn-arxiv and Cora, of its training, and the share of the rest.
 - `closing`: seconds of what a run does after training, at the size of ogbn-arxiv.
 - `seeds`: seconds of a run of four seeds by processes.
 
@@ -48,8 +49,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.citation_like import ARXIV_NODES, citation_like
 from benchmarks.gpu_attention import attention
 from benchmarks.gpu_norms import norms
+from benchmarks.gpu_runs import closing, pairs
 from benchmarks.speed_steps import PYG_GCN, training_step
-from mowst.evaluation import Spread, accuracy, fusion, signal
+from mowst.evaluation import accuracy, signal
 from mowst.experiment import Config, run
 from mowst.kernels import Adjacency, CudaGraphs, measuring, recording
 from mowst.kernels.choosing import own_product
@@ -243,21 +245,6 @@ def products(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def closing(bench: Bench) -> dict[str, float]:
-    """Time what a run does with what its experts say."""
-    data = bench.graph(bench.sizes[-1])
-    torch.manual_seed(0)
-    right = F.one_hot(data.y, 40).float()
-    weak, strong = (scale * right * torch.rand_like(right[:, :1]) + torch.randn_like(right) for scale in (2, 3))
-    nodes = data.val_mask.nonzero().squeeze(-1)
-    spread = Spread(data.adj_t, data.y, data.train_mask)
-    return {
-        "stacked on val s": bench.seconds(lambda: fusion.stacked(weak, strong, data.y, nodes)),
-        "label propagation s": bench.seconds(lambda: spread.labels(40)),
-        "correct and smooth s": bench.seconds(lambda: spread.corrected(weak)),
-    }
-
-
 def seeds(bench: Bench) -> list[dict[str, Any]]:
     """Time a run of several seeds, one after the other and side by side."""
     config = Config(dataset="sbm", preset="fast", seeds=4, epochs=3 if bench.tiny else 100, device=bench.device.type)
@@ -266,7 +253,7 @@ def seeds(bench: Bench) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[Bench], Any]] = {
-    each.__name__: each for each in (tests, epochs, products, steps, norms, attention, closing, seeds)
+    each.__name__: each for each in (tests, epochs, products, steps, norms, attention, pairs, closing, seeds)
 }
 
 
