@@ -226,12 +226,16 @@ def at_once(monkeypatch):
     monkeypatch.setattr(sizing, "room", lambda opened, beside: 1 - beside)
 
 
+def in_order(lines):
+    return sorted([each[key] for key in ("seed", "model", "phase", "epoch", "val")] for each in lines)
+
+
 def test_scores_are_the_same_whoever_trains_a_seed_and_a_run_goes_on_with_another_number(tmp_path, at_once):
-    one = run(QUICK, report=False)
-    heard, joined, out = [], [], tmp_path / "out"
+    expected, heard, joined, out = [], [], [], tmp_path / "out"
+    one = run(QUICK, hook=expected.append, report=False)
 
     def hook(line):
-        heard.append((line["seed"], line["model"], line["epoch"]))
+        heard.append(line)
         end = time.monotonic() + 100
         while joined and line["seed"] == 0 and not (out / "seed-1").exists():
             assert time.monotonic() < end
@@ -240,7 +244,7 @@ def test_scores_are_the_same_whoever_trains_a_seed_and_a_run_goes_on_with_anothe
     several = run(QUICK, out, workers="auto", hook=hook, report=False, joined=joined.append)
     assert joined == [2]
     assert several["scores"] == one["scores"]
-    assert sorted(heard) == sorted({(seed, model, epoch) for seed in range(3) for _, model, epoch in heard})
+    assert in_order(heard) == in_order(expected)
     done = {1: one["runs"][1]}
     rest = run(QUICK, workers="auto", done=done)
     assert rest["scores"] == one["scores"]

@@ -7,14 +7,15 @@ memory becomes too small, all but this one are ended, and it does the rest alone
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol, TypeVar
@@ -153,8 +154,9 @@ class Company:
         pool = ProcessPoolExecutor(count, self.context, initializer=initial, initargs=(self.taken, *given))
         self.pools.enter_context(pool)
         try:
-            work = partial(call, partial(serve, self.there), True, self.items)
-            self.futures += [pool.submit(work) for _ in range(count)]
+            with uninterrupted():
+                work = partial(call, partial(serve, self.there), True, self.items)
+                self.futures += [pool.submit(work) for _ in range(count)]
         finally:
             self.beside |= set(multiprocessing.active_children()) - others
         if not self.listener.is_alive():
@@ -184,6 +186,19 @@ class Company:
             self.listener.join(1.0)  # one that was killed may have left half a line, for whose rest it would wait
         self.pools.close()
         self.beside, self.futures = set(), []
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let an interrupt wait; a process that is started inside never hears of one, not even while it imports."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def take(taken: Any, count: int) -> int | None:
