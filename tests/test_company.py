@@ -82,7 +82,9 @@ def test_those_that_join_take_their_part_and_results_keep_the_order_of_the_items
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.parametrize("error", [None, MemoryError()], ids=["killed", "no memory"])
+@pytest.mark.parametrize(
+    "error", [None, pytest.param(MemoryError(), marks=pytest.mark.slow)], ids=["killed", "no memory"]
+)
 def test_where_one_of_them_is_lost_this_process_does_everything(error):
     work = partial(failing, error=error)
     with pytest.warns(UserWarning, match=ALONE):

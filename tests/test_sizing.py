@@ -171,6 +171,12 @@ def test_no_more_join_than_there_are_seeds_for_and_room_is_looked_for_again_late
     assert sized.more(0, 3) == 0, "it was just looked for"
     clock.now += 7
     assert sized.more(0, 3) == 3
+    by_steps = Sizing(0.0, lambda beside: 9, gradually=True, clock=clock)
+    by_steps.hear(line(), here=True)
+    assert by_steps.more(0, 9) == 1
+    for _ in range(HEARD):
+        by_steps.hear(line(1), here=False)
+    assert by_steps.more(1, 1) == 1, "and not two"
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.3, 1.7, 2.0])
@@ -215,7 +221,8 @@ def test_on_a_gpu_processes_double_as_long_as_that_does_enough_more(most):
 
 def test_a_short_run_starts_no_process(monkeypatch, tmp_path):
     monkeypatch.setattr("mowst.system.company.Company.start", lambda *_: pytest.fail("a process"))
-    command(["--dataset", "sbm", "--epochs", "2", "--seeds", "3", "--quiet", "--out", str(tmp_path / "out")])
+    flags = "--dataset sbm --preset fast --epochs 2 --seeds 3 --quiet --no-report"
+    command([*flags.split(), "--out", str(tmp_path / "out")])
     assert len(json.loads((tmp_path / "out" / "result.json").read_text())["seeds"]) == 3
 
 
