@@ -83,7 +83,7 @@ def test_those_that_join_take_their_part_and_results_keep_the_order_of_the_items
 
 
 @pytest.mark.parametrize(
-    "error", [None, pytest.param(MemoryError(), marks=pytest.mark.slow)], ids=["killed", "no memory"]
+    "error", [pytest.param(None, id="killed"), pytest.param(MemoryError(), id="no memory", marks=pytest.mark.slow)]
 )
 def test_where_one_of_them_is_lost_this_process_does_everything(error):
     work = partial(failing, error=error)

@@ -100,6 +100,7 @@ class Opened:
         self._take(config, plan, devices)
         self._try()
         self.seconds = time.perf_counter() - start
+        """That this took, beside reading the graph if it was open already."""
 
     def again(self, config: Config, plan: Plan | None = None, *, devices: int = 1, tried: bool = False) -> Opened:
         """Open another experiment on the same graph, as it is prepared here.

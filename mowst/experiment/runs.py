@@ -66,7 +66,7 @@ def run(
         InputError: the configuration or the data does not allow the run.
         FloatingPointError: training diverged.
     """
-    if workers != "auto" and workers < 1:
+    if workers != "auto" and not (isinstance(workers, int) and workers >= 1):
         raise InputError(f"workers: must be a whole number from 1, or auto, got {workers!r}")
     records = dict(done or {})
     shared = SharedGraph(devices)

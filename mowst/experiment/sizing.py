@@ -23,7 +23,7 @@ SMALL = 50e6
 """Multiplications in a pass of the largest expert up to which a seed gains less by a second thread than by having a
 core of its own: on two cores, 1.2 times at 18, 23 and 41 million (digits, Cora, Amherst41)."""
 IMPORTS = 5.0
-"""Seconds that a new process takes before it opens the graph: 4.9 to 5.2 of a CPU were measured."""
+"""Seconds that a new process takes before it opens the graph: 4.9 to 5.2 of a CPU were measured, on a busy machine."""
 CONTEXT = 2**30
 """Bytes that a process takes of a GPU beside its tensors; not measured, half of it is usual."""
 PAYS = 1.2
