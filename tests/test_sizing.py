@@ -63,6 +63,7 @@ def test_on_a_small_graph_and_on_a_gpu_each_seed_has_its_share_of_the_cpus_and_o
     assert passes(config, small) < SMALL < passes(config, large)
     assert sharing(config, small, CPU) == sharing(config, large, CUDA) == expected
     assert sharing(config, large, CPU) == 1
+    assert sharing(replace(config, preset="best", strong=ExpertConfig("auto")), small, CPU) == 1, "a search comes first"
 
 
 def test_more_nodes_edges_width_and_depth_are_more_work_whoever_of_a_panel_has_them():

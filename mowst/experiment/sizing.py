@@ -17,6 +17,7 @@ from torch_geometric.data import Data
 from mowst.experiment.batching import OF_FREE, estimated, free
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
+from mowst.experiment.searching import searches
 from mowst.system import free_memory, gpus, process_memory, usable_cpus
 
 SMALL = 50e6
@@ -46,9 +47,10 @@ def passes(config: Config, data: Data) -> float:
 def sharing(config: Config, data: Data, device: torch.device) -> int:
     """Return how many processes the CPUs are to be divided among: one a seed, where threads do not bring more.
 
-    On a GPU, where CPUs only hand on work, it is one a seed, too.
+    On a GPU, where CPUs only hand on work, it is one a seed, too. Candidates are tried one after the other, before
+    there are seeds to share.
     """
-    if device.type == "cpu" and passes(config, data) > SMALL:
+    if searches(config) or (device.type == "cpu" and passes(config, data) > SMALL):
         return 1
     return min(config.seeds, usable_cpus())
 
