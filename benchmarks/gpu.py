@@ -17,7 +17,7 @@ Parts, in this order; one that fails leaves its error in its place, and one for 
   kernels, and PyG's on `edge_index`, at the size of ogbn-arxiv.
 - `pairs`: seconds of a run of one pair at the sizes of ogbn-arxiv and Cora, of its training, and the share of the rest.
 - `closing`: seconds of what a run does after training, at the size of ogbn-arxiv.
-- `seeds`: seconds of a run of four seeds by processes.
+- `seeds`: seconds of a run of four seeds by processes; of twelve by one, and by as many as `auto` finds to pay.
 
 Clocks are on the wall, and the device is waited for.
 """
@@ -32,6 +32,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -249,7 +250,15 @@ def seeds(bench: Bench) -> list[dict[str, Any]]:
     """Time a run of several seeds, one after the other and side by side."""
     config = Config(dataset="sbm", preset="fast", seeds=4, epochs=3 if bench.tiny else 100, device=bench.device.type)
     counts = (1,) if bench.tiny else (1, 2, 4)
-    return [{"workers": count, "s": bench.seconds(partial(run, config, workers=count))} for count in counts]
+    found = [{"workers": count, "s": bench.seconds(partial(run, config, workers=count))} for count in counts]
+    longer, threads = config if bench.tiny else replace(config, seeds=12, epochs=300), torch.get_num_threads()
+    torch.set_num_threads(1)  # so that CPUs are left for processes that join
+    for workers in (1, "auto"):
+        start, joined = time.perf_counter(), list[int]()
+        run(longer, workers=workers, joined=joined.append)
+        found += [{"seeds": longer.seeds, "workers": workers, "s": time.perf_counter() - start, "joined": joined}]
+    torch.set_num_threads(threads)
+    return found
 
 
 PARTS: dict[str, Callable[[Bench], Any]] = {

@@ -75,8 +75,12 @@ def flags() -> ArgumentParser:
     parser.add_argument("--capture", type=bool | Literal["auto"], default="auto", help=capture)
     about = "On a CUDA device, take Triton kernels in place of torch's where they are measured to be 1.2 times as fast."
     reading.add_switch(parser, "--measure", False, about)
-    workers = "Processes that share the seeds, each with its share of the cores and, of several GPUs, one."
-    parser.add_argument("--workers", type=PositiveInt, default=1, help=workers)
+    workers = (
+        "Processes that share the seeds, each with its share of the cores and, of several GPUs, one. auto, the default "
+        "on a CPU: others join once training has lasted as long as they take to start, where the graph is small and "
+        "memory allows; on one GPU as long as they bring something. Else the default is 1."
+    )
+    parser.add_argument("--workers", type=PositiveInt | Literal["auto"] | None, default=None, help=workers)
     devices = (
         "Devices of this machine that train every seed together, each with its part of a step (--batch parts(10) or "
         "neighbors(15,10)); of the CPU's, processes. By default one, or as many as torchrun has started processes."
@@ -100,7 +104,7 @@ def display_of(parsed: Namespace, config: Config, done: int) -> Display:
     from mowst.reporting import Display
 
     left = config.seeds - done
-    workers = max(1, min(parsed.workers, left))
+    workers = max(1, min(parsed.workers, left)) if isinstance(parsed.workers, int) else 1
     return Display(Console(quiet=parsed.quiet, stderr=True), config.epochs, workers=workers, seeds=left)
 
 
@@ -136,6 +140,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
     )
     from mowst.experiment.building import check_devices
     from mowst.experiment.labels import check, needed
+    from mowst.experiment.opening import graph_of
+    from mowst.experiment.sizing import sharing
     from mowst.kernels import measuring
     from mowst.names import trusted
     from mowst.reporting import catalogue_table, closing, scores_table
@@ -161,15 +167,19 @@ def command(arguments: Sequence[str] | None = None) -> int:
         devices = devices_here(parsed.devices, (there.devices or claimed.devices) if parsed.resume else None)
         here = devices if group is None else parsed.devices or 1
         check_devices(device, here)
-        if devices > 1 and (parsed.workers > 1 or parsed.advise):
+        if devices > 1 and (parsed.workers not in (None, 1) or parsed.advise):
             raise InputError(f"devices: {devices} train every seed together; leave out --workers and --advise")
-        threads = take_threads(there.threads, max(parsed.workers, here))
+        workers: int | Literal["auto"] = parsed.workers or ("auto" if device.type == "cpu" and devices == 1 else 1)
+        graph = graph_of(config, device)
+        sides = sharing(config, graph.data, device) if workers == "auto" and there.threads is None else 1
+        threads = take_threads(there.threads, max(sides if workers == "auto" else workers, here))
         shown = display_of(parsed, config, len(claimed.done))
         settings = Settings(
             parsed.fast, parsed.keep_memory, parsed.matmul, parsed.capture, parsed.measure, trusted(), threads
         )
         tell = partial(print, file=sys.stderr, flush=True)
-        shared = SharedGraph(devices)
+        shared = SharedGraph(devices, graph)
+        del graph
         plain = settled(there.config, claimed.place, tell, saving, shared)
         opened = shared.open(plain)
         for line in opened.graph.summary:
@@ -185,8 +195,8 @@ def command(arguments: Sequence[str] | None = None) -> int:
             console.print(f"goes on: {there.said}")
         followed = Followed(shown, parsed.logger, claimed.place, plain)
         with shown, followed:
-            options = {"workers": parsed.workers, "settings": settings, "opened": opened, "done": claimed.done}
-            options |= {"devices": devices}
+            options: dict[str, Any] = {"workers": workers, "settings": settings, "opened": opened, "done": claimed.done}
+            options |= {"devices": devices, "joined": shown.share}
             options |= {"saving": saving, "report": parsed.report}
             result = run(plain, claimed.place, hook=followed, **options)
     console.print(scores_table(result))

@@ -125,6 +125,10 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
     message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
     message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
+    if found := re.match(
+        r'"([\w.]+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)$', message
+    ):
+        return f"{found[1]}: must be {either(found[2])}, got {found[3]}"
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
         return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help all lists all"
@@ -133,6 +137,17 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
         near = meant_flag(found[1], [flag[2:] for flag in flags])
         return f"{files}: unknown field {found[1]}; {near}--help all lists all"
     return message
+
+
+KINDS = {"PositiveInt": "a whole number from 1", "int": "a whole number", "float": "a number", "bool": "true or false"}
+"""What types that a value may have are called."""
+
+
+def either(types: str) -> str:
+    """Name the types of which a value must have one, as a parser lists them; that it may be left out goes unsaid."""
+    types = re.sub(r"<class '([\w.]+\.)?(\w+)'>", r"\2", types)
+    names = [name.removeprefix("one of ").strip("'") for name in types.split(", ") if name != "NoneType"]
+    return " or ".join(KINDS.get(name, name) for name in names)
 
 
 def meant_flag(word: str, flags: Sequence[str]) -> str:
