@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mowst.evaluation import belief, tempering
 from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, level, signals, surest, tempered
@@ -88,6 +89,17 @@ def shifted(n=6000, C=4, seed=0):
     y = torch.multinomial(rare, n, replacement=True, generator=generator)
     x = torch.randn(n, C, generator=generator, dtype=torch.float64) + 1.5 * torch.eye(C, dtype=torch.float64)[y]
     return (1.5 * x).log_softmax(-1), y, rare.log()
+
+
+def test_what_is_missed_is_the_cross_entropy_and_its_gradient_is_right():
+    said, y, _ = shifted(n=20)
+    on = tempering.Labelled.of(said, y, torch.ones(20, dtype=torch.bool), torch.zeros(20, 2))
+    kept = torch.rand(3, 20) < 0.7
+    log_t, offsets = torch.randn(3, 20, dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
+    raised = said / log_t.exp().unsqueeze(-1) + offsets.unsqueeze(1)
+    wanted = sum(F.cross_entropy(each[some], y[some], reduction="sum") for each, some in zip(raised, kept, strict=True))
+    torch.testing.assert_close(on.missing(kept)(log_t, offsets), wanted)
+    assert torch.autograd.gradcheck(on.missing(kept), (log_t.requires_grad_(), offsets.requires_grad_()))
 
 
 @pytest.mark.parametrize("fit", [tempering.gates, tempering.levels])

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mowst.evaluation.calibration import finite, temperature
-from mowst.evaluation.descent import descend
+from mowst.evaluation.descent import Graded, descend
 from mowst.evaluation.structure import degrees
 from mowst.models import Logits, Mixture, Output, as_output, negentropy, piecewise, probabilities
 
@@ -188,7 +187,7 @@ def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Tempe
     return levels(on := Labelled.of(out, y, nodes, seen), whole(on))[0]
 
 
-class _Missed(torch.autograd.Function):
+class _Missed(Graded):
     """Cross-entropy of log-probabilities [n, C] over T [K, n] plus offsets [K, C], by shares [K, n, 1] of the nodes.
 
     Its gradient is there with its value, and both are made in the same room, [2, K, n, C].
@@ -207,16 +206,6 @@ class _Missed(torch.autograd.Function):
         missed = ((total.log() - own) * shares).sum()
         said.mul_(shares / total).scatter_add_(2, right, -shares)
         return missed, -scaled.mul_(said).sum(2), said.sum(1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(gradient * each for each in ctx.saved_tensors), None, None, None, None)
 
 
 _missed: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Missed.apply
