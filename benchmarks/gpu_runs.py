@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch_geometric.data import Data
 
 from benchmarks.citation_like import citation_like
+from benchmarks.gpu_bench import Bench
 from mowst.evaluation import Spread, fusion
 from mowst.experiment import Config, run
 from mowst.experiment.expert import ExpertConfig
 from mowst.experiment.opening import Opened
 from mowst.kernels import CudaGraphs, measuring, recording
 from mowst.system import products_in
-
-if TYPE_CHECKING:
-    from benchmarks.gpu import Bench
 
 SMALL = 2_708
 """Nodes of Cora."""
