@@ -142,7 +142,7 @@ def measured(config: Config, names: Sequence[str]) -> dict[str, Any]:
     listed = dict(zip(opened.config.strong.members, candidates(opened.config), strict=True))
     alone = Timed(opened.config, opened.plan, opened.seed(seed).ready, seed, opened.fabric)
     members = ["weak", *listed]
-    scores = scores_of({name: alone.train(name) for name in members}, alone.ready)
+    scores = scores_of({name: alone.train(name) for name in members}, alone.ready).scores
     found = {
         name: scores[name]
         | {
@@ -179,7 +179,7 @@ def built(alone: Bench, step: Step, known: Known, listed: Mapping[str, tuple[str
     bench.fitted = {here: alone.fitted[name]._replace(name=here) for here, name in called.items()}
     mixture = bench.train("mixture")
     heard = [called[name_of(config, part)] for part in parts_of(mixture.model, ROLES, heard=True)]
-    scores = scores_of({"mixture": mixture}, alone.ready)
+    scores = scores_of({"mixture": mixture}, alone.ready).scores
     return {**scores["mixture"], "routed": scores["routed"]["test"], "heard": heard, "seconds": mixture.own_seconds}
 
 

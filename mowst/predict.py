@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +14,11 @@ from mowst.errors import InputError
 from mowst.system.main import imported, main
 
 if TYPE_CHECKING:
-    import pandas as pd
     from jsonargparse import ArgumentParser, Namespace
 
     from mowst.experiment import Config, Told
     from mowst.experiment.asking import Query
     from mowst.inference import Answer
-
-PURPOSE = """Load the mixture, or the student, that a run left, and predict nodes of the graph that it was trained on,
-or all of another one; predictions go to a table by name (--out), what one rests on is told (--why), and labels are
-forgotten (--forget)."""
 
 
 def words_of(given: str | None, flag: str = "--nodes") -> list[str] | None:
@@ -48,73 +41,18 @@ def words_of(given: str | None, flag: str = "--nodes") -> list[str] | None:
 
 def flags() -> ArgumentParser:
     """Return the parser of the command line."""
-    from mowst.experiment import reading
+    from mowst.experiment.predicting import flags
 
-    parser = reading.parser("predict", PURPOSE, config=False)
-    reading.add_trust(parser)
-    parser.add_argument(
-        "folder", type=str, help="Folder of a run, OUT, whose best seed is asked, or of one seed, OUT/seed-0."
-    )
-    about = "Another graph to predict: a folder or file of your own, a card; by default the one that was trained on."
-    parser.add_argument("--graph", type=str | None, default=None, help=about)
-    about = "A .csv or .parquet file for predictions by name; of the graph that was trained on, the unlabelled nodes."
-    parser.add_argument("--out", type=str | None, default=None, help=about)
-    for which in ("nodes", "edges"):
-        about = f"File of the {which} of --graph within its folder, where it is called otherwise."
-        parser.add_argument(f"--columns.{which}_file", type=str | None, default=None, help=about)
-    parser.add_argument(
-        "--data_root", type=str | None, default=None, help="Folder of the graphs; the run's by default."
-    )
-    parser.add_argument("--device", type=str | None, default=None, help="auto, cpu, cuda; the run's by default.")
-    parser.add_argument(
-        "--nodes",
-        type=str | None,
-        default=None,
-        help="Nodes to predict: ids like 0,5,9, or a text file; by default all.",
-    )
-    about = "A node: print the training nodes whose labels spoke most for its prediction, in nats, and against it."
-    parser.add_argument("--why", type=str | None, default=None, metavar="ID", help=about)
-    add_forgetting(parser)
-    about = "A node: print which neighbours and features spoke for what was answered, by PyG's GNNExplainer."
-    parser.add_argument("--explain", type=str | None, default=None, metavar="ID", help=about)
-    reading.add_switch(parser, "--layers", False, "Print what each layer knows of labels, degree and homophily.")
-    parser.add_argument(
-        "--model",
-        type=str | None,
-        default=None,
-        help="Which model of the run: by default its mixture, else its student, else the only one.",
-    )
-    parser.add_argument("--how", type=str, default="pooled", help="pooled, sampled, or routed.")
-    parser.add_argument(
-        "--threshold",
-        type=float | None,
-        default=None,
-        help="Confidence from which routed asks the weak expert; the model's own by default.",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the draws of sampled.")
-    parser.add_argument("--save", type=str | None, default=None, help="A .npz file for probabilities and classes.")
-    return parser
-
-
-def add_forgetting(parser: ArgumentParser) -> None:
-    """Add the options that let a run forget labels."""
-    from mowst.experiment import reading
-
-    about = "Training nodes, ids like 0,5,9 or a text file: write a run as if their labels had not been there."
-    parser.add_argument("--forget", type=str | None, default=None, metavar="IDS", help=about)
-    about = "Folder for that run; by default runs/DATASET-TIME."
-    parser.add_argument("--into", type=str | None, default=None, metavar="FOLDER", help=about)
-    about = "auto: retrain what was trained within a minute; retrain; steps from the trained weights; last layers."
-    parser.add_argument("--forget_by", type=str, default="auto", help=about)
-    about = "Compare a model that was not retrained with one that is, which takes as long as that."
-    reading.add_switch(parser, "--measure", True, about)
+    return flags()
 
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, predict, compare with what the run wrote, say what was read, and save if asked."""
     from mowst.experiment import reading
+    from mowst.experiment.predicting import check_together
 
     parsed = reading.parse(flags(), arguments)
+    check_together(parsed, reading.given_options(arguments))
 
     from mowst.experiment.asking import seed_folder
     from mowst.experiment.folder import read_config
@@ -128,8 +66,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
         return 0
     words = words_of(parsed.nodes)
     folder = seed_folder(Path(parsed.folder))
-    check(parsed, folder)
-    config = fitting(dataclasses.replace(read_config(folder), **place_of(parsed)))
+    check(parsed)
+    config = read_config(folder)
+    check_places(parsed, folder, config)
+    config = fitting(dataclasses.replace(config, **place_of(parsed)))
     record = read_record(folder, parsed.model)
     take_threads(record.threads)
     with products_in(record.matmul):
@@ -141,6 +81,7 @@ def answer(parsed: Namespace, folder: Path, config: Config, words: list[str] | N
     """Predict, and print and write what was asked for."""
     import torch
 
+    from mowst.experiment.answers import write_table
     from mowst.experiment.asking import asked, nodes_named, table_of, unlabelled
 
     query = opened(parsed, folder, config)
@@ -155,28 +96,42 @@ def answer(parsed: Namespace, folder: Path, config: Config, words: list[str] | N
     if parsed.out is not None:
         promised = promised_of(parsed, folder, query, config)
         of = "nodes without a label" if nodes is not None and words is None else "nodes"
-        write_table(Path(parsed.out), table_of(query, found, nodes, promised), of)
+        table = table_of(query, found, nodes, promised)
+        write_table(Path(parsed.out), table)
+        print(f"{len(table):,} {of} written to {parsed.out}")
 
 
-def check(parsed: Namespace, folder: Path) -> None:
+def check(parsed: Namespace) -> None:
     """Look at what can be wrong before a graph is read.
 
     Raises:
         InputError: something is.
     """
-    from mowst.experiment.reload import check_save, check_seed
+    from mowst.experiment.reload import check_seed
     from mowst.inference import INFERENCE
 
-    if parsed.save is not None:
-        check_save("--save", Path(parsed.save), folder, ".npz")
-    if parsed.out is not None:
-        check_save("--out", Path(parsed.out), folder, ".csv", ".parquet")
-        if Path(parsed.out).suffix == ".parquet" and find_spec("pyarrow") is None:
-            raise InputError(f"--out {parsed.out}: writing Parquet needs pyarrow: pip install pyarrow, or give a .csv")
     check_seed("--seed", parsed.seed)
     INFERENCE.lookup(parsed.how)
-    if parsed.threshold is not None and not math.isfinite(parsed.threshold):
-        raise InputError(f"--threshold {parsed.threshold}: must be a number")
+
+
+def check_places(parsed: Namespace, folder: Path, config: Config) -> None:
+    """See that predictions can be written, and that nothing of anybody's is lost by it.
+
+    Raises:
+        InputError: they cannot, or something would be.
+    """
+    from mowst.experiment.answers import ARRAYS, TABLES, check_free, check_save, read_files
+
+    for flag, endings in (("--save", ARRAYS), ("--out", TABLES)):
+        if (given := parsed[flag[2:]]) is not None:
+            check_save(flag, Path(given), folder, *endings)
+            inputs = [*read_files(config, parsed.graph, files_of(parsed)), *([parsed.nodes] if parsed.nodes else ())]
+            check_free(flag, Path(given), inputs, overwrite=parsed.overwrite)
+
+
+def files_of(parsed: Namespace) -> dict[str, str]:
+    """Return what the files of another graph are called, as far as it is said."""
+    return {f"{which}_file": name for which in ("nodes", "edges") if (name := parsed.columns[f"{which}_file"])}
 
 
 def opened(parsed: Namespace, folder: Path, config: Config) -> Query:
@@ -186,8 +141,7 @@ def opened(parsed: Namespace, folder: Path, config: Config) -> Query:
 
     if parsed.graph is None:
         return trained_on(folder, config, parsed.model)
-    files = {f"{which}_file": name for which in ("nodes", "edges") if (name := parsed.columns[f"{which}_file"])}
-    query = on_another(folder, config, parsed.graph, parsed.model, **files)
+    query = on_another(folder, config, parsed.graph, parsed.model, **files_of(parsed))
     if (own := own_of(query.data)) is not None:
         print("\n".join(own.summary))
         for line in own.odd:
@@ -273,18 +227,6 @@ def promised_of(parsed: Namespace, folder: Path, query: Query, config: Config) -
         line = "set and unsure were calibrated on the run's own graph; coverage and risk may be others on this one"
         print(f"note: {line}", file=sys.stderr)
     return promised
-
-
-def write_table(path: Path, table: pd.DataFrame, of: str) -> None:
-    """Write predictions by name as .csv or .parquet, and say of what they are."""
-    from mowst.system import whole_file
-
-    with whole_file(path) as whole:
-        if whole.suffix == ".csv":
-            table.to_csv(whole, index=False, float_format="%.6g")
-        else:
-            table.to_parquet(whole, index=False)
-    print(f"{len(table):,} {of} written to {path}")
 
 
 if __name__ == "__main__":

@@ -87,3 +87,19 @@ def test_all_is_asked_for_in_any_way(words):
 @pytest.mark.parametrize("words", [["-h"], ["all", "--help"], ["--help", "--all"]])
 def test_a_help_without_all_is_short(words):
     assert helping.help_asked(words) == "first"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_may_be_cut_short(name):
+    made = import_module(f"mowst.{name}").flags()
+    known = {flag for flag in made._option_string_actions if flag.startswith("--") and not flag.startswith("--no_")}
+    cut = {flag[:-1] for flag in known if len(flag) > 4} - known - {"--hel"}
+    for short in sorted(word for word in cut if reading.short_kinds([word])[0] not in known):
+        with pytest.raises(InputError, match=rf"unknown argument {re.escape(short)}; did you mean --"):
+            reading.parse(made, ["folder", f"{short}=3"] if name in ("predict", "report") else [f"{short}=3"])
+
+
+@pytest.mark.parametrize("words", [["--seed", "3"], ["--seed=3"]])
+def test_a_seed_is_not_the_number_of_seeds(words):
+    with pytest.raises(InputError, match="unknown argument --seed; did you mean --seeds or --first_seed"):
+        command(["run", *words])

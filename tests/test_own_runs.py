@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from mowst.errors import InputError
+from mowst.experiment import reading
 from mowst.experiment.asking import seed_folder
+from mowst.experiment.predicting import check_together, flags
 from mowst.predict import command as predict
 from mowst.run import command as run
 from tests.test_own_graphs import people, written
@@ -112,7 +114,7 @@ def test_what_spoke_for_a_prediction_is_told_by_name(finished, capsys):
 
     asked = told("p14")
     assert re.match(r"node p14: the (weak|strong) expert('s .*)? says class (coffee|milk|tea), prob", asked[0])
-    strong = told("p14", "--how", "routed", "--threshold", "2")
+    strong = told("p14", "--how", "routed", "--threshold", "1")
     assert strong[0].startswith("node p14: the strong expert")
     ends = people()[1]
     beside = set(ends.source[ends.target == "p14"]) | set(ends.target[ends.source == "p14"])
@@ -193,3 +195,91 @@ def test_a_graph_in_a_folder_that_is_called_like_a_card_is_the_one_that_is_meant
     written(folder, *people())
     run(["--dataset", "karate", "--label", "drink", "--seeds", "1", "--out", "out", *FAST])
     assert (tmp_path / "out" / "karate.yaml").exists()
+
+
+def refused(place, *arguments):
+    """Ask for predictions, which must be refused, and return why."""
+    with pytest.raises(InputError) as error:
+        predict([str(place / "out"), *map(str, arguments)])
+    return str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:drink")
+@pytest.mark.parametrize("name", ["notes.csv", "notes.npz", "table.parquet"])
+def test_predict_replaces_what_it_wrote_and_nothing_else(finished, tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    flag, place = "--save" if name.endswith("npz") else "--out", tmp_path / name
+    call = [str(finished / "out"), flag, str(place), "--nodes", str(people()[0].id[2])]
+    assert predict(call) == 0
+    ours = place.read_bytes()
+    assert predict(call) == 0
+    assert place.read_bytes() == ours
+    if flag == "--save":
+        np.savez(place, nodes=np.arange(3), mine=np.arange(3))
+    else:
+        table = pd.read_csv(place) if name.endswith("csv") else pd.read_parquet(place)
+        getattr(table.assign(mine=1), "to_csv" if name.endswith("csv") else "to_parquet")(place, index=False)
+    theirs = place.read_bytes()
+    assert "is no file of predictions; give another file, or --overwrite" in refused(finished, *call[1:])
+    place.write_bytes(b"")
+    assert "is no file of predictions" in refused(finished, *call[1:])
+    place.write_bytes(theirs)
+    assert predict([*call, "--overwrite"]) == 0
+    assert place.read_bytes() == ours
+
+
+def test_predict_never_replaces_what_it_reads(finished, tmp_path):
+    shutil.copytree(finished / "people", tmp_path / "other")
+    shutil.copy(finished / "people" / "edges.csv", tmp_path / "other" / "knows.csv")
+    (tmp_path / "ids.csv").write_text(str(people()[0].id[2]))
+    (tmp_path / "link.csv").symlink_to(tmp_path / "other" / "nodes.csv")
+    graph = ["--graph", tmp_path / "other", "--edges-file", "knows.csv"]
+    inputs = {tmp_path / "other" / name: graph for name in ("nodes.csv", "knows.csv")}
+    inputs |= {finished / "people" / name: [] for name in ("nodes.csv", "edges.csv")}
+    inputs |= {tmp_path / "ids.csv": ["--nodes", tmp_path / "ids.csv"], tmp_path / "link.csv": graph}
+    for place, words in inputs.items():
+        before = place.read_bytes()
+        said = refused(finished, "--out", place, "--overwrite", *words)
+        assert said == f"--out {place}: is read in this very call; give another file"
+        assert place.read_bytes() == before
+
+
+def test_what_a_card_or_a_folder_of_arrays_names_is_read_too(finished, tmp_path):
+    card = finished / "out" / "people.yaml"
+    place = finished / "people" / "nodes.csv"
+    assert "is read in this very call" in refused(finished, "--out", place, "--overwrite", "--graph", card)
+    (tmp_path / "arrays").mkdir()
+    saved = tmp_path / "arrays" / "features.npz"
+    np.savez(saved, x=np.eye(3))
+    words = ["--save", saved, "--overwrite", "--graph", tmp_path / "arrays"]
+    assert "is read in this very call" in refused(finished, *words)
+
+
+IDLE = {
+    "--threshold .5": "only --how routed has one",
+    "--how sampled --threshold=0.5": "only --how routed has one",
+    "--how routed --seed 0": "only --how sampled and --explain draw",
+    "--into x": "it is for --forget",
+    "--forget_by retrain --out x.csv": "it is for --forget",
+    "--no-measure": "it is for --forget",
+    "--nodes-file x.csv": "it is for --graph",
+    "--why p14 --how routed": "alone do not predict",
+    "--forget p14 --out x.csv": "--out: nothing is predicted with --forget",
+    "--forget p14 --how routed": "--how: nothing is predicted with --forget",
+    "--how routed --threshold 2": "--threshold 2: must be a confidence from 0 to 1",
+    "--how routed --threshold=-.1": "--threshold -0.1: must be a confidence from 0 to 1",
+}
+
+
+@pytest.mark.parametrize("line", IDLE)
+def test_an_option_that_would_change_nothing_is_refused(finished, line):
+    assert IDLE[line] in refused(finished, *line.split())
+
+
+@pytest.mark.parametrize(
+    "line", ["--how routed --threshold .5", "--explain p14 --seed 3", "--why p14 --how routed --nodes p14", "--layers"]
+)
+def test_options_that_count_are_taken(line):
+    words = ["folder", *line.split()]
+    check_together(reading.parse(flags(), words), reading.given_options(words))

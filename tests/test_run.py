@@ -155,7 +155,7 @@ def test_predict_needs_no_predictions_to_compare_with(finished, tmp_path, capsys
     assert "nothing to compare them with" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("line", ["--threshold .nan", "--nodes="])
+@pytest.mark.parametrize("line", ["--threshold .nan --how routed", "--nodes="])
 def test_predict_refuses_what_is_no_number(finished, line):
     with pytest.raises(InputError, match=line[:7]):
         predict_command([str(finished / "seed-0"), *line.split()])
@@ -259,7 +259,7 @@ def test_short_kinds_and_their_options_on_one_command_line(tmp_path):
 
 def test_experts_alone_need_no_mixture(tmp_path):
     result = run(Config(dataset="sbm", epochs=2, seeds=1, mixture=False), tmp_path / "run")
-    plain = {"average", "stacked-on-val", "label-propagation", "correct-and-smooth"}
+    plain = {"largest-class", "average", "stacked-on-val", "label-propagation", "correct-and-smooth"}
     assert set(result["scores"]) == {"weak", "strong"} | plain
     with pytest.raises(InputError, match=r"holds no mixture but weak, strong; say which, e\.g\. --model weak"):
         predict_command([str(tmp_path / "run" / "seed-0")])

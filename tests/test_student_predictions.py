@@ -56,7 +56,8 @@ def test_an_expert_alone_needs_no_name(tmp_path, capsys):
     ("options", "words"),
     [
         (["--how", "routed"], "one expert is asked, which has no mode"),
-        (["--threshold", "0.5"], "one expert is asked"),
+        (["--how", "routed", "--threshold", "0.5"], "one expert is asked"),
+        (["--threshold", "0.5"], "only --how routed has one"),
         (["--model", "mixture"], "'mixture'.*student"),
         (["--nodes", "99999"], "99999"),
     ],

@@ -69,7 +69,7 @@ def test_each_seed_has_its_own_teacher(teacher, tmp_path):
     out = tmp_path / "run"
     command([*SOLO, "--seeds", "2", "--teacher", str(teacher), "--kd", "glnn", "--no-baselines", "--out", str(out)])
     for mine, theirs in zip(result(out)["runs"], result(teacher)["runs"], strict=True):
-        assert set(mine["scores"]) == {"student", "teacher"}
+        assert set(mine["scores"]) == {"largest-class", "student", "teacher"}
         assert mine["scores"]["teacher"]["test"] == pytest.approx(theirs["scores"]["mixture"]["test"], abs=1e-4)
 
 
@@ -100,7 +100,7 @@ def test_a_saved_student_predicts_without_the_graph(teacher, tmp_path):
 
 def test_without_a_teacher_a_teacher_free_loss_trains(tmp_path):
     command([*SOLO, "--seeds", "1", "--kd", "uskd", "--out", str(tmp_path / "run")])
-    assert set(result(tmp_path / "run")["scores"]) == {"weak", "student"}
+    assert set(result(tmp_path / "run")["scores"]) == {"largest-class", "label-propagation", "weak", "student"}
 
 
 @pytest.mark.parametrize("regime", ["joint", "alternate"])

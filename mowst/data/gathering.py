@@ -84,6 +84,15 @@ def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:
     return table, own
 
 
+def files_of(place: Path, columns: Columns) -> list[Path]:
+    """Return the files that a graph is read from: the tables of a folder, or what else it shows."""
+    folder = place if place.is_dir() else place.parent
+    named = [folder / name for name in (columns.nodes_file, columns.edges_file) if name]
+    tables = [*named, *(path for names in (NODES, EDGES) if (path := found_in(folder, names)))]
+    others = shown_in(place) if place.is_dir() and not tables else []
+    return [place, *tables, *(file for file in others if file.suffix.lower() not in TABLES)]
+
+
 def paths_in(place: Path, columns: Columns) -> tuple[Path | None, Path]:
     """Return the files of nodes, if there is one, and of edges.
 

@@ -19,6 +19,18 @@ COMPARED = {
     "evidence": "the sum of both experts' log-probabilities",
 }
 """What a user may choose among beside the experts alone: none of it is fitted on validation nodes."""
+LARGEST, SPREAD = "largest-class", "label-propagation"
+"""Answers without a model."""
+INSTEAD = (
+    "see whether features mislead (of your own graph, --features names those to keep), or take PyG's LabelPropagation"
+)
+"""What to do where spread labels are better than the models."""
+NOTHING = "features and edges seem to say nothing of the classes; look at both"
+UNEVEN = (
+    "where one class is so large, --weak.class_weight balanced --strong.class_weight balanced heeds the others, and "
+    "ROC AUC (metric: rocauc in the card of the graph) tells more than accuracy"
+)
+"""What to think of where no model is better than the largest class: of scores in general, and where it is half."""
 METRIC_WORDS = {"accuracy": "% accuracy", "rocauc": "% ROC AUC"}
 FEW = 5
 """Seeds below which more of them tell more than anything else."""
@@ -36,7 +48,7 @@ class Advice(NamedTuple):
     gain: Paired | None
     """What it is better than the other by on test nodes, seed by seed, in points."""
     sentences: dict[str, str]
-    """What to say of it: `use`, `sure`, `cost`."""
+    """What to say of it: `use`, `plain` if no model is worth its training, `sure`, `cost`."""
     steps: list[str]
     """What to try next, each a command's flag or a command, and what it is for."""
 
@@ -53,10 +65,30 @@ def advise(result: Result) -> Advice:
     gain = None if other is None else paired(*(tests(result, name) for name in (use, other)))
     sentences = {
         "use": f"Use {names[use]}: {score_words(result, use)}.",
+        **plain_words(result, use),
         "sure": sureness(result, names, use, other, gain),
         "cost": cost(result, use),
     }
     return Advice(use, names[use], other, gain, sentences, next_steps(result, use))
+
+
+def plain_words(result: Result, use: str) -> dict[str, str]:
+    """Say, by the key `plain`, that no model is worth its training, where that is more than chance with most seeds.
+
+    Spread labels must be better than the model to use; the largest class need only be beaten by none in half of them.
+    """
+    plain = [run.get("plain", {}) for run in result["runs"]]
+    better = sum(use in found[SPREAD]["beats"] for found in plain if SPREAD in found)
+    unbeaten = sum(found[LARGEST]["unbeaten"] for found in plain if LARGEST in found)
+    if 2 * better > len(plain) and (score := valid(result, SPREAD)) > valid(result, use):
+        return {
+            "plain": f"Labels spread over the edges, without a model, validate better, with {score:.2f}: {INSTEAD}."
+        }
+    if unbeaten and 2 * unbeaten >= len(plain) and (score := valid(result, LARGEST)) > -math.inf:
+        what = UNEVEN if result["metric"] == "accuracy" and score >= 50 else NOTHING
+        than = f"than always answering the largest class, with {score:.2f} on validation nodes"
+        return {"plain": f"No model here is better by more than chance {than}: {what}."}
+    return {}
 
 
 def candidates(result: Result) -> dict[str, str]:

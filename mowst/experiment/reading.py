@@ -25,7 +25,7 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 def parser(command: str, purpose: str, *, config: bool = True) -> ArgumentParser:
     """Return a parser for `mowst <command>`, with every field of `Config` as a flag if asked for."""
-    made = ArgumentParser(prog=f"mowst {command}", description=purpose, exit_on_error=False)
+    made = ArgumentParser(prog=f"mowst {command}", description=purpose, exit_on_error=False, allow_abbrev=False)
     if config:
         made.add_argument("--config", action="config", help="YAML file with any of the fields below.")
         made.add_class_arguments(Config)
@@ -151,13 +151,27 @@ def either(types: str) -> str:
 
 
 def meant_flag(word: str, flags: Sequence[str]) -> str:
-    """Ask whether the flag nearest to a word was meant, by its whole name or by the last part of it."""
+    """Ask which flag was meant: those of which a word is a part, or the nearest, by its whole name or its last part."""
     whole = {flag: flag for flag in flags if flag.lstrip("-") != "help"}
     tails = {flag.rpartition(".")[2]: flag for flag in whole if "." in flag}
+    parts = [flag for flag in whole if cut_short(word, flag)]
+    parts = [flag for flag in parts if "." not in flag] or parts
+    if 0 < len(parts) <= MEANT:
+        return f"did you mean {' or '.join(parts)}? "
     near = meant(word, whole) or meant(word.lstrip("-"), tails)
     for tail, flag in tails.items():
         near = near.replace(f"mean {tail}?", f"mean {flag}?")
     return near
+
+
+MEANT = 4
+"""Flags at most that are offered for a word that was cut short."""
+
+
+def cut_short(word: str, flag: str) -> bool:
+    """Tell whether a word is the beginning of a flag or of its last part, or all its last words."""
+    name, tail = word.lstrip("-"), flag.lstrip("-").rpartition(".")[2]
+    return flag.lstrip("-").startswith(name) or tail.startswith(name) or tail.endswith(f"_{name}")
 
 
 def spelled(argument: str) -> list[str]:
@@ -214,10 +228,14 @@ def config_of(parsed: Namespace) -> Config:
 
 def given_fields(arguments: Sequence[str]) -> list[str]:
     """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
-    words = short_kinds([word for argument in arguments for word in spelled(argument)])
-    names = [word[2:].partition("=")[0].removesuffix("+") for word in words if word.startswith("--")]
     known = {entry.name for entry in fields(Config)} - {"kd"}
-    return [name for name in names if name.partition(".")[0] in known]
+    return [name for name in given_options(arguments) if name.partition(".")[0] in known]
+
+
+def given_options(arguments: Sequence[str] | None) -> list[str]:
+    """Return the options that a command line names."""
+    words = [word for argument in (sys.argv[1:] if arguments is None else arguments) for word in spelled(argument)]
+    return [word[2:].partition("=")[0].removesuffix("+") for word in short_kinds(words) if word.startswith("--")]
 
 
 def say_idle(config: Config, arguments: Sequence[str]) -> None:

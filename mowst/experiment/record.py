@@ -142,6 +142,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
         "count_mismatch": mismatch_of(run.data),
         "seed": run.seed,
         "scores": run.scores,
+        "plain": {name: each._asdict() for name, each in run.plain.items()},
     }
     record |= mixture_record(run)
     record["trust"] = finite(run.trust | ({} if run.promised is None else run.promised.recorded()))
@@ -157,7 +158,7 @@ def seed_record(config: Config, run: SeedRun) -> dict[str, Any]:
     record["seconds"] = {name: round(fitted.seconds, 3) for name, fitted in run.fitted.items()}
     record["seconds_together"] = round(run.seconds, 3)
     notes = without_value(run.scores, run.data)
-    notes += [NOT_SPREAD] * ("average" in run.scores and "label-propagation" not in run.scores)
+    notes += [NOT_SPREAD] * (len(run.fitted) > 1 and "label-propagation" not in run.scores)
     if run.final is not None:
         calibrating = [] if run.promised is None else run.promised.calibrating
         labels = int((run.data.train_mask | run.data.val_mask).sum()) - len(calibrating)

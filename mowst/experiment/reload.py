@@ -20,7 +20,7 @@ from mowst.errors import InputError, unknown
 from mowst.experiment.building import build_model, classes_of, fabric_of, prepare
 from mowst.experiment.calibrated import calibrating
 from mowst.experiment.config import Config
-from mowst.experiment.folder import marked, read_json
+from mowst.experiment.folder import read_json
 from mowst.experiment.identity import graph_hash, labels_hash, split_hash, text_hash
 from mowst.experiment.nodes import without
 from mowst.experiment.opening import graph_of
@@ -28,7 +28,7 @@ from mowst.experiment.plan import FINAL
 from mowst.experiment.weights import read_scale, read_weights
 from mowst.inference import Answer, Touched, answer, answer_alone
 from mowst.models import Mowst
-from mowst.system import Matmul, check_type_of, try_place
+from mowst.system import Matmul, check_type_of
 
 SPEAKERS = (FINAL, "mixture", "student")
 """The models of a run that are asked where none is named, the first that it has."""
@@ -110,21 +110,6 @@ def check_seed(what: str, seed: object) -> None:
     """Raise an `InputError` for what cannot be a seed."""
     if not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED:
         raise InputError(f"{what} {seed!r}: must be a whole number from 0 to {LARGEST_SEED}")
-
-
-def check_save(flag: str, path: Path, folder: Path, *endings: str) -> None:
-    """See that predictions can be written to a file, and that no run's own files lie there.
-
-    Raises:
-        InputError: they cannot, or would be part of a run, which may be replaced or read as a whole.
-    """
-    if path.suffix not in endings:
-        raise InputError(f"{flag} {path}: must end with {' or '.join(endings)}")
-    try_place(path)
-    there = path.resolve()
-    inside = [folder.resolve(), *(place / name for place in there.parents for name in marked(place).files)]
-    if any(there.is_relative_to(own) for own in inside):
-        raise InputError(f"{flag} {path}: is among the files of a run; give a place outside of it")
 
 
 def reload(folder: Path, config: Config, name: str | None = None) -> tuple[nn.Module, Data, Data]:

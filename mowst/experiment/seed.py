@@ -18,7 +18,7 @@ from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
 from mowst.experiment.plan import FINAL
 from mowst.experiment.sampled import Sampled, sampled_score
-from mowst.experiment.scoring import diagnosis_of, mixture_in, routed_output, scores_of
+from mowst.experiment.scoring import Plain, diagnosis_of, mixture_in, routed_output, scores_of
 from mowst.experiment.teachers import Teacher
 from mowst.experiment.trust import trust_of
 from mowst.models import Mixture
@@ -54,6 +54,8 @@ class SeedRun:
     """How the labels that the configuration forgets were forgotten: by training without them."""
     sampled: Sampled | None = None
     """By what sample of the validation nodes training stopped; none: by all of them."""
+    plain: Mapping[str, Plain] = field(default_factory=dict)
+    """How answers without a model compare with the models on validation nodes, by what they are called."""
     devices: int = 1
     """That took its steps together."""
 
@@ -100,7 +102,7 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     seed, one = bench.seed, opened.seed(bench.seed)
     seconds = sum(each.own_seconds for each in (bench.fitted or fitted).values())
     seconds += 0.0 if final is None else final.own_seconds
-    scores, diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
+    (scores, plain), diagnosis = scores_of(fitted, one.ready, bench.teacher), diagnosis_of(fitted, one.ready)
     for_use = None if final is None else mixture_in({FINAL: final}, FINAL)
     promised = calibrated(mixture_in(fitted), one.ready, opened.config, seed, for_use)
     trust = trust_of(fitted, one.ready, None if promised is None else promised.output)
@@ -108,4 +110,4 @@ def judged(opened: Opened, bench: Bench, fitted: dict[str, Fitted], final: Fitte
     found = SeedRun(seed, one.data, fitted, scores, seconds, diagnosis, one.teacher, routed, trust, final, promised)
     *_, last = fitted.values()  # what is judged
     sampled = sampled_score(opened.config, seed, last.output, one.ready)
-    return replace(found, devices=opened.fabric.world_size, sampled=sampled)
+    return replace(found, devices=opened.fabric.world_size, sampled=sampled, plain=plain)

@@ -44,9 +44,8 @@ def add_answer(page: Page, run: Finished) -> None:
     page.add("h1", f"{result['dataset']}: what a run found")
     page.add("p", sizes(run), "soft")
     page.parts.append("<section class=answer>")
-    page.add("p", advice.sentences["use"], "use")
-    page.add("p", advice.sentences["sure"], "sure")
-    page.add("p", advice.sentences["cost"], "cost")
+    for about, words in advice.sentences.items():
+        page.add("p", words, about)
     page.add("p", "To try next:")
     page.add_list(advice.steps)
     page.parts.append("</section>")

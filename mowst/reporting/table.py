@@ -15,12 +15,13 @@ from mowst.reporting.trust import believed
 from mowst.reporting.trust import percent as in_percent
 
 ROWS = {
+    "largest-class": "always the largest class",
+    "label-propagation": "labels spread over the edges",
     "weak": "weak expert alone",
     "strong": "strong expert alone",
     "average": "plain average of both",
     "calibrated": "average, calibrated",
     "evidence": "sum of log-probabilities, calibrated",
-    "label-propagation": "labels spread over the edges",
     "correct-and-smooth": "weak expert, corrected and smoothed",
     "stacked-on-val": "stacking fitted on validation nodes",
     "mixture": "mixture",
@@ -48,8 +49,9 @@ def scores_table(result: dict[str, Any]) -> Table:
 def ordered(result: Mapping[str, Any]) -> dict[str, str]:
     """Return the rows of a table of scores from top to bottom, by name with their words."""
     members = {name: f"{name} alone" for name in result["scores"] if name not in ROWS}  # of a panel
-    first, *others = ROWS
-    rows = {first: ROWS[first], **members, **{name: ROWS[name] for name in others}}
+    rows = dict[str, str]()
+    for name, words in ROWS.items():
+        rows |= {name: words} | (members if name == "weak" else {})
     return {name: words for name, words in rows.items() if name in result["scores"]}
 
 
