@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from mowst.data.columns import Columns
 from mowst.data.fitted import Fitted
 from mowst.data.given import MASKS, asked, taken, unread
-from mowst.data.joining import ids_in, index_of, joined, simplified
+from mowst.data.joining import ids_in, index_of, joined, shown_id, simplified
 from mowst.data.labels import Labels, labels, of_column
 from mowst.data.roles import Roles, ends_of, id_of, roles_of
 from mowst.data.structure import steps_for, structure
@@ -101,7 +102,7 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     if roles.label is not None:
         label_all(data, of_column(nodes.rows[roles.label], roles.label, like and like.class_names))
     if roles.split is not None:
-        roles = split_all(data, nodes, roles, columns.split_column)
+        roles = split_all(data, nodes, roles, columns, new=like is not None)
     fitted, data.x, kinds = features_of(nodes, roles, links.edge_index, like)
     made = Made(tables, nodes, roles, ends, links, fitted, kinds, again)
     shown = nodes.rows[[name for name in roles.features if name in kinds.kept]]
@@ -116,21 +117,24 @@ def label_all(data: Data, found: Labels) -> None:
     data.num_classes = len(data.class_names)
 
 
-def split_all(data: Data, nodes: Table, roles: Roles, asked: str | None) -> Roles:
-    """Write on a graph the masks that a column says; one that nobody asked for and that says others is a feature.
+def split_all(data: Data, nodes: Table, roles: Roles, columns: Columns, *, new: bool) -> Roles:
+    """Write on a graph the masks that a column says.
+
+    A column that nobody asked for, and that says nothing of the kind, is a feature; on a new graph, which needs no
+    split, so is one that says other things beside.
 
     Raises:
-        InputError: the column was asked for, and says something else, or to train on a node without a label.
+        InputError: the column was asked for or says train, val or test somewhere, and something else elsewhere.
     """
     name = str(roles.split)
     column = nodes.rows[name]
     said = column.map(lambda value: PARTS.get(str(value).strip().lower()), na_action="ignore")
     wrong = (said.isna() & column.notna()).to_numpy().nonzero()[0]
-    if len(wrong) and asked is None:
-        return roles._replace(split=None, features=[*roles.features, name])
+    if len(wrong) and columns.split_column is None and (new or bool(said.isna().all())):
+        return roles._replace(split=None, features=[*roles.features, *[name] * (columns.listed is None)])
     if len(wrong):
-        row = int(wrong[0])
-        raise InputError(f"{nodes.place(row)}: {name} must be train, val or test, is {column.iloc[row]!r}")
+        row, way = int(wrong[0]), "" if columns.split_column else "; if it is a feature, --features names it"
+        raise InputError(f"{nodes.place(row)}: {name} must be train, val or test, is {shown_id(column.iloc[row])}{way}")
     labelled = data.y >= 0 if "y" in data else torch.zeros(len(column), dtype=torch.bool)
     for mask in MASKS:
         if (said == mask).any():

@@ -69,16 +69,18 @@ def id_of(columns: Columns, names: Sequence[str], what: str) -> str:
 def roles_of(columns: Columns, table: pd.DataFrame, own: str | None, what: str) -> Roles:
     """Find label, split and features among the columns of nodes, whose ids are in column `own`, if they are in one.
 
-    A column that is called like a label but is another for almost every node is a name, not a class.
+    A column that is called like a label but is another for almost every node is a name, not a class; one that is called
+    split is a feature if it is named as one.
 
     Raises:
         InputError: a column that was named is not there, or is named twice.
     """
     names = [name for name in table.columns if name != own]
     label = given(columns.label, names, f"{what}: label") or found(LABEL, (n for n in names if repeats(table[n])))
-    split = given(columns.split_column, names, f"{what}: split_column") or found(SPLIT, names)
-    taken = [name for name in (own, label, split) if name is not None]
     listed = columns.listed
+    free = [name for name in names if name != label and name not in (listed or ())]
+    split = given(columns.split_column, names, f"{what}: split_column") or found(SPLIT, free)
+    taken = [name for name in (own, label, split) if name is not None]
     for name in listed or ():
         given(name, names, f"{what}: features")
         if name in taken or (listed or []).count(name) > 1:

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from mowst.data.fitted import Column, Fitted
 from mowst.data.joining import Joined, shown_id
-from mowst.data.roles import Ends, Roles
+from mowst.data.roles import SPLIT, Ends, Roles, found
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
 from mowst.errors import some
@@ -135,6 +135,7 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
         yield f"{made.nodes.name}: {made.again}"
     if made.links.unknown:
         yield f"{made.tables.edges.name}: {made.links.unknown}"
+    yield from no_split(made)
     if "y" not in data:
         return
     missing = int((data.y < 0).sum())
@@ -147,6 +148,17 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
         yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
     for name in copies(data, made):
         yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
+
+
+def no_split(made: Made) -> Iterator[str]:
+    """Say that a column that is called split is none, unless it was named as a feature."""
+    listed = made.tables.columns.listed
+    name = found(SPLIT, (each for each in made.nodes.rows if each not in (listed or ())))
+    if name is not None and name not in (made.roles.split, made.roles.label, made.roles.id):
+        column = made.nodes.rows[name].dropna()
+        used = "is not read" if listed else "is a feature" if name in made.kinds.kept else "is left out"
+        first = f" (the first is {shown_id(column.iloc[0])})" if len(column) else ""
+        yield f"{name}: its values are not train, val and test{first}; it {used}, and is not the split"
 
 
 def copies(data: Data, made: Made) -> Iterator[str]:
