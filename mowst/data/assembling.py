@@ -12,12 +12,13 @@ from torch_geometric.data import Data
 
 from mowst.data.columns import Columns
 from mowst.data.fitted import Fitted
-from mowst.data.given import MASKS, asked, taken, unread
+from mowst.data.given import MASKS, asked, taken
 from mowst.data.joining import ids_in, index_of, joined, shown_id, simplified
 from mowst.data.labels import Labels, labels, of_column
+from mowst.data.oddities import left_out, odd
 from mowst.data.roles import Roles, ends_of, id_of, roles_of
 from mowst.data.structure import steps_for, structure
-from mowst.data.summary import Made, in_arrays, odd, summary
+from mowst.data.summary import Made, in_arrays, summary
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import Kinds, kinds_of
 from mowst.errors import InputError, some
@@ -87,9 +88,9 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
         nodes, roles = Table(pd.DataFrame(index=range(len(ids))), edges.name, str), Roles(None, None, None, [])
     else:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
-        ids, rows, again = index_of(tables.nodes, own)
-        nodes = tables.nodes._replace(rows=rows)
-        roles = roles_of(columns if like is None else columns.within(list(rows.columns)), rows, own, nodes.name)
+        ids, nodes, again = index_of(tables.nodes, own)
+        what = columns if like is None else columns.within(list(nodes.rows.columns))
+        roles = roles_of(what, nodes.rows, own, nodes.name)
     if not len(ids):
         raise InputError(f"{nodes.name}: has no rows, and so the graph no nodes")
     if roles.label is None and like is None:
@@ -199,8 +200,6 @@ def numbered(data: Data, name: str, like: Like | None, *, directed: bool) -> Dat
     if graph.x is None:
         nodes = Table(pd.DataFrame(index=range(count)), name, "node {}".format)
         fitted, graph.x = of_structure(nodes, links.edge_index, like and like.fitted)
-    left = tuple(
-        f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is" for key in unread(data)
-    )
-    place_own(graph, Own(pd.RangeIndex(count), fitted, tuple(in_arrays(graph, name, links, fitted)), left))
+    said = tuple(in_arrays(graph, name, links, fitted))
+    place_own(graph, Own(pd.RangeIndex(count), fitted, said, tuple(left_out(data, graph))))
     return graph

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data.roles import Ends
-from mowst.data.tables import Table
+from mowst.data.tables import Table, chosen
 from mowst.errors import InputError
 
 
@@ -44,8 +44,8 @@ def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
         raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing")
 
 
-def index_of(table: Table, name: str) -> tuple[pd.Index, pd.DataFrame, str]:
-    """Return the ids of nodes, their rows, and a sentence on rows that are left out for coming again, word for word.
+def index_of(table: Table, name: str) -> tuple[pd.Index, Table, str]:
+    """Return the ids of nodes, their table, and a sentence on rows that are left out for coming again, word for word.
 
     Raises:
         InputError: an id is missing, or comes again with other values.
@@ -54,7 +54,7 @@ def index_of(table: Table, name: str) -> tuple[pd.Index, pd.DataFrame, str]:
     refuse_missing(column, table.place, "id")
     ids = pd.Index(column)
     if ids.is_unique:
-        return ids, rows, ""
+        return ids, table, ""
     again = np.asarray(ids.duplicated())
     first = dict(zip(ids[::-1], range(len(ids) - 1, -1, -1), strict=True))
     for row in again.nonzero()[0].tolist():
@@ -63,7 +63,7 @@ def index_of(table: Table, name: str) -> tuple[pd.Index, pd.DataFrame, str]:
             raise InputError(f"{table.place(row)}: id {ids[row]} was there already ({table.place(before)}), otherwise")
     row = int(again.nonzero()[0][0])
     said = f"{int(again.sum())} rows come again and are left out, the first is id {ids[row]} ({table.place(row)})"
-    return ids[~again], rows[~again].reset_index(drop=True), said
+    return ids[~again], chosen(table, ~again), said
 
 
 def ids_in(edges: Table, ends: Ends) -> pd.Index:

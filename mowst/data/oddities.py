@@ -1,0 +1,100 @@
+"""What is odd about a person's own graph, or was left out of it, in a sentence each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+from torch_geometric.data import Data
+
+from mowst.data.given import unread
+from mowst.data.joining import shown_id
+from mowst.data.labels import scalar
+from mowst.data.roles import SPLIT, found
+from mowst.data.summary import FEW, Made
+from mowst.errors import some
+
+TELLING = 50
+"""A column of more values than that, and than thrice the classes, may say the class without being a copy of it."""
+
+
+def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
+    """Say what is strange, or was left out, in a sentence each."""
+    if made.again:
+        yield f"{made.nodes.name}: {made.again}"
+    if made.links.unknown:
+        yield f"{made.tables.edges.name}: {made.links.unknown}"
+    yield from no_split(made)
+    if "y" not in data:
+        return
+    yield from unlabelled(data, made, ids)
+    counts = data.y[data.y >= 0].bincount(minlength=data.num_classes)
+    for each in (counts == 1).nonzero().flatten().tolist()[:FEW]:
+        name, first = data.class_names[each], ids[int((data.y == each).nonzero()[0])]
+        yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
+    for name in copies(data, made):
+        yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
+
+
+def unlabelled(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
+    """Say how many nodes have no label, and which words, or -1, stand where theirs would be."""
+    lost = (data.y < 0).numpy()
+    if not lost.any():
+        return
+    name = str(made.roles.label)
+    column = made.nodes.rows[name]
+    empty = lost & column.isna().to_numpy()
+    words = made.nodes.written(name)[empty] if made.nodes.written and empty.any() else column[empty].dropna()
+    none, other = Counter[Any](word for word in words if word), Counter[Any]()
+    for value, count in column[lost & ~empty].value_counts(sort=False).items():
+        if (word := scalar(value, name)) is not None:
+            (none if word == -1 else other)[word] += int(count)
+    said = [f"{count:,} say {word!r}, which is read as no label" for word, count in none.most_common()]
+    said += [f"{count:,} say {word!r}, which is no class of the graph like it" for word, count in other.most_common()]
+    rest = f"; {some(said)}" * bool(said) + "; where it is a class, give it another word" * bool(none)
+    first = shown_id(ids[int(lost.argmax())])
+    yield f"{name}: {int(lost.sum()):,} of {len(lost):,} nodes have no label, the first is {first}{rest}"
+
+
+def no_split(made: Made) -> Iterator[str]:
+    """Say that a column that is called split is none, unless it was named as a feature."""
+    listed = made.tables.columns.listed
+    name = found(SPLIT, (each for each in made.nodes.rows if each not in (listed or ())))
+    if name is not None and name not in (made.roles.split, made.roles.label, made.roles.id):
+        column = made.nodes.rows[name].dropna()
+        used = "is not read" if listed else "is a feature" if name in made.kinds.kept else "is left out"
+        first = f" (the first is {shown_id(column.iloc[0])})" if len(column) else ""
+        yield f"{name}: its values are not train, val and test{first}; it {used}, and is not the split"
+
+
+def copies(data: Data, made: Made) -> Iterator[str]:
+    """Name the columns whose value determines the class of every labelled node."""
+    known = (data.y >= 0).numpy()
+    labels = data.y.numpy()[known]
+    for name in made.kinds.kept:
+        if name not in made.nodes.rows:
+            continue
+        values = made.nodes.rows[name]
+        most = min(TELLING, 3 * data.num_classes)
+        if values.head(20 * TELLING).nunique() > most:
+            continue
+        codes, distinct = pd.factorize(values[known])
+        there, classes = codes >= 0, data.num_classes
+        few = 2 <= len(distinct) <= most and int(there.sum()) > 2 * len(distinct)
+        met: Any = np.bincount(codes[there] * classes + labels[there], minlength=len(distinct) * classes) if few else []
+        if few and int((np.reshape(met, (-1, classes)) > 0).sum(axis=1).max()) == 1:
+            yield name
+
+
+def left_out(loaded: Data, data: Data) -> Iterator[str]:
+    """Say what of somebody's graph is not used."""
+    if "y" in data and (without := int((data.y < 0).sum())):
+        whole = isinstance(loaded.y, Tensor | np.ndarray) and "int" in str(loaded.y.dtype)
+        hint = "; where -1 is a class of its own, number classes from 0" * (whole and bool((loaded.y == -1).any()))
+        yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
+    for key in unread(loaded):
+        yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"

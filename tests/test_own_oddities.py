@@ -1,0 +1,60 @@
+"""What of a person's own graph is not as it stands there is said: which words, how many, and where the first is."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mowst.data import from_tables, read
+from mowst.errors import InputError
+from tests.test_own_graphs import people, written
+
+
+def test_words_that_are_read_as_no_label_are_named_and_counted(tmp_path):
+    """In a text file pandas reads NA, None and the like as nothing; in a table or a graph file text stays a class."""
+    nodes, edges = people()
+    drink = nodes.drink.astype(object)
+    drink[:9], drink[9], drink[10:13] = "NA", None, "None"
+    nodes["drink"] = drink
+    said = "13 of 60 nodes have no label, the first is 'p0'; 9 say 'NA', which is read as no label, 3 say 'None', which"
+    twice = pd.concat([nodes.iloc[:1], nodes])  # a row that comes again moves no word to another node
+    for made in (nodes, twice):
+        with pytest.warns(UserWarning, match=said):
+            data = read(written(tmp_path, made, edges), label="drink")
+        assert (data.y < 0).tolist() == [place < 13 for place in range(60)]
+    kept = pd.read_csv(tmp_path / "nodes.csv", keep_default_na=False).drop_duplicates()
+    assert from_tables(kept, edges, label="drink", features="city").class_names == [
+        "NA",
+        "None",
+        "coffee",
+        "milk",
+        "tea",
+    ]
+
+
+@pytest.mark.parametrize("values", [[-1, 0, 1], [-1.0, 0.0, None]])
+def test_minus_one_that_is_no_label_is_named_and_counted(values, tmp_path):
+    nodes, edges = people()
+    nodes["drink"] = [*values, 0, 1, 1] * 10
+    with pytest.warns(
+        UserWarning, match=r"nodes have no label, the first is 'p0'; 10 say -1, which is read as no label"
+    ):
+        read(written(tmp_path, nodes, edges), label="drink")
+    np.savez(tmp_path / "g.npz", x=np.eye(6), edge_index=[[0, 1], [1, 2]], y=[-1, 0, 1, 0, 1, -1])
+    with pytest.warns(UserWarning, match="2 of 6 nodes have no label; where -1 is a class of its own"):
+        read(tmp_path / "g.npz")
+
+
+def test_classes_that_the_graph_like_it_has_not_are_named_and_counted():
+    nodes, edges = people()
+    data = from_tables(nodes, edges, label="drink")
+    with pytest.warns(UserWarning, match=r"2 of 60 nodes have no label.*; 2 say 'gin', which is no class of the graph"):
+        from_tables(nodes.assign(drink=["gin"] * 2 + nodes.drink.tolist()[2:]), edges, like=data, label="drink")
+
+
+def test_a_row_stands_where_it_stood_though_one_before_came_again():
+    nodes, edges = people()
+    nodes["age"] = nodes.age.astype(object)
+    nodes.loc[20, "age"] = float("inf")
+    again = pd.concat([nodes.iloc[:1], nodes])
+    with pytest.raises(InputError, match="nodes, row 21: age is inf"):
+        from_tables(again, edges, label="drink")
