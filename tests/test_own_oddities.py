@@ -1,10 +1,16 @@
 """What of a person's own graph is not as it stands there is said: which words, how many, and where the first is."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from mowst.data import from_tables, read
+from mowst.data.assembling import Like, own_of, raw_of
+from mowst.data.fitted import Fitted
+from mowst.data.numerals import strays
 from mowst.errors import InputError
 from tests.test_own_graphs import people, written
 
@@ -58,3 +64,50 @@ def test_a_row_stands_where_it_stood_though_one_before_came_again():
     again = pd.concat([nodes.iloc[:1], nodes])
     with pytest.raises(InputError, match="nodes, row 21: age is inf"):
         from_tables(again, edges, label="drink")
+
+
+def numbers_and_words(column: pd.Series, words: dict[int, str]) -> pd.Series:
+    """Return a column as text, with words in some rows."""
+    return pd.Series([words.get(row, value) for row, value in enumerate(column.astype(str))])
+
+
+@pytest.mark.parametrize("dates", [False, True])
+@pytest.mark.parametrize("words", [{6: "-"}, {0: "?", 41: "-", 59: "?"}])
+def test_a_few_words_among_numbers_or_dates_are_missing_and_named(dates, words, tmp_path):
+    """The graph is the one with nothing in these places, and another graph is read by the same words."""
+    nodes, edges = people()
+    nodes["age"] = pd.date_range("2001-02-03", periods=60).strftime("%Y-%m-%d") if dates else np.arange(60) % 45 + 0.5
+    worded, empty = nodes.copy(), nodes.copy()
+    worded["age"] = numbers_and_words(nodes.age, words)
+    empty["age"] = nodes.age.where(~nodes.index.isin(list(words)))
+    kind, first, distinct = "dates" if dates else "numbers", min(words), list(dict.fromkeys(words.values()))
+    named = ", ".join(map(repr, distinct)).replace("?", "[?]")
+    said = (
+        rf"age: {len(words)} of 60 values are no {kind} and are read as missing: {named}, the first in nodes\.csv, line"
+    )
+    with pytest.warns(UserWarning, match=f"{said} {first + 2}$"):
+        data = read(written(tmp_path, worded, edges), label="drink")
+    plain = from_tables(empty, edges, label="drink")
+    assert torch.equal(data.x, plain.x)
+    assert torch.equal(raw_of(data).values.nan_to_num(-9.0), raw_of(plain).values.nan_to_num(-9.0))
+    kept = Fitted.read(json.loads(own_of(data).fitted.text()), "file")
+    new = from_tables(worded, edges, like=Like(kept, data.class_names))
+    assert torch.equal(new.x, data.x)
+    worded.loc[30, "age"] = "unknown"
+    with pytest.raises(InputError, match=r"nodes, row 30: age must be .*, is 'unknown'"):
+        from_tables(worded, edges, like=data)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        [*"abcdef", *map(str, range(54))],
+        ["?"] * 4 + ["7"] * 56,
+        [str(n % 4) for n in range(60)],
+        [["?"]] + [[n] for n in range(59)],
+        ["a", "b"] * 30,
+        ["True"] * 30 + ["False"] * 29 + ["?"],
+    ],
+)
+def test_more_words_make_a_column_of_text_as_ever(column):
+    assert strays(pd.Series(column, dtype=object)) == []

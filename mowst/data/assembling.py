@@ -152,8 +152,12 @@ def features_of(nodes: Table, roles: Roles, edge_index: Tensor, like: Like | Non
     if like is not None and like.fitted is not None:
         fitted = like.fitted
         if fitted.steps is not None:
-            return fitted, of_structure(nodes, edge_index, fitted)[1], Kinds({}, {}, {})
-        return fitted, fitted.features(nodes), Kinds({column.name: column.kind for column in fitted.columns}, {}, {})
+            return fitted, of_structure(nodes, edge_index, fitted)[1], Kinds({}, {}, {}, {})
+        return (
+            fitted,
+            fitted.features(nodes),
+            Kinds({column.name: column.kind for column in fitted.columns}, {}, {}, {}),
+        )
     kinds = kinds_of(nodes, roles.features)
     if kinds.kept:
         return *Fitted.made(nodes, kinds), kinds

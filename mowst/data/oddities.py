@@ -29,6 +29,7 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     if made.links.unknown:
         yield f"{made.tables.edges.name}: {made.links.unknown}"
     yield from no_split(made)
+    yield from read_as_missing(made)
     if "y" not in data:
         return
     yield from unlabelled(data, made, ids)
@@ -69,6 +70,16 @@ def no_split(made: Made) -> Iterator[str]:
         used = "is not read" if listed else "is a feature" if name in made.kinds.kept else "is left out"
         first = f" (the first is {shown_id(column.iloc[0])})" if len(column) else ""
         yield f"{name}: its values are not train, val and test{first}; it {used}, and is not the split"
+
+
+def read_as_missing(made: Made) -> Iterator[str]:
+    """Say which words in columns of numbers and dates are read as missing."""
+    for each in made.fitted.columns:
+        column = made.nodes.rows[each.name] if each.absent else pd.Series()
+        if len(rows := np.flatnonzero(column.isin(each.absent))):
+            kind, words = "dates" if each.date else "numbers", some(map(repr, column.iloc[rows].unique()))
+            many, first = f"{len(rows):,} of {int(column.count()):,} values", made.nodes.place(int(rows[0]))
+            yield f"{each.name}: {many} are no {kind} and are read as missing: {words}, the first in {first}"
 
 
 def copies(data: Data, made: Made) -> Iterator[str]:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mowst.data.numerals import DATE, FIRST, days, strays, without
 from mowst.data.tables import Table
 from mowst.errors import InputError
 
@@ -27,9 +28,6 @@ SKEWED, MANY = 3.0, 20
 MOST_VALUES, OFTEN = 64, 10
 """Columns that a category becomes at most; how often a value must come, in a large table, not to be rare."""
 QUANTILES = 200
-FIRST = 1000
-"""Values among which it is seen whether text may be dates."""
-DAY = 86_400.0
 
 
 class Kinds(NamedTuple):
@@ -41,6 +39,8 @@ class Kinds(NamedTuple):
     """Those of them that are dates, in days [N]."""
     left: dict[str, str]
     """Why others are left out."""
+    absent: dict[str, list[str]]
+    """The few words in a column of numbers or dates that are read as missing."""
 
 
 def frequent(rows: int) -> int:
@@ -54,9 +54,11 @@ def kinds_of(table: Table, features: Sequence[str]) -> Kinds:
     Raises:
         InputError: a number is infinite.
     """
-    kinds = Kinds({}, {}, {})
+    kinds = Kinds({}, {}, {}, {})
     for name in features:
-        column = table.rows[name]
+        if words := strays(table.rows[name]):
+            kinds.absent[name] = words
+        column = without(table.rows[name], words)
         why = unusable(name, column)
         numbers = None if why else as_dates(column)
         if numbers is not None:
@@ -101,18 +103,11 @@ def as_dates(column: pd.Series) -> np.ndarray[Any, Any] | None:
     if not pd.api.types.is_datetime64_any_dtype(column):
         if pd.api.types.is_numeric_dtype(column):
             return None
-        if not column.head(FIRST).dropna().head(50).astype(str).str.match(r"\d{4}-\d\d").all():
+        if not column.head(FIRST).dropna().head(50).astype(str).str.match(DATE).all():
             return None
     found = days(column)
     known = found.notna() | column.isna()
     return found.to_numpy(dtype=np.float64) if known.all() else None
-
-
-def days(column: pd.Series) -> pd.Series:
-    """Return dates as days since 1970, not-a-number where there is none."""
-    read = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
-    seconds = (read - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return seconds / DAY
 
 
 def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) -> np.ndarray[Any, Any] | None:
@@ -154,8 +149,10 @@ def free_text(column: pd.Series) -> str | None:
     return None if 2 * often >= int(counts.sum()) else f"text, {len(counts):,} different values"
 
 
-def as_columns(table: Table, kinds: Mapping[str, str], dates: Sequence[str]) -> pd.DataFrame:
-    """Return the features of a table as the transformers take them: numbers, and text.
+def as_columns(
+    table: Table, kinds: Mapping[str, str], dates: Sequence[str], absent: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """Return the features of a table as the transformers take them: numbers, and text; `absent` words are missing.
 
     Raises:
         InputError: a column is missing, or of another kind in this table.
@@ -168,6 +165,7 @@ def as_columns(table: Table, kinds: Mapping[str, str], dates: Sequence[str]) -> 
         if kind == CATEGORY:
             made[name] = as_text(column).to_numpy()
             continue
+        column = without(column, (absent or {}).get(name, ()))
         found = as_numbers(column, name, table.place, date=name in dates)
         lost = [] if found is None else (np.isnan(found) & column.notna().to_numpy()).nonzero()[0]
         if found is None or len(lost):
