@@ -2,6 +2,7 @@
 
 import json
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from mowst.data.assembling import Like, own_of, raw_of
 from mowst.data.fitted import Fitted
 from mowst.data.numerals import strays
 from mowst.errors import InputError
+from tests.fuzzing.files import N, network
 from tests.test_own_graphs import people, written
 
 
@@ -111,3 +113,43 @@ def test_a_few_words_among_numbers_or_dates_are_missing_and_named(dates, words, 
 )
 def test_more_words_make_a_column_of_text_as_ever(column):
     assert strays(pd.Series(column, dtype=object)) == []
+
+
+def network_file(folder, kind: str):
+    """Write a graph of networkx, and return its file and text."""
+    path = folder / f"g.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(nx.node_link_data(network(), edges="links"), indent=1))
+    else:
+        getattr(nx, f"write_{kind}")(network(), path)
+    return path, path.read_text()
+
+
+@pytest.mark.parametrize("one_line", [False, True])
+@pytest.mark.parametrize("kind", ["graphml", "gexf", "gml", "json"])
+def test_a_node_that_is_listed_twice_is_refused(kind, one_line, tmp_path):
+    """networkx would make one node of both, which keeps the values of the later one."""
+    path, text = network_file(tmp_path, kind)
+    path.write_text(text.replace("p7", "p6").replace("\n", " " if one_line else "\n"))
+    with pytest.raises(InputError, match=r"p6' was there already|have the same id, 'p6'|label 'p6' is duplicated"):
+        read(path, label="group")
+
+
+@pytest.mark.parametrize("kind", ["graphml", "gexf", "json"])
+def test_edges_of_a_graph_file_that_name_no_node_of_its_are_left_out_and_named(kind, tmp_path):
+    path, text = network_file(tmp_path, kind)
+    path.write_text(text.replace('source="p3"', 'source="p99"').replace('"source": "p3"', '"source": "p99"'))
+    with pytest.warns(
+        UserWarning, match=r"1 edges name no node and are left out, the first is 'p99' \(g\.\w+, edge 'p"
+    ):
+        found = read(path, label="group")
+    assert found.num_nodes == N
+    assert found.edge_index.size(1) == 2 * (N - 1)
+    assert (found.y >= 0).all()
+
+
+def test_a_file_of_several_graphs_is_refused(tmp_path):
+    path, text = network_file(tmp_path, "graphml")
+    path.write_text(text.replace("</graphml>", '<graph id="other" edgedefault="undirected"/></graphml>'))
+    with pytest.raises(InputError, match=r"line \d+: a second graph begins"):
+        read(path, label="group")

@@ -87,8 +87,7 @@ def graph_of_files(path: str, like: Like | None = None, **columns: Any) -> Data:
     if place.is_dir() or suffix in TABLES:
         return graph_of(tables_in(place, what), like)
     if suffix in NETWORKS:
-        graph = read_network(place)
-        nodes, edges, what = tables_of(graph, place.name, what)
+        nodes, edges, what = tables_of(read_network(place), place.name, what)
         return graph_of(Tables(place.stem, nodes, edges, what), like)
     if suffix in (*ARRAYS, *TENSORS):
         data = read_arrays(place) if suffix in ARRAYS else read_tensors(place)
