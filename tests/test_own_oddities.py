@@ -14,7 +14,7 @@ from mowst.data.fitted import Fitted
 from mowst.data.numerals import strays
 from mowst.errors import InputError
 from tests.fuzzing.files import N, network
-from tests.test_own_graphs import people, written
+from tests.test_own_graphs import people, same, written
 
 
 def test_words_that_are_read_as_no_label_are_named_and_counted(tmp_path):
@@ -153,3 +153,34 @@ def test_a_file_of_several_graphs_is_refused(tmp_path):
     path.write_text(text.replace("</graphml>", '<graph id="other" edgedefault="undirected"/></graphml>'))
     with pytest.raises(InputError, match=r"line \d+: a second graph begins"):
         read(path, label="group")
+
+
+@pytest.mark.filterwarnings("ignore:.*no column is called id")
+@pytest.mark.parametrize("called", ["id", "who"])
+@pytest.mark.parametrize("edge_ids", [["source", "target"], ["edge"], ["target"]])
+def test_a_named_index_holds_the_ids(called, edge_ids):
+    nodes, edges = people()
+    edges = edges.assign(edge=range(len(edges)), kind="friend")
+    indexed = nodes.rename(columns={"id": called}).set_index(called), edges.set_index(edge_ids)
+    same(from_tables(*indexed, label="drink"), from_tables(nodes, edges, label="drink"))
+
+
+def test_an_index_that_holds_something_else_is_no_column():
+    nodes, edges = people()
+    same(
+        from_tables(nodes.rename_axis("place"), edges.rename_axis("place"), label="drink"),
+        from_tables(nodes, edges, label="drink"),
+    )
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "index without a name"])
+def test_ids_for_want_of_such_a_column_are_those_of_the_first_and_this_is_said(form, tmp_path):
+    nodes, edges = people()
+    lost = nodes.set_index("id").rename_axis(None) if "index" in form else nodes.drop(columns="id")
+    way = r"\(no column is called id, so the first, 'age', is taken for the ids; --id names another\)"
+    with pytest.raises(InputError, match=r"nodes(\.csv, line 5|, row 3): the id is missing " + way):
+        read(written(tmp_path, lost, edges), label="drink") if form == "csv" else from_tables(
+            lost, edges, label="drink"
+        )
+    with pytest.warns(UserWarning, match="no column is called id, so the first, 'who', is taken"):
+        from_tables(nodes.rename(columns={"id": "who"}), edges, label="drink")

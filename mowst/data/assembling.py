@@ -16,7 +16,7 @@ from mowst.data.given import MASKS, asked, taken
 from mowst.data.joining import ids_in, index_of, joined, shown_id, simplified
 from mowst.data.labels import Labels, labels, of_column
 from mowst.data.oddities import left_out, odd
-from mowst.data.roles import Roles, ends_of, id_of, roles_of
+from mowst.data.roles import Roles, ends_of, guessed_id, id_of, roles_of
 from mowst.data.structure import steps_for, structure
 from mowst.data.summary import Made, in_arrays, summary
 from mowst.data.tables import Table, Tables
@@ -88,7 +88,7 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
         nodes, roles = Table(pd.DataFrame(index=range(len(ids))), edges.name, str), Roles(None, None, None, [])
     else:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
-        ids, nodes, again = index_of(tables.nodes, own)
+        ids, nodes, again = index_of(tables.nodes, own, guessed_id(columns, own))
         what = columns if like is None else columns.within(list(nodes.rows.columns))
         roles = roles_of(what, nodes.rows, own, nodes.name)
     if not len(ids):

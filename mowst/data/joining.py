@@ -34,24 +34,24 @@ def shown_id(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
+def refuse_missing(column: pd.Series, place: Any, what: str, way: str = "") -> None:
     """Refuse ids of which one is not there.
 
     Raises:
-        InputError: one is not; the message says where.
+        InputError: one is not; the message says where, and in which `way` they were found.
     """
     if (missing := column.isna().to_numpy()).any():
-        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing")
+        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing{way}")
 
 
-def index_of(table: Table, name: str) -> tuple[pd.Index, Table, str]:
+def index_of(table: Table, name: str, guessed: str) -> tuple[pd.Index, Table, str]:
     """Return the ids of nodes, their table, and a sentence on rows that are left out for coming again, word for word.
 
     Raises:
-        InputError: an id is missing, or comes again with other values.
+        InputError: an id is missing, or comes again with other values; `guessed` says how it was found.
     """
-    rows, column = table.rows, table.rows[name]
-    refuse_missing(column, table.place, "id")
+    rows, column, way = table.rows, table.rows[name], f" ({guessed})" * bool(guessed)
+    refuse_missing(column, table.place, "id", way)
     ids = pd.Index(column)
     if ids.is_unique:
         return ids, table, ""
@@ -60,7 +60,8 @@ def index_of(table: Table, name: str) -> tuple[pd.Index, Table, str]:
     for row in again.nonzero()[0].tolist():
         before = first[ids[row]]
         if not rows.iloc[row].equals(rows.iloc[before]):
-            raise InputError(f"{table.place(row)}: id {ids[row]} was there already ({table.place(before)}), otherwise")
+            there = f"was there already ({table.place(before)}), otherwise"
+            raise InputError(f"{table.place(row)}: id {ids[row]} {there}{way}")
     row = int(again.nonzero()[0][0])
     said = f"{int(again.sum())} rows come again and are left out, the first is id {ids[row]} ({table.place(row)})"
     return ids[~again], chosen(table, ~again), said

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from mowst.data.given import unread
 from mowst.data.joining import shown_id
 from mowst.data.labels import scalar
-from mowst.data.roles import SPLIT, found
+from mowst.data.roles import SPLIT, found, guessed_id
 from mowst.data.summary import FEW, Made
 from mowst.errors import some
 
@@ -24,6 +24,8 @@ TELLING = 50
 
 def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     """Say what is strange, or was left out, in a sentence each."""
+    if made.roles.id and (guessed := guessed_id(made.tables.columns, made.roles.id)):
+        yield f"{made.nodes.name}: {guessed}"
     if made.again:
         yield f"{made.nodes.name}: {made.again}"
     if made.links.unknown:

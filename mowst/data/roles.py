@@ -66,6 +66,13 @@ def id_of(columns: Columns, names: Sequence[str], what: str) -> str:
     return given(columns.id, names, f"{what}: id") or found(ID, names) or names[0]
 
 
+def guessed_id(columns: Columns, own: str) -> str:
+    """Say that ids are taken from the first column for want of one with such a name; "": they are not."""
+    if columns.id is not None or found(ID, (own,)) is not None:
+        return ""
+    return f"no column is called id, so the first, {own!r}, is taken for the ids; --id names another"
+
+
 def roles_of(columns: Columns, table: pd.DataFrame, own: str | None, what: str) -> Roles:
     """Find label, split and features among the columns of nodes, whose ids are in column `own`, if they are in one.
 
