@@ -1,6 +1,7 @@
 """What of a person's own graph is not as it stands there is said: which words, how many, and where the first is."""
 
 import json
+import re
 
 import networkx as nx
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mowst.data import from_tables, read
+from mowst.data import from_networkx, from_tables, read
 from mowst.data.assembling import Like, own_of, raw_of
 from mowst.data.fitted import Fitted
 from mowst.data.numerals import strays
@@ -184,3 +185,41 @@ def test_ids_for_want_of_such_a_column_are_those_of_the_first_and_this_is_said(f
         )
     with pytest.warns(UserWarning, match="no column is called id, so the first, 'who', is taken"):
         from_tables(nodes.rename(columns={"id": "who"}), edges, label="drink")
+
+
+@pytest.mark.parametrize("blank", [" {}", "{} ", "\t{}\u00a0"])
+def test_blanks_around_labels_and_categories_make_no_other_ones_and_are_said(blank, tmp_path):
+    nodes, edges = people()
+    blanks = nodes.assign(drink=nodes.drink.astype(object), city=nodes.city.astype(object))
+    for name in ("drink", "city"):
+        blanks.loc[7:30:3, name] = blanks.loc[7:30:3, name].map(blank.format)
+    for form in (read, from_tables):
+        args = (written(tmp_path, blanks, edges),) if form is read else (blanks, edges)
+        first = blanks.drink[7]
+        where = r"nodes\.csv, line 9" if form is read else "nodes, row 7"
+        said = re.escape(
+            f"drink: blanks are left out around 8 values; the first is {first!r}, read as {nodes.drink[7]!r}"
+        )
+        with pytest.warns(UserWarning, match=rf"{said} \({where}\)") as heard:
+            data = form(*args, label="drink")
+        assert any(str(each.message).startswith("city: blanks are left out around 8 values") for each in heard)
+        same(data, from_tables(nodes, edges, label="drink"))
+        with pytest.warns(UserWarning, match="city: blanks"):
+            assert torch.equal(from_tables(blanks, edges, like=data).x, data.x)
+
+
+def test_blanks_around_labels_of_networkx_are_left_out_and_said():
+    G, blank = network(), network()
+    blank.nodes["p3"]["group"], blank.nodes["p5"]["group"] = " b", "b "
+    with pytest.warns(UserWarning, match="blanks are left out around 2 labels; the first is ' b', read as 'b'"):
+        found = from_networkx(blank, "group", ["size"])
+    assert torch.equal(found.y, from_networkx(G, "group", ["size"]).y)
+    named = from_networkx(blank, "group", ["size"], class_names=["a", " b", "b ", "b"])
+    assert sorted(named.y.unique().tolist()) == [0, 1, 2, 3]
+
+
+def test_nothing_but_blanks_is_no_label():
+    nodes, edges = people()
+    with pytest.warns(UserWarning, match="1 of 60 nodes have no label"):
+        data = from_tables(nodes.assign(drink=["  ", *nodes.drink[1:]]), edges, label="drink")
+    assert int(data.y[0]) == -1

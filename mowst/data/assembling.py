@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from mowst.data.blanks import trimmed
 from mowst.data.columns import Columns
 from mowst.data.fitted import Fitted
 from mowst.data.given import MASKS, asked, taken
@@ -84,11 +85,12 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     columns, edges = tables.columns, tables.edges
     ends = ends_of(columns, list(edges.rows.columns), edges.name)
     if tables.nodes is None:
-        ids, again = ids_in(edges, ends), ""
+        ids, again, blanks = ids_in(edges, ends), "", dict[str, str]()
         nodes, roles = Table(pd.DataFrame(index=range(len(ids))), edges.name, str), Roles(None, None, None, [])
     else:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
         ids, nodes, again = index_of(tables.nodes, own, guessed_id(columns, own))
+        nodes, blanks = trimmed(nodes, own)
         what = columns if like is None else columns.within(list(nodes.rows.columns))
         roles = roles_of(what, nodes.rows, own, nodes.name)
     if not len(ids):
@@ -105,7 +107,7 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     if roles.split is not None:
         roles = split_all(data, nodes, roles, columns, new=like is not None)
     fitted, data.x, kinds = features_of(nodes, roles, links.edge_index, like)
-    made = Made(tables, nodes, roles, ends, links, fitted, kinds, again)
+    made = Made(tables, nodes, roles, ends, links, fitted, kinds, again, blanks)
     shown = nodes.rows[[name for name in roles.features if name in kinds.kept]]
     place_own(data, Own(ids, fitted, tuple(summary(data, made)), tuple(odd(data, made, ids)), shown))
     return data

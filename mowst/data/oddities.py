@@ -16,6 +16,7 @@ from mowst.data.joining import shown_id
 from mowst.data.labels import scalar
 from mowst.data.roles import SPLIT, found, guessed_id
 from mowst.data.summary import FEW, Made
+from mowst.data.understanding import CATEGORY
 from mowst.errors import some
 
 TELLING = 50
@@ -30,6 +31,8 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
         yield f"{made.nodes.name}: {made.again}"
     if made.links.unknown:
         yield f"{made.tables.edges.name}: {made.links.unknown}"
+    words = (made.roles.label, *(name for name, kind in made.kinds.kept.items() if kind == CATEGORY))
+    yield from (made.blanks[name] for name in words if name in made.blanks)
     yield from no_split(made)
     yield from read_as_missing(made)
     if "y" not in data:

@@ -32,6 +32,8 @@ class Made(NamedTuple):
     kinds: Kinds
     again: str
     """Says which rows of nodes came again."""
+    blanks: dict[str, str]
+    """Says of columns of text in what they had blanks."""
 
 
 def summary(data: Data, made: Made) -> Iterator[str]:
