@@ -223,3 +223,59 @@ def test_nothing_but_blanks_is_no_label():
     with pytest.warns(UserWarning, match="1 of 60 nodes have no label"):
         data = from_tables(nodes.assign(drink=["  ", *nodes.drink[1:]]), edges, label="drink")
     assert int(data.y[0]) == -1
+
+
+VECTORS = {
+    "list": list,
+    "tuple": tuple,
+    "array": np.array,
+    "float32": lambda row: np.array(row, np.float32),
+    "tensor": torch.tensor,
+    "numbers of numpy": lambda row: [np.float64(each) for each in row],
+}
+
+
+@pytest.mark.parametrize("form", VECTORS)
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_column_of_vectors_is_a_column_for_each_number(form, missing):
+    nodes, edges = people()
+    rows = np.random.default_rng(0).integers(-9, 9, (60, 3)) / 4
+    apart = nodes.assign(**{f"place {each}": rows[:, each] for each in range(3)})
+    held = [VECTORS[form](row) for row in rows.tolist()]
+    if missing:
+        held[4] = None
+        apart.loc[4, ["place 0", "place 1", "place 2"]] = np.nan
+    data = from_tables(nodes.assign(place=pd.Series(held, dtype=object)), edges, label="drink")
+    plain = from_tables(apart, edges, label="drink")
+    same(data, plain)
+    assert own_of(data).fitted == own_of(plain).fitted
+
+
+@pytest.mark.parametrize("change", [lambda n: [0.5] * (n % 2 + 1), lambda n: [[n]], lambda n: {n: 1}, lambda n: n + 1j])
+def test_columns_that_hold_no_feature_are_left_out_and_this_is_said(change):
+    nodes, edges = people()
+    with pytest.warns(
+        UserWarning, match=r"place: is left out, it holds (lists or tables|complex numbers); a feature is"
+    ):
+        data = from_tables(nodes.assign(place=[change(n) for n in range(60)]), edges, label="drink")
+    same(data, from_tables(nodes, edges, label="drink"))
+
+
+def test_vectors_do_not_replace_a_column_that_is_called_so():
+    nodes, edges = people()
+    both = nodes.assign(place=[[n, 0.5] for n in range(60)], **{"place 1": range(60)})
+    with pytest.warns(UserWarning, match="place: is left out"):
+        assert "place 1" in own_of(from_tables(both, edges, label="drink")).fitted.sources
+
+
+def test_complex_numbers_lose_nothing_without_a_word():
+    nodes, edges = people()
+    data = from_tables(nodes, edges, label="drink")
+    with pytest.raises(InputError, match=r"row 0: age must be a number, is \(?0j"):
+        from_tables(nodes.assign(age=np.arange(60) * 1j), edges, like=data)
+    with pytest.raises(InputError, match=r"edges, row 0: weight is \(?0?[+]?1j.*; a weight must be a number from 0"):
+        from_tables(nodes, edges.assign(weight=1j), label="drink")
+    G = network()
+    nx.set_node_attributes(G, {node: np.array([1 + 2j]) for node in G}, "wave")
+    with pytest.raises(InputError, match=r"attribute 'wave' of node 'p0' is .*, not a number or a vector"):
+        from_networkx(G, "group", ["wave"])

@@ -22,6 +22,7 @@ from mowst.data.structure import steps_for, structure
 from mowst.data.summary import Made, in_arrays, summary
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import Kinds, kinds_of
+from mowst.data.vectors import spread
 from mowst.errors import InputError, some
 from mowst.kernels import Raw
 
@@ -89,7 +90,7 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
         nodes, roles = Table(pd.DataFrame(index=range(len(ids))), edges.name, str), Roles(None, None, None, [])
     else:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
-        ids, nodes, again = index_of(tables.nodes, own, guessed_id(columns, own))
+        ids, nodes, again = index_of(spread(tables.nodes), own, guessed_id(columns, own))
         nodes, blanks = trimmed(nodes, own)
         what = columns if like is None else columns.within(list(nodes.rows.columns))
         roles = roles_of(what, nodes.rows, own, nodes.name)

@@ -124,7 +124,9 @@ def weights_in(edges: Table, name: str) -> np.ndarray[Any, Any]:
         InputError: one is missing, or no number from 0; the message says where.
     """
     column = edges.rows[name]
-    numbers: np.ndarray[Any, Any] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, True, np.nan)
+    read = pd.to_numeric(column, errors="coerce")
+    real = pd.Series(np.nan, read.index) if read.dtype.kind == "c" else read
+    numbers: np.ndarray[Any, Any] = real.to_numpy(np.float64, True, np.nan)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         row = int(wrong[0])

@@ -21,8 +21,8 @@ from mowst.errors import InputError
 NETWORKS = (".graphml", ".gexf", ".gml", ".json")
 DEEPEST = 100
 """Elements within one another in an XML file."""
-MOST_CELLS, WIDEST = 50_000_000, 4096
-"""Nodes times attributes, and numbers in a vector: more are no table."""
+MOST_CELLS = 50_000_000
+"""Nodes times attributes: more are no table."""
 
 
 class Network(NamedTuple):
@@ -142,7 +142,6 @@ def tables_of(network: Network, name: str, columns: Columns) -> tuple[Table, Tab
         raise InputError(f"{name}: its {len(held)} nodes have {len(keys)} different attributes, which is no table")
     nodes = pd.DataFrame({str(key): pd.Series([values.get(key) for values in held]).infer_objects() for key in keys})
     own = "id" if "id" not in nodes else next(key for key in map("id {}".format, range(2, 9999)) if key not in nodes)
-    nodes = spread(nodes)
     nodes.insert(0, own, pd.Series(names, dtype=object, index=range(len(names))))
     ends = list(graph.edges(data=columns.weight)) if columns.weight else [(*pair[:2], None) for pair in graph.edges()]
     edges = pd.DataFrame(ends, columns=["source", "target", columns.weight or "weight"])
@@ -159,24 +158,3 @@ def tables_of(network: Network, name: str, columns: Columns) -> tuple[Table, Tab
         Table(edges, name, lambda row: f"{name}, edge {pairs[row][0]!r} to {pairs[row][1]!r}"),
         what,
     )
-
-
-def spread(nodes: pd.DataFrame) -> pd.DataFrame:
-    """Give each number of a vector that every node has a column of its own: embedding becomes embedding 0, 1, ..."""
-    wide = dict[str, pd.Series | pd.DataFrame]()
-    for key in nodes:
-        column = nodes[key]
-        lengths = {len(value) if isinstance(value, list | tuple) else None for value in column}
-        length = next(iter(lengths)) if len(lengths) == 1 else None
-        if length and length <= WIDEST and all(is_plain(value) for row in column for value in row):
-            wide |= {
-                f"{key} {place}": pd.Series([row[place] for row in column], dtype=float) for place in range(length)
-            }
-        else:
-            wide[key] = column
-    return pd.DataFrame(wide, index=nodes.index)
-
-
-def is_plain(value: Any) -> bool:
-    """Tell whether a value is a number, and neither true nor false."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

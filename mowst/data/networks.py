@@ -134,7 +134,7 @@ def _column(G: nx.Graph, nodes: list[Hashable], name: str) -> Tensor:
         value = G.nodes[node][name]
         value = value.detach().cpu() if isinstance(value, Tensor) else value
         try:
-            row = np.atleast_1d(np.asarray(value, dtype=np.float64))
+            row = np.empty(0) if np.iscomplexobj(value) else np.atleast_1d(np.asarray(value, dtype=np.float64))
         except (TypeError, ValueError):
             row = np.empty(0)
         if isinstance(value, str) or row.ndim != 1 or not row.size:

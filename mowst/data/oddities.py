@@ -16,7 +16,7 @@ from mowst.data.joining import shown_id
 from mowst.data.labels import scalar
 from mowst.data.roles import SPLIT, found, guessed_id
 from mowst.data.summary import FEW, Made
-from mowst.data.understanding import CATEGORY
+from mowst.data.understanding import CATEGORY, COMPLEX, NESTED
 from mowst.errors import some
 
 TELLING = 50
@@ -35,6 +35,9 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     yield from (made.blanks[name] for name in words if name in made.blanks)
     yield from no_split(made)
     yield from read_as_missing(made)
+    for name, why in made.kinds.left.items():
+        if why in (NESTED, COMPLEX):
+            yield f"{name}: is left out, it holds {why}; a feature is a number, a word, or as many numbers a node"
     if "y" not in data:
         return
     yield from unlabelled(data, made, ids)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mowst.data.joining import shown_id
 from mowst.data.numerals import DATE, FIRST, days, strays, without
 from mowst.data.tables import Table
 from mowst.errors import InputError
@@ -28,6 +29,8 @@ SKEWED, MANY = 3.0, 20
 MOST_VALUES, OFTEN = 64, 10
 """Columns that a category becomes at most; how often a value must come, in a large table, not to be rare."""
 QUANTILES = 200
+NESTED, COMPLEX = "lists or tables", "complex numbers"
+"""Why a column is left out that somebody may miss."""
 
 
 class Kinds(NamedTuple):
@@ -81,18 +84,20 @@ def unusable(name: str, column: pd.Series) -> str | None:
     if not name:
         return "has no name"
     known = column.dropna()
+    if known.dtype.kind == "c" or (known.dtype == object and any(isinstance(each, complex) for each in known)):
+        return COMPLEX
     if known.dtype.kind in "iuf" and len(known) and known.min() != known.max():
         return None
     try:
         distinct = known.unique()
     except TypeError:
-        return "lists or tables"
+        return NESTED
     if len(distinct) == 0:
         return "empty"
     if len(distinct) == 1:
         return f"always {str(distinct[0])[:30]}" + " where it is not missing" * bool(column.isna().any())
     nested = distinct.dtype == object and any(isinstance(value, list | tuple | dict | set) for value in distinct)
-    return "lists or tables" if nested else None
+    return NESTED if nested else None
 
 
 def as_dates(column: pd.Series) -> np.ndarray[Any, Any] | None:
@@ -122,7 +127,10 @@ def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) 
     if not numeric and any(isinstance(value, str) for value in column.dropna()):
         return None
     try:
-        found = pd.to_numeric(column, errors="raise").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(column, errors="raise")
+        if numbers.dtype.kind == "c":
+            return None
+        found = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError, OverflowError):
         return None
     wrong = np.isinf(found).nonzero()[0]
@@ -171,7 +179,7 @@ def as_columns(
         if found is None or len(lost):
             row = int(lost[0]) if len(lost) else first_text(column)
             right = "a date like 2024-05-01" if name in dates else "a number"
-            raise InputError(f"{table.place(row)}: {name} must be {right}, is {column.iloc[row]!r}")
+            raise InputError(f"{table.place(row)}: {name} must be {right}, is {shown_id(column.iloc[row])}")
         made[name] = found
     return pd.DataFrame(made, index=range(len(table.rows)))
 
