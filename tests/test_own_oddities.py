@@ -279,3 +279,21 @@ def test_complex_numbers_lose_nothing_without_a_word():
     nx.set_node_attributes(G, {node: np.array([1 + 2j]) for node in G}, "wave")
     with pytest.raises(InputError, match=r"attribute 'wave' of node 'p0' is .*, not a number or a vector"):
         from_networkx(G, "group", ["wave"])
+
+
+@pytest.mark.parametrize("form", ["tables", "arrays"])
+def test_weights_that_are_all_0_are_said(form, tmp_path):
+    nodes, edges = people()
+    if form == "tables":
+        with pytest.warns(UserWarning, match="weight: is 0 on all edges, which then join nothing for experts that use"):
+            from_tables(nodes, edges.assign(weight=0.0), label="drink")
+        return
+    np.savez(tmp_path / "g.npz", x=np.eye(6), edge_index=[[0, 1], [1, 2]], y=[0, 1, 0, 1, 0, 1], edge_weight=[0.0, 0.0])
+    with pytest.warns(UserWarning, match="edge_weight: is 0 on all edges"):
+        read(tmp_path / "g.npz")
+
+
+def test_weights_of_which_one_is_not_0_are_not_spoken_of(recwarn):
+    nodes, edges = people()
+    from_tables(nodes, edges.assign(weight=[1.0] + [0.0] * (len(edges) - 1)), label="drink")
+    assert not [str(each.message) for each in recwarn if "weight" in str(each.message)]

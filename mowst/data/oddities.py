@@ -31,6 +31,7 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
         yield f"{made.nodes.name}: {made.again}"
     if made.links.unknown:
         yield f"{made.tables.edges.name}: {made.links.unknown}"
+    yield from weightless(data, str(made.ends.weight), "--weight null reads none")
     words = (made.roles.label, *(name for name, kind in made.kinds.kept.items() if kind == CATEGORY))
     yield from (made.blanks[name] for name in words if name in made.blanks)
     yield from no_split(made)
@@ -47,6 +48,12 @@ def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
         yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
     for name in copies(data, made):
         yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
+
+
+def weightless(data: Data, name: str, way: str) -> Iterator[str]:
+    """Say that every edge weighs 0."""
+    if (weight := data.get("edge_weight")) is not None and len(weight) and not bool(weight.any()):
+        yield f"{name}: is 0 on all edges, which then join nothing for experts that use it; {way}"
 
 
 def unlabelled(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
@@ -115,5 +122,6 @@ def left_out(loaded: Data, data: Data) -> Iterator[str]:
         whole = isinstance(loaded.y, Tensor | np.ndarray) and "int" in str(loaded.y.dtype)
         hint = "; where -1 is a class of its own, number classes from 0" * (whole and bool((loaded.y == -1).any()))
         yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
+    yield from weightless(data, "edge_weight", "without it each edge weighs 1")
     for key in unread(loaded):
         yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"
