@@ -160,6 +160,33 @@ def test_a_split_column_is_the_split():
         from_tables(nodes, edges, label="drink", split_column="city")
 
 
+@pytest.mark.parametrize("words", [["train", "test", "holdout"], [" Train ", None, "dev", 3]])
+def test_a_column_called_split_that_says_something_else_beside_is_refused(words):
+    """It is neither a feature nor passed over, for somebody meant it to be the split."""
+    nodes, edges = people()
+    nodes["Split"] = [words[place % len(words)] for place in range(60)]
+    with pytest.raises(InputError, match=r"nodes, row [23]: Split must be train, val or test, is ('holdout'|3)"):
+        from_tables(nodes, edges, label="drink")
+    named = from_tables(nodes, edges, label="drink", features=["age", "Split"])
+    assert named.split == "random"
+    assert "Split" in own_of(named).fitted.sources
+
+
+@pytest.mark.parametrize("words", [[0, 1, 2], ["a", "b", "c"]])
+def test_a_column_called_split_that_says_nothing_of_a_split_is_a_feature_and_this_is_said(words):
+    nodes, edges = people()
+    nodes["split"] = words * 20
+    with pytest.warns(
+        UserWarning, match=rf"split: its values are not train.* \(the first is {words[0]!r}\); it is a fea"
+    ):
+        data = from_tables(nodes, edges, label="drink")
+    assert "split" in own_of(data).fitted.sources
+    with pytest.warns(UserWarning, match="it is not read, and is not the split"):
+        assert own_of(from_tables(nodes, edges, label="drink", features="age")).fitted.sources == ["age"] * 2
+    new = from_tables(nodes, edges, like=data)
+    assert torch.equal(new.x, data.x)
+
+
 ODD = {
     "unknown ids": (
         lambda nodes, edges: (nodes, pd.concat([edges, pd.DataFrame({"source": ["p0"], "target": ["x"]})])),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from mowst.data.arrays import TENSORS
@@ -54,19 +53,16 @@ def tables_in(place: Path, columns: Columns) -> Tables:
         InputError: a file is not there, or cannot be read.
     """
     nodes_path, edges_path = paths_in(place, columns)
-    nodes = None
-    if nodes_path is not None:
-        nodes, own = nodes_in(nodes_path, columns)
-        columns = replace(columns, id=own)
+    nodes, own = (None, "") if nodes_path is None else nodes_in(nodes_path, columns)
     whole = place.is_dir() or edges_path.stem in EDGES
     name = edges_path.resolve().parent.name if whole else edges_path.stem
-    if nodes is None or nodes.rows[columns.id].dtype.kind in "iu" or edges_path.suffix.lower() == ".parquet":
+    if nodes is None or nodes.rows[own].dtype.kind in "iu" or edges_path.suffix.lower() == ".parquet":
         return Tables(name, nodes, read_table(edges_path, lambda _: {}), columns)
 
     def ends(names: list[str]) -> tuple[str, str]:
         return ends_of(columns, names, edges_path.name)[:2]
 
-    return Tables(name, nodes, read_edges(edges_path, ends, nodes.rows[columns.id]), columns)
+    return Tables(name, nodes, read_edges(edges_path, ends, nodes.rows[own]), columns)
 
 
 def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data.roles import Ends
-from mowst.data.tables import Table
+from mowst.data.tables import Table, chosen
 from mowst.errors import InputError
 
 
@@ -34,36 +34,37 @@ def shown_id(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
+def refuse_missing(column: pd.Series, place: Any, what: str, way: str = "") -> None:
     """Refuse ids of which one is not there.
 
     Raises:
-        InputError: one is not; the message says where.
+        InputError: one is not; the message says where, and in which `way` they were found.
     """
     if (missing := column.isna().to_numpy()).any():
-        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing")
+        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing{way}")
 
 
-def index_of(table: Table, name: str) -> tuple[pd.Index, pd.DataFrame, str]:
-    """Return the ids of nodes, their rows, and a sentence on rows that are left out for coming again, word for word.
+def index_of(table: Table, name: str, guessed: str) -> tuple[pd.Index, Table, str]:
+    """Return the ids of nodes, their table, and a sentence on rows that are left out for coming again, word for word.
 
     Raises:
-        InputError: an id is missing, or comes again with other values.
+        InputError: an id is missing, or comes again with other values; `guessed` says how it was found.
     """
-    rows, column = table.rows, table.rows[name]
-    refuse_missing(column, table.place, "id")
+    rows, column, way = table.rows, table.rows[name], f" ({guessed})" * bool(guessed)
+    refuse_missing(column, table.place, "id", way)
     ids = pd.Index(column)
     if ids.is_unique:
-        return ids, rows, ""
+        return ids, table, ""
     again = np.asarray(ids.duplicated())
     first = dict(zip(ids[::-1], range(len(ids) - 1, -1, -1), strict=True))
     for row in again.nonzero()[0].tolist():
         before = first[ids[row]]
         if not rows.iloc[row].equals(rows.iloc[before]):
-            raise InputError(f"{table.place(row)}: id {ids[row]} was there already ({table.place(before)}), otherwise")
+            there = f"was there already ({table.place(before)}), otherwise"
+            raise InputError(f"{table.place(row)}: id {ids[row]} {there}{way}")
     row = int(again.nonzero()[0][0])
     said = f"{int(again.sum())} rows come again and are left out, the first is id {ids[row]} ({table.place(row)})"
-    return ids[~again], rows[~again].reset_index(drop=True), said
+    return ids[~again], chosen(table, ~again), said
 
 
 def ids_in(edges: Table, ends: Ends) -> pd.Index:
@@ -123,7 +124,9 @@ def weights_in(edges: Table, name: str) -> np.ndarray[Any, Any]:
         InputError: one is missing, or no number from 0; the message says where.
     """
     column = edges.rows[name]
-    numbers: np.ndarray[Any, Any] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, True, np.nan)
+    read = pd.to_numeric(column, errors="coerce")
+    real = pd.Series(np.nan, read.index) if read.dtype.kind == "c" else read
+    numbers: np.ndarray[Any, Any] = real.to_numpy(np.float64, True, np.nan)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         row = int(wrong[0])

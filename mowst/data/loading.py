@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from mowst.data import fetch, unpickling
 from mowst.data.assembling import own_of, place_own
 from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.columns import Columns
-from mowst.data.given import MASKS, features, taken, unread
+from mowst.data.given import MASKS, features, taken
+from mowst.data.oddities import left_out
 from mowst.data.own import card_of, is_own
 from mowst.data.simple import distinct, on_device, simplified
 from mowst.data.splits import SPLITS, label
@@ -97,7 +97,7 @@ def open_graph(
     place_own(data, own)
     if (outside or own) and split is None and all(data.get(mask) is None for mask in MASKS):
         chosen = "random"
-    for line in own.odd if own else _left_out(loaded, data) if outside else ():
+    for line in own.odd if own else left_out(loaded, data) if outside else ():
         warnings.warn(line, stacklevel=2)
     return Graph(data, entry, chosen, Path(root), download)
 
@@ -181,16 +181,6 @@ def _called(loader: type[Dataset], name: str, download: bool, arguments: Mapping
         if kept.fresh or out_of_memory(error):
             raise
         return fetch.sheltered(loader, name, download, anew=True)(**arguments)
-
-
-def _left_out(loaded: Data, data: Data) -> Iterator[str]:
-    """Say what of somebody's graph is not used."""
-    if without := int((data.y < 0).sum()):
-        whole = isinstance(loaded.y, Tensor) and not loaded.y.is_floating_point()
-        hint = "; where -1 is a class of its own, number classes from 0" * whole
-        yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
-    for key in unread(loaded):
-        yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"
 
 
 def _entry(name: str) -> Card:

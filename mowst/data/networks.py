@@ -91,6 +91,13 @@ def from_networkx(
 def _labels(G: nx.Graph, nodes: list[Hashable], label: str, class_names: Sequence[Hashable] | None) -> Labels:
     """Return the labels of all nodes, saying how many are left out for what they are."""
     plain = [scalar(G.nodes[node].get(label), f"label: attribute {label!r} of node {node!r}") for node in nodes]
+    known = () if class_names is None else class_names
+    around = [value for value in plain if isinstance(value, str) and value != value.strip() and value not in known]
+    if around:
+        said = f"the first is {around[0]!r}, read as {around[0].strip()!r}"
+        warnings.warn(f"label: blanks are left out around {len(around)} labels; {said}", stacklevel=3)
+        trimmed = {value: value.strip() or None for value in around}
+        plain = [trimmed.get(value, value) if isinstance(value, str) else value for value in plain]
     found = named(plain, "label", class_names)
     if left := [value for value, y in zip(plain, found.y.tolist(), strict=True) if value is not None and y < 0]:
         why = "-1 stands for no label" if class_names is None else "no class of that name is among class_names"
@@ -127,7 +134,7 @@ def _column(G: nx.Graph, nodes: list[Hashable], name: str) -> Tensor:
         value = G.nodes[node][name]
         value = value.detach().cpu() if isinstance(value, Tensor) else value
         try:
-            row = np.atleast_1d(np.asarray(value, dtype=np.float64))
+            row = np.empty(0) if np.iscomplexobj(value) else np.atleast_1d(np.asarray(value, dtype=np.float64))
         except (TypeError, ValueError):
             row = np.empty(0)
         if isinstance(value, str) or row.ndim != 1 or not row.size:

@@ -1,17 +1,16 @@
-"""What was found in a person's own graph, in lines to read before anything is trained, and what is odd about it."""
+"""What was found in a person's own graph, in lines to read before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 from torch_geometric.data import Data
 
 from mowst.data.fitted import Column, Fitted
-from mowst.data.joining import Joined, shown_id
+from mowst.data.joining import Joined
 from mowst.data.roles import Ends, Roles
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
@@ -19,8 +18,6 @@ from mowst.errors import some
 
 MOST, FEW = 8, 12
 """How many columns are named in a line, and classes."""
-TELLING = 50
-"""A column of more values than that, and than thrice the classes, may say the class without being a copy of it."""
 
 
 class Made(NamedTuple):
@@ -35,6 +32,8 @@ class Made(NamedTuple):
     kinds: Kinds
     again: str
     """Says which rows of nodes came again."""
+    blanks: dict[str, str]
+    """Says of columns of text in what they had blanks."""
 
 
 def summary(data: Data, made: Made) -> Iterator[str]:
@@ -127,42 +126,3 @@ def described(column: Column) -> str:
     """Name a column, with the number of its categories, and whether values are missing."""
     values = f" ({len(column.values)}{' and rare ones together' * column.rare})" if column.kind == CATEGORY else ""
     return f"{column.name}{values}{' (some missing)' * column.missing}"
-
-
-def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
-    """Say what is strange, or was left out, in a sentence each."""
-    if made.again:
-        yield f"{made.nodes.name}: {made.again}"
-    if made.links.unknown:
-        yield f"{made.tables.edges.name}: {made.links.unknown}"
-    if "y" not in data:
-        return
-    missing = int((data.y < 0).sum())
-    if missing:
-        first = ids[int((data.y < 0).nonzero()[0])]
-        yield f"{made.roles.label}: {missing:,} of {len(data.y):,} nodes have no label, the first is {shown_id(first)}"
-    counts = data.y[data.y >= 0].bincount(minlength=data.num_classes)
-    for each in (counts == 1).nonzero().flatten().tolist()[:FEW]:
-        name, first = data.class_names[each], ids[int((data.y == each).nonzero()[0])]
-        yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
-    for name in copies(data, made):
-        yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
-
-
-def copies(data: Data, made: Made) -> Iterator[str]:
-    """Name the columns whose value determines the class of every labelled node."""
-    known = (data.y >= 0).numpy()
-    labels = data.y.numpy()[known]
-    for name in made.kinds.kept:
-        if name not in made.nodes.rows:
-            continue
-        values = made.nodes.rows[name]
-        most = min(TELLING, 3 * data.num_classes)
-        if values.head(20 * TELLING).nunique() > most:
-            continue
-        codes, distinct = pd.factorize(values[known])
-        there, classes = codes >= 0, data.num_classes
-        few = 2 <= len(distinct) <= most and int(there.sum()) > 2 * len(distinct)
-        met: Any = np.bincount(codes[there] * classes + labels[there], minlength=len(distinct) * classes) if few else []
-        if few and int((np.reshape(met, (-1, classes)) > 0).sum(axis=1).max()) == 1:
-            yield name
