@@ -199,7 +199,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     from mowst.experiment import reading
 
     parsed = reading.parse(flags(), arguments)
-    config, out = reading.config_of(parsed), parsed.out
+    config, out = reading.asked_for(parsed, arguments), parsed.out
     if parsed.resume is not None:
         from mowst.experiment import resumed
 

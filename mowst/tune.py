@@ -85,7 +85,10 @@ def command(arguments: Sequence[str] | None = None) -> int:
 
     arguments = sys.argv[1:] if arguments is None else arguments
     parsed = reading.parse(flags(), arguments)
-    config, plan = reading.config_of(parsed), Plan(**{entry.name: parsed[entry.name] for entry in fields(Plan)})
+    config, plan = (
+        reading.asked_for(parsed, arguments),
+        Plan(**{entry.name: parsed[entry.name] for entry in fields(Plan)}),
+    )
 
     from rich.console import Console
 

@@ -103,3 +103,27 @@ def test_no_option_may_be_cut_short(name):
 def test_a_seed_is_not_the_number_of_seeds(words):
     with pytest.raises(InputError, match="unknown argument --seed; did you mean --seeds or --first_seed"):
         command(["run", *words])
+
+
+@pytest.mark.parametrize("name", ["run", "tune"])
+@pytest.mark.parametrize(
+    ("line", "flag"),
+    [("--label field", "label"), ("--columns.weight=null", "weight"), ("--config FILE", "label"), ("--id=x", "id")],
+)
+def test_what_is_what_in_a_graph_needs_a_graph(name, line, flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("some.yaml").write_text("columns: {label: field}")
+    with pytest.raises(InputError, match=f"^--{flag} is for a graph of your own, and --dataset is missing"):
+        command([name, *line.replace("FILE", "some.yaml").split()])
+    with pytest.raises(InputError, match="digits is none"):
+        command([name, *line.replace("FILE", "some.yaml").split(), "--dataset", "digits"])
+    assert [path.name for path in Path().iterdir()] == ["some.yaml"]
+
+
+def test_a_graph_called_like_the_default_one_may_be_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()
+    Path("digits/edges.csv").write_text("source,target\na,b\n")
+    words = ["--label", "field"]
+    parsed = reading.parse(import_module("mowst.run").flags(), words)
+    assert reading.asked_for(parsed, words).columns.label == "field"

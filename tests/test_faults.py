@@ -152,7 +152,8 @@ def test_a_run_of_another_configuration_does_not_go_on(tmp_path):
         (claimed.place / "seed-0").mkdir()
     with claim(str(tmp_path), SMALL):
         pass
-    with pytest.raises(InputError, match="holds a run already"), claim(str(tmp_path), changed(epochs=5)):
+    said = f"holds a run that did not end, of --epochs {SMALL.epochs}; --resume {tmp_path} goes on with it"
+    with pytest.raises(InputError, match=said), claim(str(tmp_path), changed(epochs=5)):
         pass
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mowst.data import read
 from mowst.errors import InputError
 from mowst.experiment import reading
 from mowst.experiment.asking import seed_folder
@@ -283,3 +284,16 @@ def test_an_option_that_would_change_nothing_is_refused(finished, line):
 def test_options_that_count_are_taken(line):
     words = ["folder", *line.split()]
     check_together(reading.parse(flags(), words), reading.given_options(words))
+
+
+@pytest.mark.filterwarnings("ignore:drink")
+def test_a_label_that_not_every_seed_learned_is_forgotten_by_the_seed_that_is_named(finished, tmp_path):
+    graphs = [read(finished / "people", label="drink", seed=seed) for seed in (0, 1)]
+    names, (one, other) = graphs[0].node_names, (graph.train_mask for graph in graphs)
+    name = str(names[int((~one & other).nonzero()[0])])
+    said = refused(finished, "--forget", name, "--into", tmp_path / "out")
+    folder = finished / "out" / "seed-1"
+    assert said == f"forget: {name}: not learned by every seed, but by 1 of 2; give the folder of such a seed, {folder}"
+    assert predict([str(folder), "--forget", name, "--into", str(tmp_path / "out"), "--no-measure"]) == 0
+    tested = str(names[int((~one & ~other & graphs[0].test_mask).nonzero()[0])])
+    assert "no training node of seed 0" in refused(finished, "--forget", tested)

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from mowst.errors import InputError
 from mowst.experiment.config import Config
 from mowst.experiment.reading import config_of, parse, parser
+from mowst.experiment.unfinished import check_ended, held_words
 from mowst.reporting import GENERATED, is_card
 from mowst.system import OF_A_RUN, check_type_of, finite, write_text
 
@@ -101,8 +102,7 @@ def claim(
         held = sorted(name for name in ours.files if (folder / name).exists())
         if held and (ours.config != dump(config) or "result.json" in held):
             if not overwrite:
-                hint = "give another folder, or --overwrite to replace it"
-                raise InputError(f"--out {folder}: holds a run already; {hint}")
+                raise InputError(f"--out {folder}: {held_words(folder, ours.config, config)}, or --overwrite")
             with replacing(folder, held, config) as beside:
                 yield Claimed(folder, beside, finished_seeds(beside, config))
             write_mark(folder, Mark(dump(config), wanted))
@@ -264,6 +264,8 @@ def dump(config: Config) -> str:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file that a run wrote."""
+    if not path.exists():
+        check_ended(path.parent)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -274,5 +276,6 @@ def read_config(folder: Path) -> Config:
     """Read the configuration that a run folder holds."""
     path = folder / "config.yaml"
     if not path.is_file():
+        check_ended(folder)
         raise InputError(f"{folder}: not a run of one seed (no config.yaml); give OUT/seed-0")
     return config_of(parse(parser("run", ""), ["--config", str(path)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from mowst.errors import InputError, unknown
+from mowst.errors import InputError, some, unknown
 from mowst.evaluation import apart, membership
 from mowst.experiment.asking import Query, seed_folder, trained_on
 from mowst.experiment.bench import Fitted
 from mowst.experiment.building import fabric_of, seeded
 from mowst.experiment.config import Config
 from mowst.experiment.folder import claim, read_config, read_json
-from mowst.experiment.nodes import numbers_of, without
+from mowst.experiment.nodes import names_of, numbers_of, without
 from mowst.experiment.opening import Opened, graph_of
 from mowst.experiment.plan import regime_of, schedule_of
 from mowst.experiment.record import write_seed
@@ -100,9 +100,10 @@ def forget(
     called = named(home, nodes)
     whole, learned = graph_of(config, fabric_of(config).device), True
     gone = numbers_of(home.names, [*config.forget, *called], "forget")
-    for each, place in runs.items():
-        known = (home if place == first else trained_on(place, config)).data
-        without(known, called, each, validation=config.use_validation)
+    graphs = {each: (home if place == first else trained_on(place, config)).data for each, place in runs.items()}
+    check_learned(runs, graphs, called, validation=config.use_validation)
+    for each in runs:
+        without(graphs[each], called, each, validation=config.use_validation)
         learned = learned and not bool(whole.of_seed(each).val_mask[gone].any())
     how = chosen_way(config, how, runs, learned=learned)
     after = replace(config, forget=[*config.forget, *dict.fromkeys(called)])
@@ -127,6 +128,29 @@ def check(folder: Any, nodes: Any, out: Any, how: Any, measure: Any) -> None:
         raise unknown("forget: how", how, HOWS)
     if not isinstance(nodes, list | tuple) or not nodes:
         raise InputError(f"forget: nodes must be a list of what nodes are called, got {nodes!r}")
+
+
+def check_learned(
+    runs: Mapping[int, Path], graphs: Mapping[int, Data], called: Sequence[Hashable], *, validation: bool
+) -> None:
+    """See that seeds do not differ in whether they have learned the labels of some nodes.
+
+    Args:
+        runs: folders by seed.
+        graphs: with the masks of each seed.
+        called: what the nodes are called.
+        validation: whether labels of validation nodes are learned, too.
+
+    Raises:
+        InputError: they do; the message says which seed can be asked.
+    """
+    have = []
+    for seed, data in graphs.items():
+        known = data.train_mask | data.val_mask if validation else data.train_mask
+        have += [seed] * bool(known[numbers_of(names_of(data), called, "forget")].all())
+    if 0 < len(have) < len(runs):
+        which = f"not learned by every seed, but by {some(have)} of {len(runs)}"
+        raise InputError(f"forget: {some(called)}: {which}; give the folder of such a seed, {runs[have[0]]}")
 
 
 def named(home: Query, nodes: Sequence[Hashable]) -> list[str | int]:

@@ -226,6 +226,22 @@ def config_of(parsed: Namespace) -> Config:
     return Config(**{entry.name: getattr(parsed, entry.name) for entry in fields(Config)})
 
 
+def asked_for(parsed: Namespace, arguments: Sequence[str] | None) -> Config:
+    """Return the configuration of a command line, which says of what graph it speaks.
+
+    Raises:
+        InputError: it says what is what in the files of a graph, and not which graph.
+    """
+    config, given = config_of(parsed), given_options(arguments)
+    said = [name.removeprefix("columns.") for name in given if name.startswith("columns.")]
+    said += [entry.name for entry in fields(Columns) if getattr(config.columns, entry.name) != entry.default]
+    trains = not any(parsed.get(other) for other in ("resume", "list"))
+    if said and trains and config.dataset == Config().dataset and not config.own:
+        which = f"{config.dataset} is none" if "dataset" in given else "--dataset is missing"
+        raise InputError(f"--{said[0]} is for a graph of your own, and {which}; --dataset FOLDER names it")
+    return config
+
+
 def given_fields(arguments: Sequence[str]) -> list[str]:
     """Return the fields of the configuration that a command line names; of losses, what is left open stays open."""
     known = {entry.name for entry in fields(Config)} - {"kd"}

@@ -16,6 +16,7 @@ from rich.table import Table
 from mowst.errors import InputError
 from mowst.experiment.folder import CHOSEN, MODEL_CARD, PAGE, locked, marked, read_json, write_mark
 from mowst.experiment.repeat import command_of
+from mowst.experiment.unfinished import check_ended
 from mowst.reporting import (
     Finished,
     comparison_page,
@@ -107,6 +108,7 @@ def read_finished(folder: Path) -> Finished:
         InputError: it holds no whole run, or a damaged one.
     """
     if not (folder / "result.json").is_file():
+        check_ended(folder)
         raise InputError(f"{folder}: no finished run (no result.json); give the folder that --out named")
     result = read_json(folder / "result.json")
     if not isinstance(result, dict) or "runs" not in result:
