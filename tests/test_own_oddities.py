@@ -297,3 +297,35 @@ def test_weights_of_which_one_is_not_0_are_not_spoken_of(recwarn):
     nodes, edges = people()
     from_tables(nodes, edges.assign(weight=[1.0] + [0.0] * (len(edges) - 1)), label="drink")
     assert not [str(each.message) for each in recwarn if "weight" in str(each.message)]
+
+
+@pytest.mark.parametrize("kind", ["graphml", "gexf", "gml", "json"])
+def test_a_direction_that_a_file_says_is_not_given_up_without_a_word(kind, tmp_path):
+    G = nx.DiGraph(network().edges)
+    nx.set_node_attributes(G, dict(network().nodes(data=True)))
+    path, undirected = tmp_path / f"g.{kind}", network_file(tmp_path, kind)[1]
+    if kind == "json":
+        path.write_text(json.dumps(nx.node_link_data(G, edges="links")))
+    else:
+        getattr(nx, f"write_{kind}")(G, path)
+    with pytest.warns(UserWarning, match=rf"g\.{kind}: says that its edges lead one way.*; --directed true keeps it"):
+        both = read(path, label="group")
+    one = read(path, label="group", directed=True)
+    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
+    assert pairs == set(G.edges)
+    assert both.edge_index.size(1) == 2 * len(pairs)
+    path.write_text(undirected)
+    with pytest.raises(
+        InputError, match=rf"g\.{kind}: says that its edges have no direction; leave out --directed true"
+    ):
+        read(path, label="group", directed=True)
+
+
+def test_links_lead_from_source_to_target_where_json_does_not_say_whether_they_do(tmp_path):
+    held = nx.node_link_data(network(), edges="links")
+    del held["directed"]
+    held["links"] = [{"source": each["target"], "target": each["source"]} for each in held["links"]]
+    (tmp_path / "g.json").write_text(json.dumps(held))
+    one = read(tmp_path / "g.json", label="group", directed=True)
+    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
+    assert pairs == {(each["source"], each["target"]) for each in held["links"]}
