@@ -329,3 +329,30 @@ def test_links_lead_from_source_to_target_where_json_does_not_say_whether_they_d
     one = read(tmp_path / "g.json", label="group", directed=True)
     pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
     assert pairs == {(each["source"], each["target"]) for each in held["links"]}
+
+
+@pytest.mark.parametrize("multi", [False, True, None])
+def test_links_of_json_that_come_again_add_up_as_those_of_tables(multi, tmp_path):
+    """Whatever the file says of itself: networkx would keep the last one alone."""
+    held = nx.node_link_data(network(), edges="links")
+    held["links"] = [each | {"weight": 1.0, "key": ["x"]} for each in held["links"]]
+    held["links"].append(held["links"][0] | {"weight": 2.5})
+    held |= {} if multi is None else {"multigraph": multi}
+    if multi is None:
+        del held["multigraph"]
+    (tmp_path / "g.json").write_text(json.dumps(held))
+    data = read(tmp_path / "g.json", label="group")
+    assert sorted(data.edge_weight.tolist()) == [1.0] * (2 * N - 2) + [3.5] * 2
+
+
+@pytest.mark.parametrize("kind", ["graphml", "json"])
+def test_edges_of_a_graph_file_without_a_weight_weigh_1_and_this_is_said(kind, tmp_path):
+    G = network()
+    nx.set_edge_attributes(G, dict.fromkeys(list(G.edges)[3:], 2.0), "weight")
+    path = tmp_path / f"g.{kind}"
+    path.write_text(json.dumps(nx.node_link_data(G, edges="links")) if kind == "json" else "")
+    if kind == "graphml":
+        nx.write_graphml(G, path)
+    with pytest.warns(UserWarning, match=rf"weight: 3 of {N} edges have none, which is read as 1"):
+        data = read(path, label="group")
+    assert sorted(data.edge_weight.tolist()) == [1.0] * 6 + [2.0] * (2 * N - 6)

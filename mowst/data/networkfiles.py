@@ -67,7 +67,10 @@ def _json(path: Path, file: Any, *, directed: bool) -> Network:
     edges = "edges" if "edges" in held else "links"
     if not isinstance(held.get(edges), list):
         raise InputError(f"{path}: is no node-link JSON: has no list of links or edges")
-    return Network(nx.node_link_graph(held, directed, edges=edges), ids_in_json(path, held["nodes"]))
+    # networkx keeps, of links that come again with one key, the last alone
+    links = [{name: value for name, value in each.items() if name != "key"} for each in held[edges]]
+    graph = nx.node_link_graph(held | {"multigraph": True, edges: links}, directed, edges=edges)
+    return Network(graph, ids_in_json(path, held["nodes"]))
 
 
 def ids_in_json(path: Path, nodes: list[dict[str, Any]]) -> set[Hashable]:
@@ -150,18 +153,22 @@ def tables_of(network: Network, path: Path, columns: Columns) -> Tables:
     nodes.insert(0, own, pd.Series(names, dtype=object, index=range(len(names))))
     ends = list(graph.edges(data=columns.weight)) if columns.weight else [(*pair[:2], None) for pair in graph.edges()]
     edges = pd.DataFrame(ends, columns=["source", "target", columns.weight or "weight"])
-    weight = columns.weight
+    weight, said = columns.weight, list[str]()
     if weight is None or edges[weight].isna().all():
         edges = edges[["source", "target"]]
-    else:
+    elif without := int(edges[weight].isna().sum()):
         edges[weight] = edges[weight].where(edges[weight].notna(), 1.0)
+        said.append(f"{weight}: {without:,} of {len(edges):,} edges have none, which is read as 1")
+    if graph.is_directed() and not columns.directed:
+        said.append(
+            f"{name}: says that its edges lead one way, and is read without direction; --directed true keeps it"
+        )
     found = {key: getattr(columns, key) for key in ("label", "features", "split_column", "weight")}
     what = Columns(id=own, source="source", target="target", directed=columns.directed, **found)
-    said = f"{name}: says that its edges lead one way, and is read without direction; --directed true keeps it"
     return Tables(
         path.stem,
         Table(nodes, name, lambda row: f"{name}, node {names[row]!r}"),
         Table(edges, name, lambda row: f"{name}, edge {ends[row][0]!r} to {ends[row][1]!r}"),
         what,
-        (said,) * (graph.is_directed() and not columns.directed),
+        tuple(said),
     )
