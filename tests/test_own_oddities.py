@@ -356,3 +356,15 @@ def test_edges_of_a_graph_file_without_a_weight_weigh_1_and_this_is_said(kind, t
     with pytest.warns(UserWarning, match=rf"weight: 3 of {N} edges have none, which is read as 1"):
         data = read(path, label="group")
     assert sorted(data.edge_weight.tolist()) == [1.0] * 6 + [2.0] * (2 * N - 6)
+
+
+@pytest.mark.parametrize("ids", ["text", "numbers"])
+def test_a_table_without_rows_is_refused_by_its_name(ids, tmp_path):
+    nodes, edges = people()
+    nodes = nodes if ids == "text" else nodes.assign(id=range(60))
+    with pytest.raises(InputError, match=r"^edges\.csv: has no rows, and so the graph no edges$"):
+        read(written(tmp_path, nodes, edges[:0]), label="drink")
+    with pytest.raises(InputError, match=r"^edges: has no rows, and so the graph no edges$"):
+        from_tables(nodes, edges[:0], label="drink")
+    with pytest.raises(InputError, match=r"^nodes\.csv: has no rows"):
+        read(written(tmp_path, nodes[:0], edges), label="drink")
