@@ -352,3 +352,24 @@ def test_ends_that_are_text_are_found_as_they_are_written(tmp_path, names):
     written(tmp_path, nodes, edges)
     with pytest.raises(InputError, match="line 44: the source is missing"):
         read(tmp_path, label="label")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("g.adjlist", "dataset: g.adjlist is of no kind that is read: "),
+        ("there/g", "dataset: there/g is of no kind that is read: "),
+        ("nowhere", "dataset: there is no file or folder nowhere, and no graph of that name; --list names them"),
+        ("coar", "dataset: there is no file or folder coar, and no graph of that name; did you mean cora"),
+        ("no/where", "dataset: there is no file or folder no/where"),
+        ("no/where.adjlist", "dataset: there is no file or folder no/where.adjlist"),
+        ("no/where.csv", "dataset: there is no file or folder no/where.csv"),
+    ],
+)
+def test_a_dataset_that_is_not_there_or_cannot_be_read_is_said_to_be_so(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for path in ("g.adjlist", "there/g"):
+        (tmp_path / path).write_text("1 2\n")
+    with pytest.raises(InputError, match=f"^{said}"):
+        load(name)

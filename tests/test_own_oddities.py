@@ -297,3 +297,142 @@ def test_weights_of_which_one_is_not_0_are_not_spoken_of(recwarn):
     nodes, edges = people()
     from_tables(nodes, edges.assign(weight=[1.0] + [0.0] * (len(edges) - 1)), label="drink")
     assert not [str(each.message) for each in recwarn if "weight" in str(each.message)]
+
+
+@pytest.mark.parametrize("kind", ["graphml", "gexf", "gml", "json"])
+def test_a_direction_that_a_file_says_is_not_given_up_without_a_word(kind, tmp_path):
+    G = nx.DiGraph(network().edges)
+    nx.set_node_attributes(G, dict(network().nodes(data=True)))
+    path, undirected = tmp_path / f"g.{kind}", network_file(tmp_path, kind)[1]
+    if kind == "json":
+        path.write_text(json.dumps(nx.node_link_data(G, edges="links")))
+    else:
+        getattr(nx, f"write_{kind}")(G, path)
+    with pytest.warns(UserWarning, match=rf"g\.{kind}: says that its edges lead one way.*; --directed true keeps it"):
+        both = read(path, label="group")
+    one = read(path, label="group", directed=True)
+    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
+    assert pairs == set(G.edges)
+    assert both.edge_index.size(1) == 2 * len(pairs)
+    path.write_text(undirected)
+    with pytest.raises(
+        InputError, match=rf"g\.{kind}: says that its edges have no direction; leave out --directed true"
+    ):
+        read(path, label="group", directed=True)
+
+
+def test_links_lead_from_source_to_target_where_json_does_not_say_whether_they_do(tmp_path):
+    held = nx.node_link_data(network(), edges="links")
+    del held["directed"]
+    held["links"] = [{"source": each["target"], "target": each["source"]} for each in held["links"]]
+    (tmp_path / "g.json").write_text(json.dumps(held))
+    one = read(tmp_path / "g.json", label="group", directed=True)
+    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
+    assert pairs == {(each["source"], each["target"]) for each in held["links"]}
+
+
+@pytest.mark.parametrize("multi", [False, True, None])
+def test_links_of_json_that_come_again_add_up_as_those_of_tables(multi, tmp_path):
+    """Whatever the file says of itself: networkx would keep the last one alone."""
+    held = nx.node_link_data(network(), edges="links")
+    held["links"] = [each | {"weight": 1.0, "key": ["x"]} for each in held["links"]]
+    held["links"].append(held["links"][0] | {"weight": 2.5})
+    held |= {} if multi is None else {"multigraph": multi}
+    if multi is None:
+        del held["multigraph"]
+    (tmp_path / "g.json").write_text(json.dumps(held))
+    data = read(tmp_path / "g.json", label="group")
+    assert sorted(data.edge_weight.tolist()) == [1.0] * (2 * N - 2) + [3.5] * 2
+
+
+@pytest.mark.parametrize("kind", ["graphml", "json"])
+def test_edges_of_a_graph_file_without_a_weight_weigh_1_and_this_is_said(kind, tmp_path):
+    G = network()
+    nx.set_edge_attributes(G, dict.fromkeys(list(G.edges)[3:], 2.0), "weight")
+    path = tmp_path / f"g.{kind}"
+    path.write_text(json.dumps(nx.node_link_data(G, edges="links")) if kind == "json" else "")
+    if kind == "graphml":
+        nx.write_graphml(G, path)
+    with pytest.warns(UserWarning, match=rf"weight: 3 of {N} edges have none, which is read as 1"):
+        data = read(path, label="group")
+    assert sorted(data.edge_weight.tolist()) == [1.0] * 6 + [2.0] * (2 * N - 6)
+
+
+@pytest.mark.parametrize("ids", ["text", "numbers"])
+def test_a_table_without_rows_is_refused_by_its_name(ids, tmp_path):
+    nodes, edges = people()
+    nodes = nodes if ids == "text" else nodes.assign(id=range(60))
+    with pytest.raises(InputError, match=r"^edges\.csv: has no rows, and so the graph no edges$"):
+        read(written(tmp_path, nodes, edges[:0]), label="drink")
+    with pytest.raises(InputError, match=r"^edges: has no rows, and so the graph no edges$"):
+        from_tables(nodes, edges[:0], label="drink")
+    with pytest.raises(InputError, match=r"^nodes\.csv: has no rows"):
+        read(written(tmp_path, nodes[:0], edges), label="drink")
+
+
+def with_commas(folder, nodes, edges, sep=";"):
+    """Write tables as a spreadsheet does in countries that write 1,5."""
+    for name, held in (("nodes", nodes), ("edges", edges)):
+        held.to_csv(folder / f"{name}.csv", index=False, sep=sep, decimal=",")
+    return folder
+
+
+@pytest.mark.parametrize("sep", [";", "\t", "|"])
+def test_decimal_commas_are_read_as_points_where_no_comma_separates_columns(sep, tmp_path):
+    nodes, edges = people()
+    nodes["large"] = np.arange(60) * 1234.5 - 9
+    nodes["part"] = np.arange(60) / 8 + 100.125 * (np.arange(60) % 2)
+    edges["weight"] = np.arange(len(edges)) / 4
+    with_commas(
+        tmp_path,
+        nodes.assign(large=nodes.large.map("{:,.1f}".format).str.translate(str.maketrans(",.", ".,"))),
+        edges,
+        sep,
+    )
+    with pytest.warns(
+        UserWarning, match=r"nodes\.csv: age, large, part: a comma is read as the decimal point, "
+    ) as heard:
+        data = read(tmp_path, label="drink")
+    assert any("edges.csv: weight: a comma is read as the decimal point" in str(each.message) for each in heard)
+    plain = from_tables(nodes, edges, label="drink")
+    same(data, plain)
+    assert torch.equal(data.edge_weight, plain.edge_weight)
+    with pytest.warns(UserWarning, match="a comma is read"):
+        assert torch.equal(read(tmp_path, like=plain).x, plain.x)
+
+
+def test_few_words_among_numbers_with_commas_are_missing(tmp_path):
+    nodes, edges = people()
+    text = nodes.age.astype(str).str.replace(".", ",").where(nodes.age.notna(), None)
+    text[6] = "-"
+    with pytest.warns(UserWarning, match=r"age: 1 of 59 values are no numbers.*: '-', the first in nodes\.csv, line 8"):
+        data = read(with_commas(tmp_path, nodes.assign(age=text), edges), label="drink")
+    same(data, from_tables(nodes.assign(age=nodes.age.where(nodes.index != 6)), edges, label="drink"))
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_comma_that_may_stand_between_thousands_is_read_only_where_another_column_tells(told, tmp_path):
+    nodes, edges = people()
+    nodes["height"] = [f"1,{n}" if told else n for n in range(60)]
+    nodes["size"] = [f"{n % 9 + 1},{n % 7}50" for n in range(60)]
+    nodes = nodes.drop(columns="age")
+    words = (
+        "height, size: a comma is read" if told else "size: '1,050' may be 1050 or 1.050, and is read as text; write"
+    )
+    with pytest.warns(UserWarning, match=words):
+        data = read(with_commas(tmp_path, nodes, edges), label="drink")
+    assert ("size" in own_of(data).fitted.names) == told
+
+
+def test_commas_elsewhere_stay(tmp_path):
+    """In ids, in words, beside points, and in a file whose columns they separate."""
+    nodes, edges = people()
+    name = {old: f"{place // 10},{place % 10}" for place, old in enumerate(nodes.id)}
+    moved = edges.assign(source=edges.source.map(name), target=edges.target.map(name), id=0)
+    named = nodes.assign(id=nodes.id.map(name), city=nodes.city + ",1", mixed=["1,5", "1.5"] * 30).drop(columns="age")
+    for sep in (";", ","):
+        for held, file in ((named, "nodes"), (moved, "edges")):
+            held.to_csv(tmp_path / f"{file}.csv", index=False, sep=sep)
+        data = read(tmp_path, label="drink")
+        assert data.node_names == list(name.values())
+        assert own_of(data).table["mixed"].tolist() == ["1,5", "1.5"] * 30

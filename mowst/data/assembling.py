@@ -96,6 +96,8 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
         roles = roles_of(what, nodes.rows, own, nodes.name)
     if not len(ids):
         raise InputError(f"{nodes.name}: has no rows, and so the graph no nodes")
+    if not len(edges.rows):
+        raise InputError(f"{edges.name}: has no rows, and so the graph no edges")
     if roles.label is None and like is None:
         there = f"there are {some(roles.features, 12)}" if roles.features else "there is none beside the ids"
         raise InputError(f"{nodes.name}: which column is the class? --label names it; {there}")

@@ -188,7 +188,8 @@ def _entry(name: str) -> Card:
     if ":" not in name and (is_own(name) or Path(name).suffix.lower() in OTHER_FILES):
         return card_of(name, Columns())
     is_card = Path(name).exists() or Path(name).suffix in (".yaml", ".yml")
-    return _outside_card(name) if (":" in name or "." in name) and not is_card else card(name)
+    is_code = ":" in name or ("." in name and not is_card and "/" not in name)
+    return _outside_card(name) if is_code else card(name)
 
 
 def _outside_card(name: str) -> Card:

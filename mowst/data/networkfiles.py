@@ -15,7 +15,7 @@ import networkx as nx
 import pandas as pd
 
 from mowst.data.columns import Columns
-from mowst.data.tables import Table
+from mowst.data.tables import Table, Tables
 from mowst.errors import InputError
 
 NETWORKS = (".graphml", ".gexf", ".gml", ".json")
@@ -33,8 +33,8 @@ class Network(NamedTuple):
     """Of the nodes that the file lists; an edge may name others, of which networkx makes nodes."""
 
 
-def read_network(path: Path) -> Network:
-    """Read a graph as networkx does.
+def read_network(path: Path, *, directed: bool) -> Network:
+    """Read a graph as networkx does; `directed` says whether it is, where the file does not.
 
     Raises:
         InputError: the file is not what its name says, or damaged, or lists a node twice.
@@ -43,7 +43,7 @@ def read_network(path: Path) -> Network:
         kind = path.suffix.lower()
         ids = ids_in_xml(path) if kind in (".graphml", ".gexf") else None
         with path.open("rb") as file:
-            found = _parse(path, kind, file, ids)
+            found = _json(path, file, directed=directed) if kind == ".json" else _parse(path, kind, file, ids)
         if not isinstance(found.graph, nx.Graph):
             raise InputError(f"{path}: holds no graph")
     except (InputError, OSError):
@@ -56,16 +56,21 @@ def read_network(path: Path) -> Network:
 def _parse(path: Path, kind: str, file: Any, ids: Collection[Hashable] | None) -> Network:
     if ids is not None:
         return Network(nx.read_graphml(file) if kind == ".graphml" else nx.read_gexf(file), ids)
-    if kind == ".gml":
-        graph = nx.read_gml(file, label="label" if b"label" in path.read_bytes() else "id")
-        return Network(graph, graph.nodes)
+    graph = nx.read_gml(file, label="label" if b"label" in path.read_bytes() else "id")
+    return Network(graph, graph.nodes)
+
+
+def _json(path: Path, file: Any, *, directed: bool) -> Network:
     held = json.load(file)
     if not isinstance(held, dict) or not isinstance(held.get("nodes"), list):
         raise InputError(f"{path}: is no node-link JSON: an object with nodes, and links or edges")
     edges = "edges" if "edges" in held else "links"
     if not isinstance(held.get(edges), list):
         raise InputError(f"{path}: is no node-link JSON: has no list of links or edges")
-    return Network(nx.node_link_graph(held, edges=edges), ids_in_json(path, held["nodes"]))
+    # networkx keeps, of links that come again with one key, the last alone
+    links = [{name: value for name, value in each.items() if name != "key"} for each in held[edges]]
+    graph = nx.node_link_graph(held | {"multigraph": True, edges: links}, directed, edges=edges)
+    return Network(graph, ids_in_json(path, held["nodes"]))
 
 
 def ids_in_json(path: Path, nodes: list[dict[str, Any]]) -> set[Hashable]:
@@ -129,12 +134,15 @@ def ids_in_xml(path: Path) -> set[str]:
     return set(first)
 
 
-def tables_of(network: Network, name: str, columns: Columns) -> tuple[Table, Table, Columns]:
+def tables_of(network: Network, path: Path, columns: Columns) -> Tables:
     """Return nodes and edges as tables, and what is what in them.
 
     Raises:
-        InputError: the nodes have too many attributes to be a table.
+        InputError: the nodes have too many attributes to be a table, or the edges lack a direction that is asked for.
     """
+    name = path.name
+    if columns.directed and not network.graph.is_directed():
+        raise InputError(f"{name}: says that its edges have no direction; leave out --directed true")
     graph, names = network.graph, [node for node in network.graph if node in network.ids]
     held = [dict(graph.nodes[node]) for node in names]
     keys = dict.fromkeys(key for values in held for key in values)
@@ -145,16 +153,22 @@ def tables_of(network: Network, name: str, columns: Columns) -> tuple[Table, Tab
     nodes.insert(0, own, pd.Series(names, dtype=object, index=range(len(names))))
     ends = list(graph.edges(data=columns.weight)) if columns.weight else [(*pair[:2], None) for pair in graph.edges()]
     edges = pd.DataFrame(ends, columns=["source", "target", columns.weight or "weight"])
-    weight = columns.weight
+    weight, said = columns.weight, list[str]()
     if weight is None or edges[weight].isna().all():
         edges = edges[["source", "target"]]
-    else:
+    elif without := int(edges[weight].isna().sum()):
         edges[weight] = edges[weight].where(edges[weight].notna(), 1.0)
+        said.append(f"{weight}: {without:,} of {len(edges):,} edges have none, which is read as 1")
+    if graph.is_directed() and not columns.directed:
+        said.append(
+            f"{name}: says that its edges lead one way, and is read without direction; --directed true keeps it"
+        )
     found = {key: getattr(columns, key) for key in ("label", "features", "split_column", "weight")}
     what = Columns(id=own, source="source", target="target", directed=columns.directed, **found)
-    pairs = ends
-    return (
+    return Tables(
+        path.stem,
         Table(nodes, name, lambda row: f"{name}, node {names[row]!r}"),
-        Table(edges, name, lambda row: f"{name}, edge {pairs[row][0]!r} to {pairs[row][1]!r}"),
+        Table(edges, name, lambda row: f"{name}, edge {ends[row][0]!r} to {ends[row][1]!r}"),
         what,
+        tuple(said),
     )

@@ -25,6 +25,7 @@ TELLING = 50
 
 def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     """Say what is strange, or was left out, in a sentence each."""
+    yield from made.tables.said
     if made.roles.id and (guessed := guessed_id(made.tables.columns, made.roles.id)):
         yield f"{made.nodes.name}: {guessed}"
     if made.again:

@@ -89,8 +89,7 @@ def graph_of_files(path: str, like: Like | None = None, **columns: Any) -> Data:
     if place.is_dir() or suffix in TABLES:
         return graph_of(tables_in(place, what), like)
     if suffix in NETWORKS:
-        nodes, edges, what = tables_of(read_network(place), place.name, what)
-        return graph_of(Tables(place.stem, nodes, edges, what), like)
+        return graph_of(tables_of(read_network(place, directed=what.directed), place, what), like)
     if suffix in (*ARRAYS, *TENSORS):
         data = read_arrays(place) if suffix in ARRAYS else read_tensors(place)
         return numbered(data, place.name, like, directed=what.directed)

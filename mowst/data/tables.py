@@ -42,6 +42,8 @@ class Tables(NamedTuple):
     nodes: Table | None
     edges: Table
     columns: Columns
+    said: tuple[str, ...] = ()
+    """What is odd about the file."""
 
 
 class Header(NamedTuple):

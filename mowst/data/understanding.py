@@ -29,6 +29,8 @@ SKEWED, MANY = 3.0, 20
 MOST_VALUES, OFTEN = 64, 10
 """Columns that a category becomes at most; how often a value must come, in a large table, not to be rare."""
 QUANTILES = 200
+LARGEST = 1e150
+"""Numbers beyond it have no square."""
 NESTED, COMPLEX = "lists or tables", "complex numbers"
 """Why a column is left out that somebody may miss."""
 
@@ -55,7 +57,7 @@ def kinds_of(table: Table, features: Sequence[str]) -> Kinds:
     """Look up what the columns of a table are.
 
     Raises:
-        InputError: a number is infinite.
+        InputError: a number is too large.
     """
     kinds = Kinds({}, {}, {}, {})
     for name in features:
@@ -119,7 +121,7 @@ def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) 
     """Return a column as numbers [N], not-a-number where one is missing; none where it holds something else.
 
     Raises:
-        InputError: one is infinite; the message says where.
+        InputError: one is too large; the message says where.
     """
     if date:
         return days(column).to_numpy(dtype=np.float64)
@@ -133,12 +135,11 @@ def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) 
         found = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError, OverflowError):
         return None
-    wrong = np.isinf(found).nonzero()[0]
+    wrong = (np.abs(found) > LARGEST).nonzero()[0]
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(
-            f"{place(row)}: {name} is {column.iloc[row]}; a feature must be finite, or empty where it is not known"
-        )
+        right = f"a feature must be from -{LARGEST:g} to {LARGEST:g}, or empty where it is not known"
+        raise InputError(f"{place(row)}: {name} is {column.iloc[row]}; {right}")
     return found
 
 
