@@ -436,3 +436,21 @@ def test_commas_elsewhere_stay(tmp_path):
         data = read(tmp_path, label="drink")
         assert data.node_names == list(name.values())
         assert own_of(data).table["mixed"].tolist() == ["1,5", "1.5"] * 30
+
+
+@pytest.mark.parametrize("form", ["csv", "table", "words"])
+@pytest.mark.parametrize(("value", "why"), [(0.25, "a real number"), (-7.0, "below 0")])
+def test_labels_that_are_no_classes_are_refused_with_their_place_and_node(form, value, why, tmp_path):
+    nodes, edges = people()
+    nodes["drink"] = np.where(np.arange(60) == 9, value, np.arange(60) % 3 * 1.0)
+    if form == "words":
+        if value < 0:
+            pytest.skip("among words a number below 0 is a word")
+        nodes["drink"] = nodes.drink.astype(object).where(nodes.index != 30, "tea")
+    place = r"nodes\.csv, line 11" if form == "csv" else "nodes, row 9"
+    with pytest.raises(
+        InputError, match=rf"^drink: .*{place} \(node 'p63'\).*{why}|^drink: .*{why}.*{place} \(node 'p63'\)"
+    ):
+        read(written(tmp_path, nodes, edges), label="drink") if form == "csv" else from_tables(
+            nodes, edges, label="drink"
+        )
