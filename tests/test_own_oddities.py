@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import networkx as nx
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from mowst.data import from_networkx, from_tables, read
+from mowst.data import from_networkx, from_tables, read, summary_of
 from mowst.data.assembling import Like, own_of, raw_of
 from mowst.data.fitted import Fitted
 from mowst.data.numerals import strays
-from mowst.errors import InputError
+from mowst.errors import InputError, many
 from tests.fuzzing.files import N, network
 from tests.test_own_graphs import people, same, written
 
@@ -83,11 +84,10 @@ def test_a_few_words_among_numbers_or_dates_are_missing_and_named(dates, words, 
     worded, empty = nodes.copy(), nodes.copy()
     worded["age"] = numbers_and_words(nodes.age, words)
     empty["age"] = nodes.age.where(~nodes.index.isin(list(words)))
-    kind, first, distinct = "dates" if dates else "numbers", min(words), list(dict.fromkeys(words.values()))
+    kind, first, distinct = "date" if dates else "number", min(words), list(dict.fromkeys(words.values()))
     named = ", ".join(map(repr, distinct)).replace("?", "[?]")
-    said = (
-        rf"age: {len(words)} of 60 values are no {kind} and are read as missing: {named}, the first in nodes\.csv, line"
-    )
+    many = f"is no {kind} and is" if len(words) == 1 else f"are no {kind}s and are"
+    said = rf"age: {len(words)} of 60 values {many} read as missing: {named}, the first in nodes\.csv, line"
     with pytest.warns(UserWarning, match=f"{said} {first + 2}$"):
         data = read(written(tmp_path, worded, edges), label="drink")
     plain = from_tables(empty, edges, label="drink")
@@ -140,9 +140,7 @@ def test_a_node_that_is_listed_twice_is_refused(kind, one_line, tmp_path):
 def test_edges_of_a_graph_file_that_name_no_node_of_its_are_left_out_and_named(kind, tmp_path):
     path, text = network_file(tmp_path, kind)
     path.write_text(text.replace('source="p3"', 'source="p99"').replace('"source": "p3"', '"source": "p99"'))
-    with pytest.warns(
-        UserWarning, match=r"1 edges name no node and are left out, the first is 'p99' \(g\.\w+, edge 'p"
-    ):
+    with pytest.warns(UserWarning, match=r"1 edge names no node and is left out, the first is 'p99' \(g\.\w+, edge 'p"):
         found = read(path, label="group")
     assert found.num_nodes == N
     assert found.edge_index.size(1) == 2 * (N - 1)
@@ -220,7 +218,7 @@ def test_blanks_around_labels_of_networkx_are_left_out_and_said():
 
 def test_nothing_but_blanks_is_no_label():
     nodes, edges = people()
-    with pytest.warns(UserWarning, match="1 of 60 nodes have no label"):
+    with pytest.warns(UserWarning, match="1 of 60 nodes has no label"):
         data = from_tables(nodes.assign(drink=["  ", *nodes.drink[1:]]), edges, label="drink")
     assert int(data.y[0]) == -1
 
@@ -405,7 +403,10 @@ def test_few_words_among_numbers_with_commas_are_missing(tmp_path):
     nodes, edges = people()
     text = nodes.age.astype(str).str.replace(".", ",").where(nodes.age.notna(), None)
     text[6] = "-"
-    with pytest.warns(UserWarning, match=r"age: 1 of 59 values are no numbers.*: '-', the first in nodes\.csv, line 8"):
+    with pytest.warns(
+        UserWarning,
+        match=r"age: 1 of 59 values is no number and is read as missing: '-', the first in nodes\.csv, line 8",
+    ):
         data = read(with_commas(tmp_path, nodes.assign(age=text), edges), label="drink")
     same(data, from_tables(nodes.assign(age=nodes.age.where(nodes.index != 6)), edges, label="drink"))
 
@@ -454,3 +455,28 @@ def test_labels_that_are_no_classes_are_refused_with_their_place_and_node(form, 
         read(written(tmp_path, nodes, edges), label="drink") if form == "csv" else from_tables(
             nodes, edges, label="drink"
         )
+
+
+def test_one_is_spoken_of_as_one():
+    assert many(1, "row comes", "rows come") == "1 row comes"
+    assert [many(number, "row comes", "rows come") for number in (0, 2, 1000)] == [
+        "0 rows come",
+        "2 rows come",
+        "1,000 rows come",
+    ]
+    nodes, edges = people()
+    nodes = pd.concat([nodes.assign(drink=[None, *nodes.drink[1:]]), nodes.tail(1)])
+    edges = edges[(edges != "p7").all(axis=1)]
+    edges = pd.concat([edges.drop_duplicates(), pd.DataFrame({"source": ["p0", "p0"], "target": ["p0", "nobody"]})])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        data = from_tables(nodes, edges, label="drink", features="age")
+    said = "\n".join([*(str(each.message) for each in heard), summary_of(data)])
+    for part in (
+        "1 of 60 nodes has no label",
+        "1 row comes again and is left out",
+        "1 edge names no node and is left out",
+    ):
+        assert part in said
+    for part in ("graph: 1 node without an edge", "left out: 1 self-loop", "1 column becomes 2"):
+        assert part in said
