@@ -177,7 +177,7 @@ def test_a_column_called_split_that_says_nothing_of_a_split_is_a_feature_and_thi
     nodes, edges = people()
     nodes["split"] = words * 20
     with pytest.warns(
-        UserWarning, match=rf"split: its values are not train.* \(the first is {words[0]!r}\); it is a fea"
+        UserWarning, match=rf"split: does not say train.* \(its first value is {words[0]!r}\); it is a fea"
     ):
         data = from_tables(nodes, edges, label="drink")
     assert "split" in own_of(data).fitted.sources

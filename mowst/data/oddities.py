@@ -92,8 +92,8 @@ def no_split(made: Made) -> Iterator[str]:
     if name is not None and name not in (made.roles.split, made.roles.label, made.roles.id):
         column = made.nodes.rows[name].dropna()
         used = "is not read" if listed else "is a feature" if name in made.kinds.kept else "is left out"
-        first = f" (the first is {shown_id(column.iloc[0])})" if len(column) else ""
-        yield f"{name}: its values are not train, val and test{first}; it {used}, and is not the split"
+        first = f" (its first value is {shown_id(column.iloc[0])})" if len(column) else ""
+        yield f"{name}: does not say train, val or test throughout{first}; it {used}, and is not the split"
 
 
 def read_as_missing(made: Made) -> Iterator[str]:
