@@ -19,7 +19,7 @@ from mowst.data.matching import as_numbers, read_edges
 from mowst.data.own import card_of, card_text
 from mowst.data.roles import Ends
 from mowst.data.tables import Table
-from mowst.errors import InputError
+from mowst.errors import InputError, many
 from mowst.run import flags
 from tests.fuzzing.files import N, network
 
@@ -177,7 +177,7 @@ def test_a_column_called_split_that_says_nothing_of_a_split_is_a_feature_and_thi
     nodes, edges = people()
     nodes["split"] = words * 20
     with pytest.warns(
-        UserWarning, match=rf"split: its values are not train.* \(the first is {words[0]!r}\); it is a fea"
+        UserWarning, match=rf"split: does not say train.* \(its first value is {words[0]!r}\); it is a fea"
     ):
         data = from_tables(nodes, edges, label="drink")
     assert "split" in own_of(data).fitted.sources
@@ -190,11 +190,11 @@ def test_a_column_called_split_that_says_nothing_of_a_split_is_a_feature_and_thi
 ODD = {
     "unknown ids": (
         lambda nodes, edges: (nodes, pd.concat([edges, pd.DataFrame({"source": ["p0"], "target": ["x"]})])),
-        r"edges: 1 edges name no node and are left out, the first is 'x' \(edges, row \d+\)",
+        r"edges: 1 edge names no node and is left out, the first is 'x' \(edges, row \d+\)",
     ),
     "the same row again": (
         lambda nodes, edges: (pd.concat([nodes, nodes.iloc[[4]]]), edges),
-        r"nodes: 1 rows come again and are left out, the first is id p28 \(nodes, row 60\)",
+        r"nodes: 1 row comes again and is left out, the first is id p28 \(nodes, row 60\)",
     ),
     "a class seen once": (
         lambda nodes, edges: (nodes.assign(drink=["gin", *nodes.drink[1:]]), edges),
@@ -233,13 +233,13 @@ def test_a_summary_counts_what_is_there():
     pairs = {frozenset(pair) for pair in edges.itertuples(index=False, name=None)}
     assert f"60 nodes, {len(pairs)} undirected edges" in said
     assert f"{homophily(data.edge_index, data.y):.0%} of the edges join nodes of one class" in said
-    assert f"1 self-loops, {len(twice) - 1 - len(pairs)} edges that were there already" in said
+    assert f"1 self-loop, {len(twice) - 1 - len(pairs)} edges that were there already" in said
     for drink, count in nodes.drink.value_counts().items():
         assert f"{drink} {count}" in said
     assert "left out: always (always 1)" in said
     assert "left out: note (text, 60 different values)" in said
     alone = 60 - len(set(edges.source) | set(edges.target))
-    assert f"{alone} nodes without an edge" in said
+    assert f"graph: {many(alone, 'node', 'nodes')} without an edge" in said
 
 
 def test_a_graph_without_features_gets_some_of_its_structure():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import networkx as nx
 import numpy as np
@@ -9,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mowst.data import from_networkx, from_tables, read
+from mowst.data import from_networkx, from_tables, read, summary_of
 from mowst.data.assembling import Like, own_of, raw_of
 from mowst.data.fitted import Fitted
 from mowst.data.numerals import strays
-from mowst.errors import InputError
-from tests.fuzzing.files import N, network
+from mowst.errors import InputError, many
+from tests.fuzzing.files import network
 from tests.test_own_graphs import people, same, written
 
 
@@ -30,14 +31,10 @@ def test_words_that_are_read_as_no_label_are_named_and_counted(tmp_path):
         with pytest.warns(UserWarning, match=said):
             data = read(written(tmp_path, made, edges), label="drink")
         assert (data.y < 0).tolist() == [place < 13 for place in range(60)]
-    kept = pd.read_csv(tmp_path / "nodes.csv", keep_default_na=False).drop_duplicates()
-    assert from_tables(kept, edges, label="drink", features="city").class_names == [
-        "NA",
-        "None",
-        "coffee",
-        "milk",
-        "tea",
-    ]
+    kept = pd.read_csv(tmp_path / "nodes.csv", keep_default_na=False, na_values=[""]).drop_duplicates()
+    found = from_tables(kept, edges, label="drink")
+    assert found.class_names == ["NA", "None", "coffee", "milk", "tea"]
+    assert torch.equal(found.x, data.x)
 
 
 @pytest.mark.parametrize("values", [[-1, 0, 1], [-1.0, 0.0, None]])
@@ -83,11 +80,10 @@ def test_a_few_words_among_numbers_or_dates_are_missing_and_named(dates, words, 
     worded, empty = nodes.copy(), nodes.copy()
     worded["age"] = numbers_and_words(nodes.age, words)
     empty["age"] = nodes.age.where(~nodes.index.isin(list(words)))
-    kind, first, distinct = "dates" if dates else "numbers", min(words), list(dict.fromkeys(words.values()))
+    kind, first, distinct = "date" if dates else "number", min(words), list(dict.fromkeys(words.values()))
     named = ", ".join(map(repr, distinct)).replace("?", "[?]")
-    said = (
-        rf"age: {len(words)} of 60 values are no {kind} and are read as missing: {named}, the first in nodes\.csv, line"
-    )
+    many = f"is no {kind} and is" if len(words) == 1 else f"are no {kind}s and are"
+    said = rf"age: {len(words)} of 60 values {many} read as missing: {named}, the first in nodes\.csv, line"
     with pytest.warns(UserWarning, match=f"{said} {first + 2}$"):
         data = read(written(tmp_path, worded, edges), label="drink")
     plain = from_tables(empty, edges, label="drink")
@@ -114,46 +110,6 @@ def test_a_few_words_among_numbers_or_dates_are_missing_and_named(dates, words, 
 )
 def test_more_words_make_a_column_of_text_as_ever(column):
     assert strays(pd.Series(column, dtype=object)) == []
-
-
-def network_file(folder, kind: str):
-    """Write a graph of networkx, and return its file and text."""
-    path = folder / f"g.{kind}"
-    if kind == "json":
-        path.write_text(json.dumps(nx.node_link_data(network(), edges="links"), indent=1))
-    else:
-        getattr(nx, f"write_{kind}")(network(), path)
-    return path, path.read_text()
-
-
-@pytest.mark.parametrize("one_line", [False, True])
-@pytest.mark.parametrize("kind", ["graphml", "gexf", "gml", "json"])
-def test_a_node_that_is_listed_twice_is_refused(kind, one_line, tmp_path):
-    """networkx would make one node of both, which keeps the values of the later one."""
-    path, text = network_file(tmp_path, kind)
-    path.write_text(text.replace("p7", "p6").replace("\n", " " if one_line else "\n"))
-    with pytest.raises(InputError, match=r"p6' was there already|have the same id, 'p6'|label 'p6' is duplicated"):
-        read(path, label="group")
-
-
-@pytest.mark.parametrize("kind", ["graphml", "gexf", "json"])
-def test_edges_of_a_graph_file_that_name_no_node_of_its_are_left_out_and_named(kind, tmp_path):
-    path, text = network_file(tmp_path, kind)
-    path.write_text(text.replace('source="p3"', 'source="p99"').replace('"source": "p3"', '"source": "p99"'))
-    with pytest.warns(
-        UserWarning, match=r"1 edges name no node and are left out, the first is 'p99' \(g\.\w+, edge 'p"
-    ):
-        found = read(path, label="group")
-    assert found.num_nodes == N
-    assert found.edge_index.size(1) == 2 * (N - 1)
-    assert (found.y >= 0).all()
-
-
-def test_a_file_of_several_graphs_is_refused(tmp_path):
-    path, text = network_file(tmp_path, "graphml")
-    path.write_text(text.replace("</graphml>", '<graph id="other" edgedefault="undirected"/></graphml>'))
-    with pytest.raises(InputError, match=r"line \d+: a second graph begins"):
-        read(path, label="group")
 
 
 @pytest.mark.filterwarnings("ignore:.*no column is called id")
@@ -220,7 +176,7 @@ def test_blanks_around_labels_of_networkx_are_left_out_and_said():
 
 def test_nothing_but_blanks_is_no_label():
     nodes, edges = people()
-    with pytest.warns(UserWarning, match="1 of 60 nodes have no label"):
+    with pytest.warns(UserWarning, match="1 of 60 nodes has no label"):
         data = from_tables(nodes.assign(drink=["  ", *nodes.drink[1:]]), edges, label="drink")
     assert int(data.y[0]) == -1
 
@@ -299,65 +255,6 @@ def test_weights_of_which_one_is_not_0_are_not_spoken_of(recwarn):
     assert not [str(each.message) for each in recwarn if "weight" in str(each.message)]
 
 
-@pytest.mark.parametrize("kind", ["graphml", "gexf", "gml", "json"])
-def test_a_direction_that_a_file_says_is_not_given_up_without_a_word(kind, tmp_path):
-    G = nx.DiGraph(network().edges)
-    nx.set_node_attributes(G, dict(network().nodes(data=True)))
-    path, undirected = tmp_path / f"g.{kind}", network_file(tmp_path, kind)[1]
-    if kind == "json":
-        path.write_text(json.dumps(nx.node_link_data(G, edges="links")))
-    else:
-        getattr(nx, f"write_{kind}")(G, path)
-    with pytest.warns(UserWarning, match=rf"g\.{kind}: says that its edges lead one way.*; --directed true keeps it"):
-        both = read(path, label="group")
-    one = read(path, label="group", directed=True)
-    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
-    assert pairs == set(G.edges)
-    assert both.edge_index.size(1) == 2 * len(pairs)
-    path.write_text(undirected)
-    with pytest.raises(
-        InputError, match=rf"g\.{kind}: says that its edges have no direction; leave out --directed true"
-    ):
-        read(path, label="group", directed=True)
-
-
-def test_links_lead_from_source_to_target_where_json_does_not_say_whether_they_do(tmp_path):
-    held = nx.node_link_data(network(), edges="links")
-    del held["directed"]
-    held["links"] = [{"source": each["target"], "target": each["source"]} for each in held["links"]]
-    (tmp_path / "g.json").write_text(json.dumps(held))
-    one = read(tmp_path / "g.json", label="group", directed=True)
-    pairs = {(one.node_names[source], one.node_names[target]) for source, target in one.edge_index.t().tolist()}
-    assert pairs == {(each["source"], each["target"]) for each in held["links"]}
-
-
-@pytest.mark.parametrize("multi", [False, True, None])
-def test_links_of_json_that_come_again_add_up_as_those_of_tables(multi, tmp_path):
-    """Whatever the file says of itself: networkx would keep the last one alone."""
-    held = nx.node_link_data(network(), edges="links")
-    held["links"] = [each | {"weight": 1.0, "key": ["x"]} for each in held["links"]]
-    held["links"].append(held["links"][0] | {"weight": 2.5})
-    held |= {} if multi is None else {"multigraph": multi}
-    if multi is None:
-        del held["multigraph"]
-    (tmp_path / "g.json").write_text(json.dumps(held))
-    data = read(tmp_path / "g.json", label="group")
-    assert sorted(data.edge_weight.tolist()) == [1.0] * (2 * N - 2) + [3.5] * 2
-
-
-@pytest.mark.parametrize("kind", ["graphml", "json"])
-def test_edges_of_a_graph_file_without_a_weight_weigh_1_and_this_is_said(kind, tmp_path):
-    G = network()
-    nx.set_edge_attributes(G, dict.fromkeys(list(G.edges)[3:], 2.0), "weight")
-    path = tmp_path / f"g.{kind}"
-    path.write_text(json.dumps(nx.node_link_data(G, edges="links")) if kind == "json" else "")
-    if kind == "graphml":
-        nx.write_graphml(G, path)
-    with pytest.warns(UserWarning, match=rf"weight: 3 of {N} edges have none, which is read as 1"):
-        data = read(path, label="group")
-    assert sorted(data.edge_weight.tolist()) == [1.0] * 6 + [2.0] * (2 * N - 6)
-
-
 @pytest.mark.parametrize("ids", ["text", "numbers"])
 def test_a_table_without_rows_is_refused_by_its_name(ids, tmp_path):
     nodes, edges = people()
@@ -370,69 +267,50 @@ def test_a_table_without_rows_is_refused_by_its_name(ids, tmp_path):
         read(written(tmp_path, nodes[:0], edges), label="drink")
 
 
-def with_commas(folder, nodes, edges, sep=";"):
-    """Write tables as a spreadsheet does in countries that write 1,5."""
-    for name, held in (("nodes", nodes), ("edges", edges)):
-        held.to_csv(folder / f"{name}.csv", index=False, sep=sep, decimal=",")
-    return folder
-
-
-@pytest.mark.parametrize("sep", [";", "\t", "|"])
-def test_decimal_commas_are_read_as_points_where_no_comma_separates_columns(sep, tmp_path):
+@pytest.mark.parametrize(
+    ("form", "value", "why"),
+    [
+        ("csv", 0.25, "a real number"),
+        ("csv", -7.0, "below 0"),
+        ("table", 0.25, "a real number"),
+        ("table", -7.0, "below 0"),
+        ("words", 0.25, "a real number"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_with_their_place_and_node(form, value, why, tmp_path):
     nodes, edges = people()
-    nodes["large"] = np.arange(60) * 1234.5 - 9
-    nodes["part"] = np.arange(60) / 8 + 100.125 * (np.arange(60) % 2)
-    edges["weight"] = np.arange(len(edges)) / 4
-    with_commas(
-        tmp_path,
-        nodes.assign(large=nodes.large.map("{:,.1f}".format).str.translate(str.maketrans(",.", ".,"))),
-        edges,
-        sep,
-    )
-    with pytest.warns(
-        UserWarning, match=r"nodes\.csv: age, large, part: a comma is read as the decimal point, "
-    ) as heard:
-        data = read(tmp_path, label="drink")
-    assert any("edges.csv: weight: a comma is read as the decimal point" in str(each.message) for each in heard)
-    plain = from_tables(nodes, edges, label="drink")
-    same(data, plain)
-    assert torch.equal(data.edge_weight, plain.edge_weight)
-    with pytest.warns(UserWarning, match="a comma is read"):
-        assert torch.equal(read(tmp_path, like=plain).x, plain.x)
+    nodes["drink"] = np.where(np.arange(60) == 9, value, np.arange(60) % 3 * 1.0)
+    if form == "words":
+        nodes["drink"] = nodes.drink.astype(object).where(nodes.index != 30, "tea")
+    place = r"nodes\.csv, line 11" if form == "csv" else "nodes, row 9"
+    with pytest.raises(
+        InputError, match=rf"^drink: .*{place} \(node 'p63'\).*{why}|^drink: .*{why}.*{place} \(node 'p63'\)"
+    ):
+        read(written(tmp_path, nodes, edges), label="drink") if form == "csv" else from_tables(
+            nodes, edges, label="drink"
+        )
 
 
-def test_few_words_among_numbers_with_commas_are_missing(tmp_path):
+def test_one_is_spoken_of_as_one():
+    assert many(1, "row comes", "rows come") == "1 row comes"
+    assert [many(number, "row comes", "rows come") for number in (0, 2, 1000)] == [
+        "0 rows come",
+        "2 rows come",
+        "1,000 rows come",
+    ]
     nodes, edges = people()
-    text = nodes.age.astype(str).str.replace(".", ",").where(nodes.age.notna(), None)
-    text[6] = "-"
-    with pytest.warns(UserWarning, match=r"age: 1 of 59 values are no numbers.*: '-', the first in nodes\.csv, line 8"):
-        data = read(with_commas(tmp_path, nodes.assign(age=text), edges), label="drink")
-    same(data, from_tables(nodes.assign(age=nodes.age.where(nodes.index != 6)), edges, label="drink"))
-
-
-@pytest.mark.parametrize("told", [False, True])
-def test_a_comma_that_may_stand_between_thousands_is_read_only_where_another_column_tells(told, tmp_path):
-    nodes, edges = people()
-    nodes["height"] = [f"1,{n}" if told else n for n in range(60)]
-    nodes["size"] = [f"{n % 9 + 1},{n % 7}50" for n in range(60)]
-    nodes = nodes.drop(columns="age")
-    words = (
-        "height, size: a comma is read" if told else "size: '1,050' may be 1050 or 1.050, and is read as text; write"
-    )
-    with pytest.warns(UserWarning, match=words):
-        data = read(with_commas(tmp_path, nodes, edges), label="drink")
-    assert ("size" in own_of(data).fitted.names) == told
-
-
-def test_commas_elsewhere_stay(tmp_path):
-    """In ids, in words, beside points, and in a file whose columns they separate."""
-    nodes, edges = people()
-    name = {old: f"{place // 10},{place % 10}" for place, old in enumerate(nodes.id)}
-    moved = edges.assign(source=edges.source.map(name), target=edges.target.map(name), id=0)
-    named = nodes.assign(id=nodes.id.map(name), city=nodes.city + ",1", mixed=["1,5", "1.5"] * 30).drop(columns="age")
-    for sep in (";", ","):
-        for held, file in ((named, "nodes"), (moved, "edges")):
-            held.to_csv(tmp_path / f"{file}.csv", index=False, sep=sep)
-        data = read(tmp_path, label="drink")
-        assert data.node_names == list(name.values())
-        assert own_of(data).table["mixed"].tolist() == ["1,5", "1.5"] * 30
+    nodes = pd.concat([nodes.assign(drink=[None, *nodes.drink[1:]]), nodes.tail(1)])
+    edges = edges[(edges != "p7").all(axis=1)]
+    edges = pd.concat([edges.drop_duplicates(), pd.DataFrame({"source": ["p0", "p0"], "target": ["p0", "nobody"]})])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        data = from_tables(nodes, edges, label="drink", features="age")
+    said = "\n".join([*(str(each.message) for each in heard), summary_of(data)])
+    for part in (
+        "1 of 60 nodes has no label",
+        "1 row comes again and is left out",
+        "1 edge names no node and is left out",
+    ):
+        assert part in said
+    for part in ("graph: 1 node without an edge", "left out: 1 self-loop", "1 column becomes 2"):
+        assert part in said

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -106,7 +106,8 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     if links.edge_weight is not None:
         data.edge_weight = links.edge_weight
     if roles.label is not None:
-        label_all(data, of_column(nodes.rows[roles.label], roles.label, like and like.class_names))
+        place = placed(nodes, ids)
+        label_all(data, of_column(nodes.rows[roles.label], roles.label, like and like.class_names, place))
     if roles.split is not None:
         roles = split_all(data, nodes, roles, columns, new=like is not None)
     fitted, data.x, kinds = features_of(nodes, roles, links.edge_index, like)
@@ -114,6 +115,11 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     shown = nodes.rows[[name for name in roles.features if name in kinds.kept]]
     place_own(data, Own(ids, fitted, tuple(summary(data, made)), tuple(odd(data, made, ids)), shown))
     return data
+
+
+def placed(nodes: Table, ids: pd.Index) -> Callable[[int], str]:
+    """Return what says of a row where it is, and which node."""
+    return lambda row: f"{nodes.place(row)} (node {shown_id(ids[row])})"
 
 
 def label_all(data: Data, found: Labels) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mowst.data.tables import Table
+from mowst.errors import many
 
 
 class Trimmed(NamedTuple):
@@ -28,7 +29,7 @@ def trimmed(table: Table, own: str) -> Trimmed:
             rows = np.flatnonzero(column.isin(list(changed)))
             first = column.iloc[rows[0]]
             said[name] = (
-                f"{name}: blanks are left out around {len(rows):,} values; the first is {first!r}, "
+                f"{name}: blanks are left out around {many(len(rows), 'value', 'values')}; the first is {first!r}, "
                 f"read as {changed[first] or 'nothing'!r} ({table.place(int(rows[0]))})"
             )
     return Trimmed(table._replace(rows=table.rows.assign(**made)), said)

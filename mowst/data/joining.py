@@ -13,7 +13,7 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data.roles import Ends
 from mowst.data.tables import Table, chosen
-from mowst.errors import InputError
+from mowst.errors import InputError, many
 
 
 class Joined(NamedTuple):
@@ -63,7 +63,8 @@ def index_of(table: Table, name: str, guessed: str) -> tuple[pd.Index, Table, st
             there = f"was there already ({table.place(before)}), otherwise"
             raise InputError(f"{table.place(row)}: id {ids[row]} {there}{way}")
     row = int(again.nonzero()[0][0])
-    said = f"{int(again.sum())} rows come again and are left out, the first is id {ids[row]} ({table.place(row)})"
+    left = many(int(again.sum()), "row comes again and is left out", "rows come again and are left out")
+    said = f"{left}, the first is id {ids[row]} ({table.place(row)})"
     return ids[~again], chosen(table, ~again), said
 
 
@@ -111,7 +112,8 @@ def joined(ids: pd.Index, edges: Table, ends: Ends, *, directed: bool) -> Joined
                 f"{edges.name}: none of its {len(lost):,} edges joins two of the {len(ids):,} nodes; the first is "
                 f"of {name}, the nodes are {shown_id(ids[0])} and so on; --id, --source and --target say what is what"
             )
-        said = f"{int(lost.sum()):,} edges name no node and are left out, the first is {name} ({edges.place(row)})"
+        left = many(int(lost.sum()), "edge names no node and is left out", "edges name no node and are left out")
+        said = f"{left}, the first is {name} ({edges.place(row)})"
         places, weight = places[:, ~lost], None if weight is None else weight[~lost]
     edge_weight = None if weight is None else torch.from_numpy(weight).float()
     return simplified(torch.from_numpy(places), edge_weight, len(ids), directed=directed)._replace(unknown=said)

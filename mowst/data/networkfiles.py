@@ -16,7 +16,7 @@ import pandas as pd
 
 from mowst.data.columns import Columns
 from mowst.data.tables import Table, Tables
-from mowst.errors import InputError
+from mowst.errors import InputError, many
 
 NETWORKS = (".graphml", ".gexf", ".gml", ".json")
 DEEPEST = 100
@@ -158,7 +158,8 @@ def tables_of(network: Network, path: Path, columns: Columns) -> Tables:
         edges = edges[["source", "target"]]
     elif without := int(edges[weight].isna().sum()):
         edges[weight] = edges[weight].where(edges[weight].notna(), 1.0)
-        said.append(f"{weight}: {without:,} of {len(edges):,} edges have none, which is read as 1")
+        of = f"of {len(edges):,} edges"
+        said.append(f"{weight}: {many(without, f'{of} has none', f'{of} have none')}, which is read as 1")
     if graph.is_directed() and not columns.directed:
         said.append(
             f"{name}: says that its edges lead one way, and is read without direction; --directed true keeps it"

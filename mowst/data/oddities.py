@@ -17,7 +17,7 @@ from mowst.data.labels import scalar
 from mowst.data.roles import SPLIT, found, guessed_id
 from mowst.data.summary import FEW, Made
 from mowst.data.understanding import CATEGORY, COMPLEX, NESTED
-from mowst.errors import some
+from mowst.errors import many, some
 
 TELLING = 50
 """A column of more values than that, and than thrice the classes, may say the class without being a copy of it."""
@@ -70,11 +70,19 @@ def unlabelled(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
     for value, count in column[lost & ~empty].value_counts(sort=False).items():
         if (word := scalar(value, name)) is not None:
             (none if word == -1 else other)[word] += int(count)
-    said = [f"{count:,} say {word!r}, which is read as no label" for word, count in none.most_common()]
-    said += [f"{count:,} say {word!r}, which is no class of the graph like it" for word, count in other.most_common()]
+    said = [f"{many(count, 'says', 'say')} {word!r}, which is read as no label" for word, count in none.most_common()]
+    said += [
+        f"{many(count, 'says', 'say')} {word!r}, which is no class of the graph like it"
+        for word, count in other.most_common()
+    ]
     rest = f"; {some(said)}" * bool(said) + "; where it is a class, give it another word" * bool(none)
     first = shown_id(ids[int(lost.argmax())])
-    yield f"{name}: {int(lost.sum()):,} of {len(lost):,} nodes have no label, the first is {first}{rest}"
+    yield f"{name}: {without_label(int(lost.sum()), len(lost))}, the first is {first}{rest}"
+
+
+def without_label(number: int, nodes: int) -> str:
+    """Say how many nodes have no label."""
+    return many(number, f"of {nodes:,} nodes has no label", f"of {nodes:,} nodes have no label")
 
 
 def no_split(made: Made) -> Iterator[str]:
@@ -84,8 +92,8 @@ def no_split(made: Made) -> Iterator[str]:
     if name is not None and name not in (made.roles.split, made.roles.label, made.roles.id):
         column = made.nodes.rows[name].dropna()
         used = "is not read" if listed else "is a feature" if name in made.kinds.kept else "is left out"
-        first = f" (the first is {shown_id(column.iloc[0])})" if len(column) else ""
-        yield f"{name}: its values are not train, val and test{first}; it {used}, and is not the split"
+        first = f" (its first value is {shown_id(column.iloc[0])})" if len(column) else ""
+        yield f"{name}: does not say train, val or test throughout{first}; it {used}, and is not the split"
 
 
 def read_as_missing(made: Made) -> Iterator[str]:
@@ -93,9 +101,10 @@ def read_as_missing(made: Made) -> Iterator[str]:
     for each in made.fitted.columns:
         column = made.nodes.rows[each.name] if each.absent else pd.Series()
         if len(rows := np.flatnonzero(column.isin(each.absent))):
-            kind, words = "dates" if each.date else "numbers", some(map(repr, column.iloc[rows].unique()))
-            many, first = f"{len(rows):,} of {int(column.count()):,} values", made.nodes.place(int(rows[0]))
-            yield f"{each.name}: {many} are no {kind} and are read as missing: {words}, the first in {first}"
+            kind, words = "date" if each.date else "number", some(map(repr, column.iloc[rows].unique()))
+            of = f"of {int(column.count()):,} values"
+            said = many(len(rows), f"{of} is no {kind} and is", f"{of} are no {kind}s and are")
+            yield f"{each.name}: {said} read as missing: {words}, the first in {made.nodes.place(int(rows[0]))}"
 
 
 def copies(data: Data, made: Made) -> Iterator[str]:
@@ -122,7 +131,7 @@ def left_out(loaded: Data, data: Data) -> Iterator[str]:
     if "y" in data and (without := int((data.y < 0).sum())):
         whole = isinstance(loaded.y, Tensor | np.ndarray) and "int" in str(loaded.y.dtype)
         hint = "; where -1 is a class of its own, number classes from 0" * (whole and bool((loaded.y == -1).any()))
-        yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
+        yield f"y: {without_label(without, len(data.y))}{hint}"
     yield from weightless(data, "edge_weight", "without it each edge weighs 1")
     for key in unread(loaded):
         yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"

@@ -14,7 +14,7 @@ from mowst.data.joining import Joined
 from mowst.data.roles import Ends, Roles
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
-from mowst.errors import some
+from mowst.errors import many, some
 
 MOST, FEW = 8, 12
 """How many columns are named in a line, and classes."""
@@ -43,7 +43,8 @@ def summary(data: Data, made: Made) -> Iterator[str]:
     count = edges if made.tables.columns.directed else edges // 2
     weighted = f", weighted by {made.ends.weight}" if made.ends.weight else ""
     files = " and ".join(dict.fromkeys(table.name for table in (made.nodes, made.tables.edges)))
-    yield f"{made.tables.name}: {nodes:,} nodes, {count:,} {way} edges{weighted} ({files})"
+    joined = many(count, f"{way} edge", f"{way} edges")
+    yield f"{made.tables.name}: {nodes:,} nodes, {joined}{weighted} ({files})"
     read = {"id": made.roles.id, "source": made.ends.source, "target": made.ends.target, "label": made.roles.label}
     read["split"] = made.roles.split
     yield "  read as: " + ", ".join(f"{role} {name!r}" for role, name in read.items() if name is not None)
@@ -86,12 +87,13 @@ def graph_lines(data: Data, links: Joined) -> Iterator[str]:
     for end in ends.numpy():
         met[end] = True
     alone = int((~met).sum())
-    yield f"  graph: {alone:,} nodes without an edge{same}"
+    yield f"  graph: {many(alone, 'node', 'nodes')} without an edge{same}"
+    already = "there already, this way or the other"
     dropped = {
-        "self-loops": links.loops,
-        "edges that were there already, this way or the other": links.repeats,
+        many(links.loops, "self-loop", "self-loops"): links.loops,
+        many(links.repeats, f"edge that was {already}", f"edges that were {already}"): links.repeats,
     }
-    if lines := [f"{number:,} {what}" for what, number in dropped.items() if number]:
+    if lines := [what for what, number in dropped.items() if number]:
         yield f"  left out: {', '.join(lines)}"
 
 
@@ -100,7 +102,7 @@ def classes_line(y: Tensor, names: Sequence[Hashable]) -> str:
     counts = y[y >= 0].bincount(minlength=len(names))
     order = counts.argsort(descending=True, stable=True).tolist()
     named = some((f"{names[each]} {int(counts[each]):,}" for each in order), FEW)
-    return f"  classes: {len(names)} on {int(counts.sum()):,} labelled nodes ({named})"
+    return f"  classes: {len(names)} on {many(int(counts.sum()), 'labelled node', 'labelled nodes')} ({named})"
 
 
 def column_lines(made: Made, width: int) -> Iterator[str]:
@@ -108,7 +110,7 @@ def column_lines(made: Made, width: int) -> Iterator[str]:
     if made.fitted.steps is not None:
         yield of_structure(made.fitted, width)
     else:
-        yield f"  features: {len(made.fitted.columns)} columns become {width}"
+        yield f"  features: {many(len(made.fitted.columns), 'column becomes', 'columns become')} {width}"
         titles = {
             "numbers": [each for each in made.fitted.columns if each.kind not in (RANKED, CATEGORY) and not each.date],
             "very skewed numbers, by their rank": [each for each in made.fitted.columns if each.kind == RANKED],
