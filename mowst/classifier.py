@@ -28,6 +28,7 @@ from mowst.experiment import (
     configuration,
     exported_whole,
     fetched,
+    places_of,
     pushed,
     read_whole,
     refuse_unknown,
@@ -105,7 +106,7 @@ class MowstClassifier(ClassifierMixin, BaseEstimator):
             InputError: a parameter is not what it must be, or the graph is not fit for it (`mowst.data.check`).
         """
         config = self.configuration()
-        if y is not None:
+        if y is not None and isinstance(data, Data):
             raise InputError("y: the labels of a graph are its data.y; give none here")
         self._hold(trained(config, data, self.seed))
         return self
@@ -138,15 +139,16 @@ class MowstClassifier(ClassifierMixin, BaseEstimator):
         return Like(whole.fitted, whole.class_names)
 
     def predict_proba(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
-        """Probabilities `[N, C]`, or `[n, C]` for node ids `[n]`; options as in `mowst.inference.modes.predict`.
+        """Probabilities `[N, C]`, or `[n, C]` for some nodes: their numbers `[n]`, or a list of their names.
 
+        Options are as in `mowst.inference.modes.predict`.
         Column c is class `class_names_[c]`. The graph needs features and edges; labels are not looked at. For some
         nodes only what is within reach of them is run, where that is cheaper.
 
         Raises:
             InputError: the graph is unsound, or has other features or other class names than the one it was fitted on.
         """
-        return self._on(data, partial(predict, nodes=nodes, **options)).cpu()
+        return self._on(data, partial(predict, nodes=places_of(data, nodes), **options)).cpu()
 
     def predict(self, data: Data, nodes: Nodes | None = None, **options: Any) -> Tensor:
         """Class of every node, `[N]`, or of the given ones, `[n]`, in the numbers of the `y` that it was fitted on."""
@@ -158,7 +160,7 @@ class MowstClassifier(ClassifierMixin, BaseEstimator):
 
         Arguments and errors as of `predict_proba`.
         """
-        found = self._on(data, partial(answer, nodes=nodes, whose=True, **options))
+        found = self._on(data, partial(answer, nodes=places_of(data, nodes), whose=True, **options))
         return np.where(found.weak.cpu().numpy(), *ROLES)
 
     def score(self, data: Data, mask: Any = "test_mask") -> float:

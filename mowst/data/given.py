@@ -168,7 +168,9 @@ def asked(data: Data, what: str = "data") -> Data:
     if not isinstance(data, Data):
         raise InputError(f"data: must be a PyG Data, is a {type(data).__name__}; mowst.from_networkx makes one")
     if data.get("edge_index") is None:
-        raise InputError(f"{what}: the data has no edge_index")
+        made = "; torch_geometric.utils.to_edge_index(data.adj_t)[0].flip(0) makes one of its adj_t"
+        there = made if data.get("adj_t") is not None else ""
+        raise InputError(f"{what}: the data has no edge_index{there}")
     graph = Data(edge_index=edges(data.edge_index))
     if "own" in vars(data):  # what is known of somebody's own graph (`mowst.data.assembling`)
         vars(graph)["own"] = vars(data)["own"]

@@ -25,7 +25,7 @@ from mowst.system.typed import check_type_of
 def from_networkx(
     G: nx.Graph,
     label: str,
-    features: Sequence[str],
+    features: Sequence[str] = (),
     *,
     weight: str | None = "weight",
     class_names: Sequence[Hashable] | None = None,
@@ -59,7 +59,10 @@ def from_networkx(
         raise unknown("split", split, ("random", "per-class"))
     check_options(f"split {split}", SPLITS[split], options)
     if not isinstance(features, list | tuple) or not features:
-        raise InputError("features: name at least one numeric node attribute in a list, such as ['degree']")
+        raise InputError(
+            "features: name at least one numeric node attribute in a list, such as ['age']; of a graph without any, "
+            "mowst.data.read makes features of its structure: nx.write_graphml(G, 'g.graphml'), then read it"
+        )
     for what, name in (("label", label), ("weight", weight), *(("features", name) for name in features)):
         if not isinstance(name, Hashable):
             raise InputError(f"{what}: must be the name of an attribute, is {name!r}")

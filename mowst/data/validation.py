@@ -35,9 +35,13 @@ def check_form(data: Data) -> None:
 def _require(data: Data, field: str) -> None:
     held = data.get(field)
     if held is None:
-        raise InputError(f"data: {field} is missing")
+        raise InputError(f"data: {field} is missing{INSTEAD.get(field, '')}")
     if not isinstance(held, Tensor):
         raise InputError(f"{field}: must be a tensor, is a {type(held).__name__}; torch.as_tensor makes one")
+
+
+INSTEAD = {"x": "; torch_geometric.transforms.LocalDegreeProfile()(data) makes features of the degrees"}
+"""What to do where a part of a graph is missing."""
 
 
 def _check_features(x: Tensor) -> None:

@@ -51,6 +51,7 @@ from .keywords import FIELDS as FIELDS
 from .keywords import configuration as configuration
 from .keywords import refuse_unknown as refuse_unknown
 from .keywords import with_fields as with_fields
+from .nodes import places_of as places_of
 from .opening import Opened as Opened
 from .opening import basis as basis
 from .plan import Plan as Plan

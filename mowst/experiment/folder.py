@@ -278,4 +278,7 @@ def read_config(folder: Path) -> Config:
     if not path.is_file():
         check_ended(folder)
         raise InputError(f"{folder}: not a run of one seed (no config.yaml); give OUT/seed-0")
-    return config_of(parse(parser("run", ""), ["--config", str(path)]))
+    try:
+        return config_of(parse(parser("run", ""), ["--config", str(path)]))
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from None

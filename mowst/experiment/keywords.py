@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from torch import nn
+
 from mowst.errors import InputError, unknown
 from mowst.experiment.config import Config
 from mowst.experiment.plan import regime_of
@@ -43,6 +45,14 @@ def refuse_unknown(names: Iterable[str]) -> None:
         raise unknown("MowstClassifier: option", wrong[0], FIELDS)
 
 
+def by_path(given: Any, name: str) -> str:
+    """Say how a module of one's own is given: by its dotted path, so that it can be built and read again."""
+    kind = given if inspect.isroutine(given) or isinstance(given, type) else type(given)
+    path = f"{kind.__module__}:{kind.__qualname__}"
+    takes = "" if name == "gate" else "; its class takes (in_channels, out_channels, ...)"
+    return f"give a module of your own by its path, {name}={path!r}{takes}"
+
+
 def configuration(config: Config | None, seed: int, given: Mapping[str, Any]) -> Config:
     """Return the configuration that the parameters of an estimator say.
 
@@ -63,6 +73,8 @@ def configuration(config: Config | None, seed: int, given: Mapping[str, Any]) ->
     for name in changed.keys() & set(KINDS):
         if isinstance(changed[name], str):
             changed[name] = dataclasses.replace(getattr(base, name), kind=changed[name])
+        elif isinstance(changed[name], nn.Module | type) or callable(changed[name]):
+            raise InputError(f"{name}: {by_path(changed[name], name)}")
     found = dataclasses.replace(base, **changed)
     if regime_of(found).alone:
         raise InputError(f"MowstClassifier: regime {found.regime} trains no mixture")

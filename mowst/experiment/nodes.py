@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -86,3 +87,21 @@ def without(data: Data, called: Sequence[Hashable], seed: int, *, validation: bo
         classes = data.get("class_names") or range(len(had))
         raise InputError(f"forget: no training label of class {some(classes[k] for k in lost)} would be left; keep one")
     return left
+
+
+def places_of(data: Data, nodes: Any) -> Any:
+    """Return the numbers of nodes that are given by the names which a graph has for them; numbers stay as they are.
+
+    Raises:
+        InputError: names are given of a graph that has none, or no node is called so.
+    """
+    import pandas as pd
+
+    listed = isinstance(nodes, str | list | tuple | np.ndarray | pd.Series | pd.Index)
+    if not listed or not any(isinstance(each, str) for each in nodes):
+        return nodes
+    nodes = [nodes] if isinstance(nodes, str) else list(nodes)
+
+    if data.get("node_names") is None:
+        raise InputError(f"nodes: the data has no node_names, by which to find {some(nodes)}; give numbers from 0")
+    return numbers_of(pd.Index(list(data.node_names), dtype=object), nodes, "nodes")

@@ -89,7 +89,10 @@ def check_file(path: Path) -> None:
     from mowst.names import vet  # which --help need not wait for
 
     found = read_yaml("configuration", path)
-    for field, kind in CODE.items() if isinstance(found, dict) else ():
+    if not isinstance(found, dict):
+        shown = "empty" if found is None else repr(found)
+        raise InputError(f"configuration {path}: must have fields, as in epochs: 100, and is {shown}")
+    for field, kind in CODE.items():
         part, _, name = field.partition(".")
         held = found.get(part)
         if name:
@@ -99,7 +102,7 @@ def check_file(path: Path) -> None:
         for each in held if isinstance(held, list) else [held]:
             if field != "dataset" or not str(each).endswith((".yaml", ".yml")):
                 vet(f"{path}: {field}", kind, each)
-    for name in loss_names(found.get("kd")) if isinstance(found, dict) else ():
+    for name in loss_names(found.get("kd")):
         vet(f"{path}: kd", "loss", name)
 
 

@@ -68,7 +68,7 @@ def read_record(folder: Path, name: str | None = None) -> Record:
     found = read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{path}: not the record of a run: it is no table of names")
-    if "seed" not in found:
+    if "runs" in found:
         raise InputError(f"{folder}: holds several seeds; give one of them, e.g. {folder / 'seed-0'}")
     try:
         models, scores = dict(found["parameters"]), dict(found["scores"])

@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
     run = read_finished(folder)
     with said_of(folder):
         chosen = folder / CHOSEN if (folder / CHOSEN).is_file() else folder / CONFIG
-        page, words = run_page(run), run_card(run, read_yaml("configuration", chosen))
+        page, words = run_page(run), run_card(run, settings_in(chosen))
         write_text(folder / MODEL_CARD, words)
         write_text(folder / PAGE, page)
     return folder / PAGE
@@ -56,6 +56,7 @@ def rewrite_report(folder: Path) -> Path:
         InputError: a run is writing there, or another file of such a name, which is nobody's, is there.
     """
     with locked(folder, made=False):
+        result_in(folder)
         ours = marked(folder)
         for name in (PAGE, MODEL_CARD):
             if name not in ours.files and (folder / name).exists() and not is_card(folder / name):
@@ -107,20 +108,15 @@ def read_finished(folder: Path) -> Finished:
     Raises:
         InputError: it holds no whole run, or a damaged one.
     """
-    if not (folder / "result.json").is_file():
-        check_ended(folder)
-        raise InputError(f"{folder}: no finished run (no result.json); give the folder that --out named")
-    result = read_json(folder / "result.json")
-    if not isinstance(result, dict) or "runs" not in result:
-        raise InputError(f"{folder}: is not the folder of a whole run; give the one above seed-0")
-    config = read_yaml("configuration", folder / CONFIG)
+    result = result_in(folder)
+    config = settings_in(folder / CONFIG)
     with said_of(folder):
         seeds = [folder / f"seed-{int(seed)}" for seed in result["seeds"]]
         kept = all((seed / FIGURES).is_file() for seed in seeds)
         return Finished(
             name=folder.resolve().name,
             result=result,
-            figures=[read_json(seed / FIGURES) for seed in seeds] if kept else [],
+            figures=[drawn_in(seed / FIGURES) for seed in seeds] if kept else [],
             histories=[read_lines(seed / "metrics.jsonl") for seed in seeds],
             config=(folder / CONFIG).read_text(encoding="utf-8"),
             command=command_of(config),
@@ -128,10 +124,49 @@ def read_finished(folder: Path) -> Finished:
         )
 
 
+def result_in(folder: Path) -> dict[str, Any]:
+    """Read the record of all seeds of a run.
+
+    Raises:
+        InputError: as `read_finished`.
+    """
+    if not (folder / "result.json").is_file():
+        check_ended(folder)
+        raise InputError(f"{folder}: no finished run (no result.json); give the folder that --out named")
+    path = folder / "result.json"
+    result = having(path, read_json(path), ())
+    if "seed" in result:
+        raise InputError(f"{folder}: is not the folder of a whole run; give the one above seed-0")
+    return having(path, result, ("runs", "seeds", "scores"))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one JSON record a line."""
+    """Read a file of one record of a validation a line, in JSON."""
     with said_of(path):
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [having(path, line, ("model", "phase", "epoch", "val")) for line in found]
+
+
+def settings_in(path: Path) -> dict[str, Any]:
+    """Read the configuration of a run as plain values."""
+    return having(path, read_yaml("configuration", path), ("signal", "regime", "weak", "strong"))
+
+
+def drawn_in(path: Path) -> dict[str, Any]:
+    """Read what a seed kept for drawing."""
+    return having(path, read_json(path), ("judged", "counts"))
+
+
+def having(path: Path, found: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return what a file holds, which must be values by name, some of which must be there.
+
+    Raises:
+        InputError: it is something else.
+    """
+    lacks = [name for name in names if name not in found] if isinstance(found, dict) else ["values by name"]
+    if lacks:
+        raise InputError(f"{path}: is not as a run wrote it, or damaged: it has no {lacks[0]}")
+    return dict(found)
 
 
 @contextmanager

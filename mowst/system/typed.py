@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from mowst.errors import InputError
@@ -22,5 +23,7 @@ def check_type_of(name: str, value: Any, hint: Any) -> None:
     except TypeCheckError:
         from graphkd.checks import shown  # which --help need not wait for
 
-        wanted = hint.__name__ if isinstance(hint, type) else hint
+        wanted = (
+            hint.__name__ if isinstance(hint, type) else re.sub(r"typing\.Literal\[(.*?)\]", r"one of \1", str(hint))
+        )
         raise InputError(f"{name}: must be {wanted}, got {shown(value)}") from None

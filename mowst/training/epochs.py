@@ -99,7 +99,10 @@ class Epochs:
     def _seen(self) -> Seen:
         """Run the next epoch, and look."""
         losses, score = self._run(self.work, self.here.epoch + 1, checked=True)
-        return Seen(sum(map(float, losses)) / len(losses), None if score is None else checked_score(float(score)))
+        return Seen(
+            sum(map(float, losses)) / len(losses),
+            None if score is None else checked_score(float(score), self.phase.name),
+        )
 
     def _ahead(self, count: int) -> list[Seen]:
         """Run the next epochs, then look at all of them."""
@@ -146,14 +149,16 @@ class Epochs:
             best.score, best.epoch = one.score, here.epoch
 
 
-def checked_score(score: float) -> float:
-    """Return a validation score that is a number.
+def checked_score(score: float, phase: str = "") -> float:
+    """Return a validation score that is a number, in a phase of that name, if it is in one.
 
     Raises:
         FloatingPointError: it is none.
     """
     if math.isnan(score):
-        raise FloatingPointError("the validation score is no number: a class has no node there, or lr is large")
+        when = f" in phase {phase!r}" if phase else ""
+        why = "what the model says is none, as where lr is large, or a class has no node there"
+        raise FloatingPointError(f"the validation score{when} is no number: {why}")
     return score
 
 

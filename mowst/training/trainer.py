@@ -195,7 +195,7 @@ class Trainer:
             self.history += here.history
         else:
             if self.best.score == -math.inf and not phase.last:
-                self.best.take(checked_score(float(work.judge())), 0, self.model)
+                self.best.take(checked_score(float(work.judge()), phase.name), 0, self.model)
             here.before = self.best.score
         epochs = Epochs(phase, here, work, partial(self._record, phase, here), self._looks(precision.state_dict()))
         while here.epoch < phase.epochs and here.waited < phase.patience and not self._halted(here):
