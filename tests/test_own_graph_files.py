@@ -5,8 +5,10 @@ import json
 import networkx as nx
 import pytest
 
+from mowst import run
 from mowst.data import read
 from mowst.errors import InputError
+from mowst.experiment import reading
 from tests.fuzzing.files import N, network
 
 
@@ -105,3 +107,14 @@ def test_edges_of_a_graph_file_without_a_weight_weigh_1_and_this_is_said(kind, t
     with pytest.warns(UserWarning, match=rf"weight: 3 of {N} edges have none, which is read as 1"):
         data = read(path, label="group")
     assert sorted(data.edge_weight.tolist()) == [1.0] * 6 + [2.0] * (2 * N - 6)
+
+
+@pytest.mark.parametrize("form", ["--dataset {}", "--dataset={}"])
+def test_a_graph_in_json_is_no_configuration(form, tmp_path, monkeypatch):
+    """Nor has it the bounds of one."""
+    monkeypatch.setattr("mowst.system.documents.LARGEST", 3)
+    (tmp_path / "graph.json").write_text('{"nodes": [')
+    given = form.format(tmp_path / "graph.json").split()
+    assert reading.parse(run.flags(), given).dataset == str(tmp_path / "graph.json")
+    with pytest.raises(InputError, match="configuration"):
+        reading.parse(run.flags(), ["--config", str(tmp_path / "graph.json")])

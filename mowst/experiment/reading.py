@@ -49,8 +49,11 @@ def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
             from mowst.names import trust
 
             trust(joined or value)
-    for word in words:
-        if (path := word.rpartition("=")[2]).endswith((".yaml", ".yml", ".json")) and Path(path).is_file():
+    for word, before in zip(words, ["", *words], strict=False):
+        flag, joined, value = word.partition("=")
+        flag, path = (flag, value) if joined else (before, word)
+        is_graph = flag in GRAPHS and path.endswith(".json")
+        if path.endswith((".yaml", ".yml", ".json")) and not is_graph and Path(path).is_file():
             check_file(Path(path))
     try:
         read = made.parse_args(standing_alone(short_kinds(words)))
@@ -70,6 +73,8 @@ def check_parts(read: Namespace) -> None:
                 raise InputError(f"{name}.{error}") from None
 
 
+GRAPHS = {"--dataset", "--graph"}
+"""Options whose value may be a graph in a JSON file."""
 CODE = {
     "weak.kind": "expert",
     "strong.kind": "expert",
