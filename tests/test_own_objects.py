@@ -90,7 +90,7 @@ def test_what_is_no_graph_is_said_before_labels_that_belong_to_it():
     data = good()
     with pytest.raises(InputError, match="data: must be a PyG Data, is a Tensor"):
         small().fit(data.x, data.y)
-    with pytest.raises(InputError, match="y: the labels of a graph are its data.y"):
+    with pytest.raises(InputError, match=r"y: the labels of a graph are its data.y"):
         small().fit(data, data.y)
 
 

@@ -117,7 +117,7 @@ def read_finished(folder: Path) -> Finished:
             name=folder.resolve().name,
             result=result,
             figures=[drawn_in(seed / FIGURES) for seed in seeds] if kept else [],
-            histories=[read_lines(seed / "metrics.jsonl") for seed in seeds],
+            histories=[validations_in(seed / "metrics.jsonl") for seed in seeds],
             config=(folder / CONFIG).read_text(encoding="utf-8"),
             command=command_of(config),
             signal=config["signal"],
@@ -141,10 +141,14 @@ def result_in(folder: Path) -> dict[str, Any]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read a file of one record of a validation a line, in JSON."""
+    """Read a file of one JSON record a line."""
     with said_of(path):
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [having(path, line, ("model", "phase", "epoch", "val")) for line in found]
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def validations_in(path: Path) -> list[dict[str, Any]]:
+    """Read the validations of a seed's models."""
+    return [having(path, line, ("model", "phase", "epoch", "val")) for line in read_lines(path)]
 
 
 def settings_in(path: Path) -> dict[str, Any]:
