@@ -260,10 +260,10 @@ def test_scores_are_the_same_whoever_trains_a_seed_and_a_run_goes_on_with_anothe
 
 
 def test_a_number_of_workers_that_is_none_is_a_line():
-    for word in ("0", "-1", "many", "1.5"):
+    for word in ("0", "-1", "many", "1.5", ""):
         with pytest.raises(InputError) as caught:
             command(["--dataset", "sbm", "--workers", word])
-        assert str(caught.value) == f"workers: must be a whole number from 1 or auto, got {word}"
+        assert str(caught.value) == f"workers: must be a whole number from 1 or auto, got {word or repr(word)}"
     for wrong in (0, -1, "many", 1.5, None):
         with pytest.raises(InputError, match="workers: must be a whole number from 1, or auto, got "):
             run(QUICK, workers=wrong)

@@ -19,8 +19,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mowst.evaluation.calibration import finite
 from mowst.evaluation.descent import Graded, descend
 from mowst.models import Logits, Mixture, log_probs
+
+REACH = 2e4
+"""How far below 0 a log-probability may be, as that of a class that an expert masks by -inf."""
 
 
 def average(weak: Tensor, strong: Tensor) -> Mixture:
@@ -38,10 +42,13 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
 
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
     has enough of them; a class without a node there has a log-probability of log 1e-6, as good as excluded.
+
+    Raises:
+        FloatingPointError: what an expert says is no number.
     """
     from sklearn.model_selection import StratifiedKFold
 
-    inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).double()
+    inputs = finite(torch.cat([log_probs(weak), log_probs(strong)], dim=-1).clamp_min(-REACH))
     seen, labels = torch.unique(y[nodes], return_inverse=True)
     logits = torch.full_like(weak, math.log(1e-6), dtype=torch.float64)
     if len(seen) < 2:

@@ -134,9 +134,9 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
     message = re.sub(r"argument (--[\w.]+): expected one argument", r"\1: needs a value", message)
     if found := re.match(
-        r'"([\w.]+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: (.*)$', message
+        r'"([\w.]+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: ?(.*)$', message
     ):
-        return f"{found[1]}: must be {either(found[2])}, got {found[3]}"
+        return f"{found[1]}: must be {either(found[2])}, got {found[3] or repr('')}"
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
         return f"unknown argument {found[1]}; {meant_flag(found[1], flags)}--help all lists all"
