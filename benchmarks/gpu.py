@@ -15,8 +15,9 @@ Parts, in this order; one that fails leaves its error in its place, and one for 
   the Triton kernels, by size and precision; and of a step at the size of ogbn-arxiv with and without these.
 - `attention`: milliseconds and peak GiB of one layer of attention, forward and backward, by products, by the Triton
   kernels, and PyG's on `edge_index`, at the size of ogbn-arxiv.
+- `pairs`: seconds of a run of one pair at the sizes of ogbn-arxiv and Cora, of its training, and the share of the rest.
 - `closing`: seconds of what a run does after training, at the size of ogbn-arxiv.
-- `seeds`: seconds of a run of four seeds by processes.
+- `seeds`: seconds of a run of four seeds by processes; of twelve by one, and by as many as `auto` finds to pay.
 
 Clocks are on the wall, and the device is waited for.
 """
@@ -31,6 +32,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -38,18 +40,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch_geometric.data import Data
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models import GCN
 from torch_geometric.utils import to_torch_csr_tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.citation_like import ARXIV_NODES, citation_like
+from benchmarks.citation_like import citation_like
 from benchmarks.gpu_attention import attention
+from benchmarks.gpu_bench import Bench
 from benchmarks.gpu_norms import norms
+from benchmarks.gpu_runs import closing, pairs
 from benchmarks.speed_steps import PYG_GCN, training_step
-from mowst.evaluation import Spread, accuracy, fusion, signal
+from mowst.evaluation import accuracy, signal
 from mowst.experiment import Config, run
 from mowst.kernels import Adjacency, CudaGraphs, measuring, recording
 from mowst.kernels.choosing import own_product
@@ -62,57 +65,6 @@ LIMIT, TESTS = 400.0, 200.0
 PRODUCTS = 2_449_029, 61_859_140
 """Nodes of ogbn-products, and edges in one direction."""
 PRECISIONS = {"32": "32-true", "tf32": "32-medium", "bf16": "bf16-mixed"}
-
-
-class Bench:
-    """Sizes and the device, and how time is taken there.
-
-    Tiny: small graphs on the CPU.
-    """
-
-    def __init__(self, *, tiny: bool):
-        self.tiny, self.device = tiny, torch.device("cpu" if tiny else "cuda")
-        self.sizes = (200, 300) if tiny else (2_708, 20_000, ARXIV_NODES)
-        self.lengths = (3, 6) if tiny else (40, 140)
-        self.turns = 2 if tiny else 7
-
-    def wait(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Return how long something takes once."""
-        self.wait()
-        start = time.perf_counter()
-        work()
-        self.wait()
-        return time.perf_counter() - start
-
-    def ms(self, work: Callable[[], object]) -> float:
-        """Return the median of several times, after two that do not count."""
-        return 1e3 * median([self.seconds(work) for _ in range(self.turns + 2)][2:])
-
-    def peak(self, work: Callable[[], object]) -> float:
-        """Return how many GiB of the device something takes beyond what is there."""
-        if self.device.type != "cuda":
-            return 0.0 * self.seconds(work)
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        self.wait()
-        return float((torch.cuda.max_memory_allocated() - before) / 2**30)
-
-    def fabric(self) -> Fabric:
-        """Return what puts a trainer on the device."""
-        return Fabric(accelerator=self.device.type, devices=1)
-
-    def graph(self, nodes: int) -> Data:
-        """Return a graph like ogbn-arxiv, prepared on the device."""
-        data = citation_like(nodes).to(self.device)
-        data.adj_t = Adjacency.from_edge_index(data.edge_index, nodes)
-        return data
 
 
 def tests(bench: Bench) -> dict[str, Any]:
@@ -243,30 +195,23 @@ def products(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def closing(bench: Bench) -> dict[str, float]:
-    """Time what a run does with what its experts say."""
-    data = bench.graph(bench.sizes[-1])
-    torch.manual_seed(0)
-    right = F.one_hot(data.y, 40).float()
-    weak, strong = (scale * right * torch.rand_like(right[:, :1]) + torch.randn_like(right) for scale in (2, 3))
-    nodes = data.val_mask.nonzero().squeeze(-1)
-    spread = Spread(data.adj_t, data.y, data.train_mask)
-    return {
-        "stacked on val s": bench.seconds(lambda: fusion.stacked(weak, strong, data.y, nodes)),
-        "label propagation s": bench.seconds(lambda: spread.labels(40)),
-        "correct and smooth s": bench.seconds(lambda: spread.corrected(weak)),
-    }
-
-
 def seeds(bench: Bench) -> list[dict[str, Any]]:
     """Time a run of several seeds, one after the other and side by side."""
     config = Config(dataset="sbm", preset="fast", seeds=4, epochs=3 if bench.tiny else 100, device=bench.device.type)
     counts = (1,) if bench.tiny else (1, 2, 4)
-    return [{"workers": count, "s": bench.seconds(partial(run, config, workers=count))} for count in counts]
+    found = [{"workers": count, "s": bench.seconds(partial(run, config, workers=count))} for count in counts]
+    longer, threads = config if bench.tiny else replace(config, seeds=12, epochs=300), torch.get_num_threads()
+    torch.set_num_threads(1)  # so that CPUs are left for processes that join
+    for workers in (1, "auto"):
+        start, joined = time.perf_counter(), list[int]()
+        run(longer, workers=workers, joined=joined.append)
+        found += [{"seeds": longer.seeds, "workers": workers, "s": time.perf_counter() - start, "joined": joined}]
+    torch.set_num_threads(threads)
+    return found
 
 
 PARTS: dict[str, Callable[[Bench], Any]] = {
-    each.__name__: each for each in (tests, epochs, products, steps, norms, attention, closing, seeds)
+    each.__name__: each for each in (tests, epochs, products, steps, norms, attention, pairs, closing, seeds)
 }
 
 

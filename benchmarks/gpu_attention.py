@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.nn import GATConv
 
+from benchmarks.gpu_bench import Bench
 from mowst.kernels import measuring
 from mowst.kernels.attention import AttentionConv, own_attention
-
-if TYPE_CHECKING:
-    from benchmarks.gpu import Bench
 
 SHAPES = (8, 32), (1, 64)
 """Heads, and how wide each is."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.gpu_bench import Bench
 from benchmarks.speed_steps import training_step
 from mowst.kernels import measuring, norm_relu_dropout, normed
 from mowst.kernels.choosing import by_triton
-
-if TYPE_CHECKING:
-    from benchmarks.gpu import Bench
 
 PRODUCTS = 2_449_029
 """Nodes of ogbn-products."""

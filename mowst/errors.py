@@ -38,3 +38,8 @@ def some(names: Iterable[object], most: int = 5) -> str:
     """List the first few of some names."""
     words = [str(name) for name in names]
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def many(number: int, one: str, more: str) -> str:
+    """Write a number and the words that go with it: those for one thing, or those for several or none."""
+    return f"{number:,} {one if number == 1 else more}"

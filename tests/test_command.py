@@ -134,9 +134,9 @@ def test_a_graph_called_like_the_default_one_may_be_ones_own(tmp_path, monkeypat
     ("line", "said"),
     [
         ("people", "unknown argument people; a graph is given by --dataset people"),
-        ("--coverage x", "coverage: must be float or null, got x"),
-        ("--checkpoint_epochs abc", "checkpoint_epochs: must be a whole number from 1 or null, got abc"),
-        ("--devices 0", "devices: must be a whole number from 1 or null, got 0"),
+        ("--coverage x", "coverage: must be a number, got x"),
+        ("--checkpoint_epochs abc", "checkpoint_epochs: must be a whole number from 1, got abc"),
+        ("--devices 0", "devices: must be a whole number from 1, got 0"),
         ("--features", "--columns.features: needs a value"),
         ("--gate.dispersions", "--gate.dispersions: needs a value"),
         ("--abstain_risk 0", "abstain_risk: must be above 0 and below 1, got 0.0"),

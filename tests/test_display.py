@@ -60,6 +60,20 @@ def test_seeds_side_by_side_are_done_as_fast_as_others_begin():
             clock.now += 5
 
 
+def test_seeds_that_are_shared_later_have_a_line_each_and_no_phase_ends_twice():
+    display, _ = shown(seeds=3)
+    with display:
+        display(record(1, 1, "a"))
+        display.share(2)
+        for seed, phase in ((2, "a"), (1, "a"), (2, "b"), (1, "b")):
+            display(record(seed, 7, phase))
+    said = display.console.file.getvalue().splitlines()
+    assert said[0] == "2 processes share the seeds from now on"
+    assert [line.partition(":")[0] for line in said[1:]] == [
+        f"seed {seed}, strong, {phase}" for seed, phase in ((2, "a"), (1, "a"), (1, "b"), (2, "b"))
+    ]
+
+
 def test_in_the_first_seed_a_phase_takes_no_longer_than_its_epochs():
     display, clock = shown(epochs=100)
     with display:

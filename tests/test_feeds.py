@@ -182,6 +182,7 @@ def test_specifications():
     assert feed_of("parts(10)", 3) == Parts(10, 3)
     assert feed_of("neighbors(15, 10,-1)") == Neighbours((15, 10, -1))
     assert feed_of("neighbors(5,size=64)") == Neighbours((5,), 64)
+    assert feed_of("neighbors(5, size = 64)") == Neighbours((5,), 64)
     for wrong in ("parts", "parts()", "parts(0)", "parts(2,3)", "parts(x)", "full(2)", "neighbors", "neighbors(0)",
                   "neighbors(3,size=1)", "neighbors(3,depth=1)", "", "parts(2", "parts(1e9)"):  # fmt: skip
         with pytest.raises(InputError, match="batch: must be auto, full, parts"):

@@ -235,7 +235,9 @@ def test_the_bench_that_judges_has_no_test_node(tmp_path, monkeypatch):
     assert Kept(tmp_path, SMALL).read(1)["values"]
 
 
-@pytest.mark.parametrize("blocks", [2, 6, 12])
+@pytest.mark.parametrize(
+    "blocks", [pytest.param(2, marks=pytest.mark.slow), 6, pytest.param(12, marks=pytest.mark.slow)]
+)
 def test_a_disk_that_is_full_is_a_line_and_the_same_command_goes_on(tmp_path, monkeypatch, blocks):
     """The journal may have so many blocks of 1024 bytes: not enough to begin, to draw a trial, to end one."""
     code = (

@@ -672,6 +672,17 @@ def test_stacking_survives_classes_without_a_validation_node():
     assert (fusion.stacked(weak, strong, y, torch.tensor([0, 3])).values.argmax(-1) == 0).all()
 
 
+def test_stacking_survives_a_masked_class_and_says_what_is_no_number():
+    torch.manual_seed(0)
+    y = torch.arange(60) % 3
+    weak, strong = torch.randn(2, 60, 3)
+    strong[:9, 2] = strong[50:53, 2] = -torch.inf
+    assert fusion.stacked(weak, strong, y, torch.arange(30)).values.isfinite().all()
+    strong[40, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="no finite number"):
+        fusion.stacked(weak, strong, y, torch.arange(30))
+
+
 def test_evidence_is_the_product_of_the_two_predictions():
     weak, strong = torch.randn(2, 9, 4)
     product = weak.softmax(-1) * strong.softmax(-1)

@@ -19,7 +19,7 @@ from mowst.data.matching import as_numbers, read_edges
 from mowst.data.own import card_of, card_text
 from mowst.data.roles import Ends
 from mowst.data.tables import Table
-from mowst.errors import InputError
+from mowst.errors import InputError, many
 from mowst.run import flags
 from tests.fuzzing.files import N, network
 
@@ -160,14 +160,41 @@ def test_a_split_column_is_the_split():
         from_tables(nodes, edges, label="drink", split_column="city")
 
 
+@pytest.mark.parametrize("words", [["train", "test", "holdout"], [" Train ", None, "dev", 3]])
+def test_a_column_called_split_that_says_something_else_beside_is_refused(words):
+    """It is neither a feature nor passed over, for somebody meant it to be the split."""
+    nodes, edges = people()
+    nodes["Split"] = [words[place % len(words)] for place in range(60)]
+    with pytest.raises(InputError, match=r"nodes, row [23]: Split must be train, val or test, is ('holdout'|3)"):
+        from_tables(nodes, edges, label="drink")
+    named = from_tables(nodes, edges, label="drink", features=["age", "Split"])
+    assert named.split == "random"
+    assert "Split" in own_of(named).fitted.sources
+
+
+@pytest.mark.parametrize("words", [[0, 1, 2], ["a", "b", "c"]])
+def test_a_column_called_split_that_says_nothing_of_a_split_is_a_feature_and_this_is_said(words):
+    nodes, edges = people()
+    nodes["split"] = words * 20
+    with pytest.warns(
+        UserWarning, match=rf"split: does not say train.* \(its first value is {words[0]!r}\); it is a fea"
+    ):
+        data = from_tables(nodes, edges, label="drink")
+    assert "split" in own_of(data).fitted.sources
+    with pytest.warns(UserWarning, match="it is not read, and is not the split"):
+        assert own_of(from_tables(nodes, edges, label="drink", features="age")).fitted.sources == ["age"] * 2
+    new = from_tables(nodes, edges, like=data)
+    assert torch.equal(new.x, data.x)
+
+
 ODD = {
     "unknown ids": (
         lambda nodes, edges: (nodes, pd.concat([edges, pd.DataFrame({"source": ["p0"], "target": ["x"]})])),
-        r"edges: 1 edges name no node and are left out, the first is 'x' \(edges, row \d+\)",
+        r"edges: 1 edge names no node and is left out, the first is 'x' \(edges, row \d+\)",
     ),
     "the same row again": (
         lambda nodes, edges: (pd.concat([nodes, nodes.iloc[[4]]]), edges),
-        r"nodes: 1 rows come again and are left out, the first is id p28 \(nodes, row 60\)",
+        r"nodes: 1 row comes again and is left out, the first is id p28 \(nodes, row 60\)",
     ),
     "a class seen once": (
         lambda nodes, edges: (nodes.assign(drink=["gin", *nodes.drink[1:]]), edges),
@@ -206,13 +233,13 @@ def test_a_summary_counts_what_is_there():
     pairs = {frozenset(pair) for pair in edges.itertuples(index=False, name=None)}
     assert f"60 nodes, {len(pairs)} undirected edges" in said
     assert f"{homophily(data.edge_index, data.y):.0%} of the edges join nodes of one class" in said
-    assert f"1 self-loops, {len(twice) - 1 - len(pairs)} edges that were there already" in said
+    assert f"1 self-loop, {len(twice) - 1 - len(pairs)} edges that were there already" in said
     for drink, count in nodes.drink.value_counts().items():
         assert f"{drink} {count}" in said
     assert "left out: always (always 1)" in said
     assert "left out: note (text, 60 different values)" in said
     alone = 60 - len(set(edges.source) | set(edges.target))
-    assert f"{alone} nodes without an edge" in said
+    assert f"graph: {many(alone, 'node', 'nodes')} without an edge" in said
 
 
 def test_a_graph_without_features_gets_some_of_its_structure():
@@ -325,3 +352,24 @@ def test_ends_that_are_text_are_found_as_they_are_written(tmp_path, names):
     written(tmp_path, nodes, edges)
     with pytest.raises(InputError, match="line 44: the source is missing"):
         read(tmp_path, label="label")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("g.adjlist", "dataset: g.adjlist is of no kind that is read: "),
+        ("there/g", "dataset: there/g is of no kind that is read: "),
+        ("nowhere", "dataset: there is no file or folder nowhere, and no graph of that name; --list names them"),
+        ("coar", "dataset: there is no file or folder coar, and no graph of that name; did you mean cora"),
+        ("no/where", "dataset: there is no file or folder no/where"),
+        ("no/where.adjlist", "dataset: there is no file or folder no/where.adjlist"),
+        ("no/where.csv", "dataset: there is no file or folder no/where.csv"),
+    ],
+)
+def test_a_dataset_that_is_not_there_or_cannot_be_read_is_said_to_be_so(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for path in ("g.adjlist", "there/g"):
+        (tmp_path / path).write_text("1 2\n")
+    with pytest.raises(InputError, match=f"^{said}"):
+        load(name)

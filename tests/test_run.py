@@ -281,7 +281,7 @@ def test_isolated_nodes_are_fine():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ("--dataset coral", ["dataset", "'coral'", "did you mean cora?"]),
+        ("--dataset coral", ["there is no file or folder coral", "did you mean cora?", "--list"]),
         ("--strong gcnn", ["'gcnn'", "did you mean gcn?", "sage"]),
         ("--gate oracle", ["'oracle'", "learned"]),
         ("--regime turns", ["'turns'", "alternate"]),

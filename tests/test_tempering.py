@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mowst.evaluation import belief
+from mowst.evaluation import belief, tempering
 from mowst.evaluation.tempering import TemperatureGate, by_group, common, gate, level, signals, surest, tempered
 from mowst.models import Mixture
 
@@ -90,6 +91,32 @@ def shifted(n=6000, C=4, seed=0):
     return (1.5 * x).log_softmax(-1), y, rare.log()
 
 
+def test_what_is_missed_is_the_cross_entropy_and_its_gradient_is_right():
+    said, y, _ = shifted(n=20)
+    on = tempering.Labelled.of(said, y, torch.ones(20, dtype=torch.bool), torch.zeros(20, 2))
+    kept = torch.rand(3, 20) < 0.7
+    log_t, offsets = torch.randn(3, 20, dtype=torch.double), torch.randn(3, 4, dtype=torch.double)
+    raised = said / log_t.exp().unsqueeze(-1) + offsets.unsqueeze(1)
+    wanted = sum(F.cross_entropy(each[some], y[some], reduction="sum") for each, some in zip(raised, kept, strict=True))
+    torch.testing.assert_close(on.missing(kept)(log_t, offsets), wanted)
+    assert torch.autograd.gradcheck(on.missing(kept), (log_t.requires_grad_(), offsets.requires_grad_()))
+
+
+@pytest.mark.parametrize("fit", [tempering.gates, tempering.levels])
+def test_subsets_are_fitted_together_as_one_by_one(fit, monkeypatch):
+    said, y, _ = shifted(n=600)
+    on = tempering.Labelled.of(said, y, torch.arange(600) < 400, torch.randn(600, 3, dtype=torch.double))
+    kept = torch.rand(4, 400) < 0.7
+    found = []
+    for most in (tempering.TOGETHER, 0):
+        monkeypatch.setattr(tempering, "TOGETHER", most)
+        gates = tempering.fitted(fit, on, kept)
+        found.append([each.calibrated(said, torch.ones(600, 3)).values for each in gates])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(found[0][0], found[0][1], atol=1e-2)
+
+
 def test_offsets_are_the_logarithms_of_how_frequent_classes_are():
     said, y, expected = shifted()
     nodes, seen = torch.arange(6000) < 4000, torch.zeros(6000, 5)
@@ -101,7 +128,7 @@ def test_offsets_are_the_logarithms_of_how_frequent_classes_are():
     assert after.nll < before.nll - 0.05
     assert after.accuracy > before.accuracy
     kept = TemperatureGate(**json.loads(json.dumps(surest(said, y, nodes, seen)._asdict())))
-    assert kept.offsets == pytest.approx(found.offsets)
+    assert kept.offsets == pytest.approx(found.offsets, rel=1e-4)
     assert kept.common == pytest.approx(found.common)
     huge = level(1e4 * said, y, nodes, seen)
     assert huge.calibrated(1e4 * said, seen).log_probs().isfinite().all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -10,15 +10,19 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from mowst.data.blanks import trimmed
+from mowst.data.columns import Columns
 from mowst.data.fitted import Fitted
-from mowst.data.given import MASKS, asked, taken, unread
-from mowst.data.joining import ids_in, index_of, joined, simplified
+from mowst.data.given import MASKS, asked, taken
+from mowst.data.joining import ids_in, index_of, joined, shown_id, simplified
 from mowst.data.labels import Labels, labels, of_column
-from mowst.data.roles import Roles, ends_of, id_of, roles_of
+from mowst.data.oddities import left_out, odd
+from mowst.data.roles import Roles, ends_of, guessed_id, id_of, roles_of
 from mowst.data.structure import steps_for, structure
-from mowst.data.summary import Made, in_arrays, odd, summary
+from mowst.data.summary import Made, in_arrays, summary
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import Kinds, kinds_of
+from mowst.data.vectors import spread
 from mowst.errors import InputError, some
 from mowst.kernels import Raw
 
@@ -82,15 +86,18 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     columns, edges = tables.columns, tables.edges
     ends = ends_of(columns, list(edges.rows.columns), edges.name)
     if tables.nodes is None:
-        ids, again = ids_in(edges, ends), ""
+        ids, again, blanks = ids_in(edges, ends), "", dict[str, str]()
         nodes, roles = Table(pd.DataFrame(index=range(len(ids))), edges.name, str), Roles(None, None, None, [])
     else:
         own = id_of(columns, list(tables.nodes.rows.columns), tables.nodes.name)
-        ids, rows, again = index_of(tables.nodes, own)
-        nodes = tables.nodes._replace(rows=rows)
-        roles = roles_of(columns if like is None else columns.within(list(rows.columns)), rows, own, nodes.name)
+        ids, nodes, again = index_of(spread(tables.nodes), own, guessed_id(columns, own))
+        nodes, blanks = trimmed(nodes, own)
+        what = columns if like is None else columns.within(list(nodes.rows.columns))
+        roles = roles_of(what, nodes.rows, own, nodes.name)
     if not len(ids):
         raise InputError(f"{nodes.name}: has no rows, and so the graph no nodes")
+    if not len(edges.rows):
+        raise InputError(f"{edges.name}: has no rows, and so the graph no edges")
     if roles.label is None and like is None:
         there = f"there are {some(roles.features, 12)}" if roles.features else "there is none beside the ids"
         raise InputError(f"{nodes.name}: which column is the class? --label names it; {there}")
@@ -99,14 +106,20 @@ def graph_of(tables: Tables, like: Like | None = None) -> Data:
     if links.edge_weight is not None:
         data.edge_weight = links.edge_weight
     if roles.label is not None:
-        label_all(data, of_column(nodes.rows[roles.label], roles.label, like and like.class_names))
+        place = placed(nodes, ids)
+        label_all(data, of_column(nodes.rows[roles.label], roles.label, like and like.class_names, place))
     if roles.split is not None:
-        roles = split_all(data, nodes, roles, columns.split_column)
+        roles = split_all(data, nodes, roles, columns, new=like is not None)
     fitted, data.x, kinds = features_of(nodes, roles, links.edge_index, like)
-    made = Made(tables, nodes, roles, ends, links, fitted, kinds, again)
+    made = Made(tables, nodes, roles, ends, links, fitted, kinds, again, blanks)
     shown = nodes.rows[[name for name in roles.features if name in kinds.kept]]
     place_own(data, Own(ids, fitted, tuple(summary(data, made)), tuple(odd(data, made, ids)), shown))
     return data
+
+
+def placed(nodes: Table, ids: pd.Index) -> Callable[[int], str]:
+    """Return what says of a row where it is, and which node."""
+    return lambda row: f"{nodes.place(row)} (node {shown_id(ids[row])})"
 
 
 def label_all(data: Data, found: Labels) -> None:
@@ -116,21 +129,24 @@ def label_all(data: Data, found: Labels) -> None:
     data.num_classes = len(data.class_names)
 
 
-def split_all(data: Data, nodes: Table, roles: Roles, asked: str | None) -> Roles:
-    """Write on a graph the masks that a column says; one that nobody asked for and that says others is a feature.
+def split_all(data: Data, nodes: Table, roles: Roles, columns: Columns, *, new: bool) -> Roles:
+    """Write on a graph the masks that a column says.
+
+    A column that nobody asked for, and that says nothing of the kind, is a feature; on a new graph, which needs no
+    split, so is one that says other things beside.
 
     Raises:
-        InputError: the column was asked for, and says something else, or to train on a node without a label.
+        InputError: the column was asked for or says train, val or test somewhere, and something else elsewhere.
     """
     name = str(roles.split)
     column = nodes.rows[name]
     said = column.map(lambda value: PARTS.get(str(value).strip().lower()), na_action="ignore")
     wrong = (said.isna() & column.notna()).to_numpy().nonzero()[0]
-    if len(wrong) and asked is None:
-        return roles._replace(split=None, features=[*roles.features, name])
+    if len(wrong) and columns.split_column is None and (new or bool(said.isna().all())):
+        return roles._replace(split=None, features=[*roles.features, *[name] * (columns.listed is None)])
     if len(wrong):
-        row = int(wrong[0])
-        raise InputError(f"{nodes.place(row)}: {name} must be train, val or test, is {column.iloc[row]!r}")
+        row, way = int(wrong[0]), "" if columns.split_column else "; if it is a feature, --features names it"
+        raise InputError(f"{nodes.place(row)}: {name} must be train, val or test, is {shown_id(column.iloc[row])}{way}")
     labelled = data.y >= 0 if "y" in data else torch.zeros(len(column), dtype=torch.bool)
     for mask in MASKS:
         if (said == mask).any():
@@ -147,8 +163,12 @@ def features_of(nodes: Table, roles: Roles, edge_index: Tensor, like: Like | Non
     if like is not None and like.fitted is not None:
         fitted = like.fitted
         if fitted.steps is not None:
-            return fitted, of_structure(nodes, edge_index, fitted)[1], Kinds({}, {}, {})
-        return fitted, fitted.features(nodes), Kinds({column.name: column.kind for column in fitted.columns}, {}, {})
+            return fitted, of_structure(nodes, edge_index, fitted)[1], Kinds({}, {}, {}, {})
+        return (
+            fitted,
+            fitted.features(nodes),
+            Kinds({column.name: column.kind for column in fitted.columns}, {}, {}, {}),
+        )
     kinds = kinds_of(nodes, roles.features)
     if kinds.kept:
         return *Fitted.made(nodes, kinds), kinds
@@ -195,8 +215,6 @@ def numbered(data: Data, name: str, like: Like | None, *, directed: bool) -> Dat
     if graph.x is None:
         nodes = Table(pd.DataFrame(index=range(count)), name, "node {}".format)
         fitted, graph.x = of_structure(nodes, links.edge_index, like and like.fitted)
-    left = tuple(
-        f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is" for key in unread(data)
-    )
-    place_own(graph, Own(pd.RangeIndex(count), fitted, tuple(in_arrays(graph, name, links, fitted)), left))
+    said = tuple(in_arrays(graph, name, links, fitted))
+    place_own(graph, Own(pd.RangeIndex(count), fitted, said, tuple(left_out(data, graph))))
     return graph

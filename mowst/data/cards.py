@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mowst.data.fetch import IndexFile, stored
 from mowst.data.splits import SPLITS, check_options
-from mowst.errors import InputError, unknown
+from mowst.errors import InputError, meant, unknown
 from mowst.names import is_path, resolve, vet
 from mowst.system.documents import read_yaml
 from mowst.system.resources import folder
@@ -78,8 +78,16 @@ def card(name: str) -> Card:
     if Path(name).suffix in (".yaml", ".yml"):
         return read_card(Path(name))
     spelling = {known.lower(): known for known in names()}
+    if name.lower() not in spelling and Path(name).exists():
+        raise InputError(
+            f"dataset: {name} is of no kind that is read: a folder with nodes.csv and edges.csv, or a file such as "
+            ".csv, .graphml, .json, .npz or .pt (docs/own-data.md)"
+        )
     if name.lower() not in spelling:
-        raise unknown("dataset", name, names())
+        near = meant(name, names())
+        raise InputError(
+            f"dataset: there is no file or folder {name}, and no graph of that name; {near}--list names them"
+        )
     return read_card(folder("datasets") / f"{spelling[name.lower()]}.yaml")
 
 

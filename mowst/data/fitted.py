@@ -47,6 +47,8 @@ class Column:
     """Of a category, one feature each."""
     rare: bool = False
     """Whether a feature stands for all other values."""
+    absent: list[str] = field(default_factory=list)
+    """Of numbers and dates, the words that are read as missing."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(Column)
@@ -108,7 +110,7 @@ class Fitted:
     @classmethod
     def made(cls, table: Table, kinds: Kinds, steps: int | None = None) -> tuple[Self, Tensor]:
         """Fit scikit-learn's transformers to the columns of a table; return what they learned, and the features."""
-        plain = as_columns(table._replace(rows=table.rows.assign(**kinds.dates)), kinds.kept, [])
+        plain = as_columns(table._replace(rows=table.rows.assign(**kinds.dates)), kinds.kept, [], kinds.absent)
         missing = {name: kind != CATEGORY and bool(plain[name].isna().any()) for name, kind in kinds.kept.items()}
         coded, values = plain.copy(deep=False), dict[str, Any]()
         for name in (name for name, kind in kinds.kept.items() if kind == CATEGORY):
@@ -119,7 +121,7 @@ class Fitted:
                 for name in names if kind != "missing" else ():
                     learned[name] = learned_by(kind, part.fit(coded[[name]].to_numpy()), values.get(name))
         columns = [
-            Column(name, kind, name in kinds.dates, missing[name], **learned[name])
+            Column(name, kind, name in kinds.dates, missing[name], absent=kinds.absent.get(name, []), **learned[name])
             for kind in (NUMBER, RANKED, CATEGORY)
             for name in (name for name, held in kinds.kept.items() if held == kind)
         ]
@@ -132,8 +134,12 @@ class Fitted:
         Raises:
             InputError: a column is missing, or of another kind.
         """
+        return self._of_plain(self._as_columns(table))
+
+    def _as_columns(self, table: Table) -> pd.DataFrame:
         kinds = {column.name: column.kind for column in self.columns}
-        return self._of_plain(as_columns(table, kinds, [column.name for column in self.columns if column.date]))
+        dates = [column.name for column in self.columns if column.date]
+        return as_columns(table, kinds, dates, {column.name: column.absent for column in self.columns})
 
     def _of_plain(self, plain: pd.DataFrame) -> Tensor:
         numbers, hot = list[Any](), list[Any]()
@@ -180,8 +186,7 @@ class Fitted:
         """
         if not any(column.missing or column.kind == CATEGORY for column in self.columns):
             return None
-        kinds = {column.name: column.kind for column in self.columns}
-        plain = as_columns(table, kinds, [column.name for column in self.columns if column.date])
+        plain = self._as_columns(table)
         hot = [column for column in self.columns if column.kind == CATEGORY]
         numbers = [plain[column.name].to_numpy(np.float64) for column in self.columns if column.kind != CATEGORY]
         values = np.stack([*(column.codes(plain[column.name]) for column in hot), *numbers], axis=1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from mowst.data.arrays import TENSORS
 from mowst.data.columns import Columns
+from mowst.data.decimals import with_decimals
 from mowst.data.matching import WIDEST, as_numbers, read_edges
 from mowst.data.networkfiles import NETWORKS
 from mowst.data.roles import ends_of, id_of
@@ -54,19 +54,30 @@ def tables_in(place: Path, columns: Columns) -> Tables:
         InputError: a file is not there, or cannot be read.
     """
     nodes_path, edges_path = paths_in(place, columns)
-    nodes = None
-    if nodes_path is not None:
-        nodes, own = nodes_in(nodes_path, columns)
-        columns = replace(columns, id=own)
+    nodes, own = (None, "") if nodes_path is None else nodes_in(nodes_path, columns)
     whole = place.is_dir() or edges_path.stem in EDGES
     name = edges_path.resolve().parent.name if whole else edges_path.stem
-    if nodes is None or nodes.rows[columns.id].dtype.kind in "iu" or edges_path.suffix.lower() == ".parquet":
-        return Tables(name, nodes, read_table(edges_path, lambda _: {}), columns)
 
     def ends(names: list[str]) -> tuple[str, str]:
         return ends_of(columns, names, edges_path.name)[:2]
 
-    return Tables(name, nodes, read_edges(edges_path, ends, nodes.rows[columns.id]), columns)
+    if nodes is None or nodes.rows[own].dtype.kind in "iu" or edges_path.suffix.lower() == ".parquet":
+        edges = read_table(edges_path, lambda _: {})
+    else:
+        edges = read_edges(edges_path, ends, nodes.rows[own])
+    said = list[str]()
+    if nodes is not None and nodes_path is not None and has_decimals(nodes_path):
+        nodes, found = with_decimals(nodes, (own,))
+        said += found
+    if has_decimals(edges_path):
+        edges, found = with_decimals(edges, ends(list(edges.rows)))
+        said += found
+    return Tables(name, nodes, edges, columns, tuple(said))
+
+
+def has_decimals(path: Path) -> bool:
+    """Tell whether a comma in a table may be part of a number, for it separates no columns."""
+    return path.suffix.lower() != ".parquet" and header_of(path).separator != ","
 
 
 def nodes_in(path: Path, columns: Columns) -> tuple[Table, str]:

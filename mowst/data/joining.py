@@ -12,8 +12,8 @@ from torch import Tensor
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from mowst.data.roles import Ends
-from mowst.data.tables import Table
-from mowst.errors import InputError
+from mowst.data.tables import Table, chosen
+from mowst.errors import InputError, many
 
 
 class Joined(NamedTuple):
@@ -34,36 +34,38 @@ def shown_id(value: Any) -> str:
     return repr(value.item() if isinstance(value, np.generic) else value)
 
 
-def refuse_missing(column: pd.Series, place: Any, what: str) -> None:
+def refuse_missing(column: pd.Series, place: Any, what: str, way: str = "") -> None:
     """Refuse ids of which one is not there.
 
     Raises:
-        InputError: one is not; the message says where.
+        InputError: one is not; the message says where, and in which `way` they were found.
     """
     if (missing := column.isna().to_numpy()).any():
-        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing")
+        raise InputError(f"{place(int(missing.nonzero()[0][0]))}: the {what} is missing{way}")
 
 
-def index_of(table: Table, name: str) -> tuple[pd.Index, pd.DataFrame, str]:
-    """Return the ids of nodes, their rows, and a sentence on rows that are left out for coming again, word for word.
+def index_of(table: Table, name: str, guessed: str) -> tuple[pd.Index, Table, str]:
+    """Return the ids of nodes, their table, and a sentence on rows that are left out for coming again, word for word.
 
     Raises:
-        InputError: an id is missing, or comes again with other values.
+        InputError: an id is missing, or comes again with other values; `guessed` says how it was found.
     """
-    rows, column = table.rows, table.rows[name]
-    refuse_missing(column, table.place, "id")
+    rows, column, way = table.rows, table.rows[name], f" ({guessed})" * bool(guessed)
+    refuse_missing(column, table.place, "id", way)
     ids = pd.Index(column)
     if ids.is_unique:
-        return ids, rows, ""
+        return ids, table, ""
     again = np.asarray(ids.duplicated())
     first = dict(zip(ids[::-1], range(len(ids) - 1, -1, -1), strict=True))
     for row in again.nonzero()[0].tolist():
         before = first[ids[row]]
         if not rows.iloc[row].equals(rows.iloc[before]):
-            raise InputError(f"{table.place(row)}: id {ids[row]} was there already ({table.place(before)}), otherwise")
+            there = f"was there already ({table.place(before)}), otherwise"
+            raise InputError(f"{table.place(row)}: id {ids[row]} {there}{way}")
     row = int(again.nonzero()[0][0])
-    said = f"{int(again.sum())} rows come again and are left out, the first is id {ids[row]} ({table.place(row)})"
-    return ids[~again], rows[~again].reset_index(drop=True), said
+    left = many(int(again.sum()), "row comes again and is left out", "rows come again and are left out")
+    said = f"{left}, the first is id {ids[row]} ({table.place(row)})"
+    return ids[~again], chosen(table, ~again), said
 
 
 def ids_in(edges: Table, ends: Ends) -> pd.Index:
@@ -110,7 +112,8 @@ def joined(ids: pd.Index, edges: Table, ends: Ends, *, directed: bool) -> Joined
                 f"{edges.name}: none of its {len(lost):,} edges joins two of the {len(ids):,} nodes; the first is "
                 f"of {name}, the nodes are {shown_id(ids[0])} and so on; --id, --source and --target say what is what"
             )
-        said = f"{int(lost.sum()):,} edges name no node and are left out, the first is {name} ({edges.place(row)})"
+        left = many(int(lost.sum()), "edge names no node and is left out", "edges name no node and are left out")
+        said = f"{left}, the first is {name} ({edges.place(row)})"
         places, weight = places[:, ~lost], None if weight is None else weight[~lost]
     edge_weight = None if weight is None else torch.from_numpy(weight).float()
     return simplified(torch.from_numpy(places), edge_weight, len(ids), directed=directed)._replace(unknown=said)
@@ -123,7 +126,9 @@ def weights_in(edges: Table, name: str) -> np.ndarray[Any, Any]:
         InputError: one is missing, or no number from 0; the message says where.
     """
     column = edges.rows[name]
-    numbers: np.ndarray[Any, Any] = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, True, np.nan)
+    read = pd.to_numeric(column, errors="coerce")
+    real = pd.Series(np.nan, read.index) if read.dtype.kind == "c" else read
+    numbers: np.ndarray[Any, Any] = real.to_numpy(np.float64, True, np.nan)
     wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
     if len(wrong):
         row = int(wrong[0])

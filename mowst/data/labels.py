@@ -8,7 +8,7 @@ for every other node or more are refused: they are no classes.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mowst.errors import InputError
 
+Place = Callable[[int], str]
 LARGEST = 2**62
 """Numbers of this size are names, not counted."""
 
@@ -31,7 +32,13 @@ class Labels(NamedTuple):
     """What class 0, 1, ... is in the data; none where the numbers are its own."""
 
 
-def labels(given: Any, classes: int | None = None, what: str = "y", names: Sequence[Hashable] | None = None) -> Labels:
+def labels(
+    given: Any,
+    classes: int | None = None,
+    what: str = "y",
+    names: Sequence[Hashable] | None = None,
+    place: Place = "node {}".format,
+) -> Labels:
     """Return the labels of all nodes.
 
     Args:
@@ -39,6 +46,7 @@ def labels(given: Any, classes: int | None = None, what: str = "y", names: Seque
         classes: their number, where it is known: then numbers below it stay as they are, whatever is missing.
         what: the field, for messages.
         names: of the classes in their order, by which text is numbered; by default all that occur, in theirs.
+        place: says of a node where it is, for messages.
 
     Raises:
         InputError: they are no classes, or one has none of the names; it says why.
@@ -61,7 +69,7 @@ def labels(given: Any, classes: int | None = None, what: str = "y", names: Seque
         if odd := [value for value in plain if names is not None and value is not None and value not in names]:
             raise InputError(f"{what}: class {odd[0]!r} is not among class_names")
         return named(plain, what, names)
-    found = _numbered(_whole(values, what), classes, what)
+    found = _numbered(_whole(values, what, place), classes, what, place)
     return found._replace(y=found.y.to(given.device)) if isinstance(given, Tensor) else found
 
 
@@ -90,36 +98,51 @@ def named(values: Sequence[Hashable | None], what: str, names: Sequence[Hashable
     Raises:
         InputError: there are too many classes to be classes.
     """
-    return _by_name(values, torch.arange(len(values)), what, names)
+    return _by_name(values, torch.arange(len(values)), what, names, "node {}".format)
 
 
-def of_column(column: pd.Series, what: str, names: Sequence[Hashable] | None = None) -> Labels:
+def of_column(
+    column: pd.Series, what: str, names: Sequence[Hashable] | None = None, place: Place = "node {}".format
+) -> Labels:
     """Return the labels in a column of a table; each different value is looked at once.
 
     Args:
         column: text or whole numbers, missing where there is none.
         what: the column, for messages.
         names: of the classes in their order, such as those of another graph; a label of another name is none.
+        place: says of a row where it is, for messages.
 
     Raises:
         InputError: they are no classes.
     """
     if names is None and column.dtype.kind in "iuf":
-        return labels(column.to_numpy(), what=what)
+        return labels(column.to_numpy(), what=what, place=place)
     try:
         codes, distinct = pd.factorize(column)
     except TypeError:
         raise InputError(f"{what}: must be a class for each node, holds lists or tables") from None
-    plain = [scalar(value, f"{what}: a class") for value in distinct]
-    return _by_name([*plain, None], torch.from_numpy(codes), what, names)
+    plain = list[Hashable]()
+    for code, value in enumerate(distinct):
+        try:
+            plain.append(scalar(value, what))
+        except InputError:  # where it is may take a while to find
+            scalar(value, f"{what}: {place(int((codes == code).argmax()))}")
+    return _by_name([*plain, None], torch.from_numpy(codes), what, names, place)
 
 
-def _by_name(values: Sequence[Hashable | None], codes: Tensor, what: str, names: Sequence[Hashable] | None) -> Labels:
+def _by_name(
+    values: Sequence[Hashable | None],
+    codes: Tensor,
+    what: str,
+    names: Sequence[Hashable] | None,
+    place: Place,
+) -> Labels:
     """Number labels by name; `codes` [N] says for each node which of the values is its own."""
     found = {value for value in values if value is not None}
     if names is None:
         if all(type(value) is int and abs(value) < LARGEST for value in found):
-            return _numbered(np.array([-1 if value is None else value for value in values])[codes], None, what)
+            whole = np.array([-1 if value is None else value for value in values])[codes]
+            return _numbered(whole, None, what, place)
         names = sorted(found, key=lambda value: (type(value).__name__, value))
     number = {name: place for place, name in enumerate(names)}
     y = torch.tensor([-1 if value is None else number.get(value, -1) for value in values], dtype=torch.long)[codes]
@@ -148,7 +171,7 @@ def _hot(rows: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
     return rows.argmax(axis=1)
 
 
-def _whole(values: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
+def _whole(values: np.ndarray[Any, Any], what: str, place: Place) -> np.ndarray[Any, Any]:
     """Return numbers as whole ones, -1 for not-a-number."""
     if values.dtype.kind == "f":
         values = np.where(np.isnan(values), -1, values)
@@ -156,7 +179,7 @@ def _whole(values: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
         if odd.any():
             node = int(odd.nonzero()[0][0])
             raise InputError(
-                f"{what}: labels must be whole numbers or text, and node {node} has {values[node]}; a real number is "
+                f"{what}: labels must be whole numbers or text, and {place(node)} has {values[node]}; a real number is "
                 "something to regress, round it or put it in classes first"
             )
     if values.size and max(abs(int(values.min())), abs(int(values.max()))) >= LARGEST:
@@ -164,7 +187,7 @@ def _whole(values: np.ndarray[Any, Any], what: str) -> np.ndarray[Any, Any]:
     return values.astype(np.int64)
 
 
-def _numbered(values: np.ndarray[Any, Any], classes: int | None, what: str) -> Labels:
+def _numbered(values: np.ndarray[Any, Any], classes: int | None, what: str, place: Place) -> Labels:
     """Return whole numbers as classes 0 to C - 1."""
     y = torch.from_numpy(np.ascontiguousarray(values))
     found = torch.unique(y).tolist()
@@ -173,7 +196,7 @@ def _numbered(values: np.ndarray[Any, Any], classes: int | None, what: str) -> L
     lowest = found[0] if found else 0
     if lowest < -1 and found[-1] - lowest + 1 != len(found):
         node = int((y == lowest).nonzero()[0])
-        raise InputError(f"{what}: label {lowest} of node {node} is below 0; give -1 where there is no label")
+        raise InputError(f"{what}: label {lowest} of {place(node)} is below 0; give -1 where there is no label")
     kept = torch.tensor(found if lowest < -1 else [value for value in found if value >= 0], dtype=torch.long)
     y = torch.where(torch.isin(y, kept), torch.searchsorted(kept, y), -1)
     _refuse_many(y, what)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch_geometric.data import Data, Dataset
 
 from mowst.data import fetch, unpickling
 from mowst.data.assembling import own_of, place_own
 from mowst.data.cards import COUNTS, Card, Split, card
 from mowst.data.columns import Columns
-from mowst.data.given import MASKS, features, taken, unread
+from mowst.data.given import MASKS, features, taken
+from mowst.data.oddities import left_out
 from mowst.data.own import card_of, is_own
 from mowst.data.simple import distinct, on_device, simplified
 from mowst.data.splits import SPLITS, label
@@ -97,7 +97,7 @@ def open_graph(
     place_own(data, own)
     if (outside or own) and split is None and all(data.get(mask) is None for mask in MASKS):
         chosen = "random"
-    for line in own.odd if own else _left_out(loaded, data) if outside else ():
+    for line in own.odd if own else left_out(loaded, data) if outside else ():
         warnings.warn(line, stacklevel=2)
     return Graph(data, entry, chosen, Path(root), download)
 
@@ -183,22 +183,13 @@ def _called(loader: type[Dataset], name: str, download: bool, arguments: Mapping
         return fetch.sheltered(loader, name, download, anew=True)(**arguments)
 
 
-def _left_out(loaded: Data, data: Data) -> Iterator[str]:
-    """Say what of somebody's graph is not used."""
-    if without := int((data.y < 0).sum()):
-        whole = isinstance(loaded.y, Tensor) and not loaded.y.is_floating_point()
-        hint = "; where -1 is a class of its own, number classes from 0" * whole
-        yield f"y: {without} of {len(data.y)} nodes have no label{hint}"
-    for key in unread(loaded):
-        yield f"{key}: what edges have is not read; edge_weight [E], one number from 0 each, is"
-
-
 def _entry(name: str) -> Card:
     """Return the card of a graph by name, of a person's own by its path, or of a loader by its dotted path."""
     if ":" not in name and (is_own(name) or Path(name).suffix.lower() in OTHER_FILES):
         return card_of(name, Columns())
     is_card = Path(name).exists() or Path(name).suffix in (".yaml", ".yml")
-    return _outside_card(name) if (":" in name or "." in name) and not is_card else card(name)
+    is_code = ":" in name or ("." in name and not is_card and "/" not in name)
+    return _outside_card(name) if is_code else card(name)
 
 
 def _outside_card(name: str) -> Card:

@@ -81,7 +81,7 @@ def places(known: np.ndarray[Any, Any], asked: np.ndarray[Any, Any]) -> np.ndarr
 
 def words(text: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return bytes of one width as numbers, [N, width / 8]."""
-    return np.ascontiguousarray(text).view(np.uint64).reshape(len(text), -1)
+    return np.ascontiguousarray(text).view(np.uint64).reshape(len(text), text.itemsize // WORD)
 
 
 def mixed(each: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

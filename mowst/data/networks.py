@@ -18,7 +18,7 @@ from mowst.data.labels import Labels, named, scalar
 from mowst.data.splits import SPLITS, check_options
 from mowst.data.splits import label as label_graph
 from mowst.data.validation import check, check_form
-from mowst.errors import InputError, unknown
+from mowst.errors import InputError, many, unknown
 from mowst.system.typed import check_type_of
 
 
@@ -94,11 +94,21 @@ def from_networkx(
 def _labels(G: nx.Graph, nodes: list[Hashable], label: str, class_names: Sequence[Hashable] | None) -> Labels:
     """Return the labels of all nodes, saying how many are left out for what they are."""
     plain = [scalar(G.nodes[node].get(label), f"label: attribute {label!r} of node {node!r}") for node in nodes]
+    known = () if class_names is None else class_names
+    around = [value for value in plain if isinstance(value, str) and value != value.strip() and value not in known]
+    if around:
+        said = f"the first is {around[0]!r}, read as {around[0].strip()!r}"
+        warnings.warn(f"label: blanks are left out around {many(len(around), 'label', 'labels')}; {said}", stacklevel=3)
+        trimmed = {value: value.strip() or None for value in around}
+        plain = [trimmed.get(value, value) if isinstance(value, str) else value for value in plain]
     found = named(plain, "label", class_names)
     if left := [value for value, y in zip(plain, found.y.tolist(), strict=True) if value is not None and y < 0]:
         why = "-1 stands for no label" if class_names is None else "no class of that name is among class_names"
         some = ", ".join(sorted({str(value) for value in left})[:5])
-        warnings.warn(f"label: {len(left)} nodes of {some} count as unlabelled: {why}", stacklevel=3)
+        warnings.warn(
+            f"label: {many(len(left), f'node of {some} counts', f'nodes of {some} count')} as unlabelled: {why}",
+            stacklevel=3,
+        )
     return found
 
 
@@ -130,7 +140,7 @@ def _column(G: nx.Graph, nodes: list[Hashable], name: str) -> Tensor:
         value = G.nodes[node][name]
         value = value.detach().cpu() if isinstance(value, Tensor) else value
         try:
-            row = np.atleast_1d(np.asarray(value, dtype=np.float64))
+            row = np.empty(0) if np.iscomplexobj(value) else np.atleast_1d(np.asarray(value, dtype=np.float64))
         except (TypeError, ValueError):
             row = np.empty(0)
         if isinstance(value, str) or row.ndim != 1 or not row.size:

@@ -7,6 +7,7 @@ new = read("others", label="field", like=data)        # through the same transfo
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mowst.data.cards import Card, Split, names
 from mowst.data.columns import Columns
 from mowst.data.gathering import EDGES, NODES, found_in, shown_in, single, tables_in
 from mowst.data.networkfiles import NETWORKS, read_network, tables_of
+from mowst.data.roles import SOURCE, TARGET, found, id_of
 from mowst.data.tables import TABLES, Table, Tables
 from mowst.errors import InputError, unknown
 from mowst.system import OF_A_RUN
@@ -87,9 +89,7 @@ def graph_of_files(path: str, like: Like | None = None, **columns: Any) -> Data:
     if place.is_dir() or suffix in TABLES:
         return graph_of(tables_in(place, what), like)
     if suffix in NETWORKS:
-        graph = read_network(place)
-        nodes, edges, what = tables_of(graph, place.name, what)
-        return graph_of(Tables(place.stem, nodes, edges, what), like)
+        return graph_of(tables_of(read_network(place, directed=what.directed), place, what), like)
     if suffix in (*ARRAYS, *TENSORS):
         data = read_arrays(place) if suffix in ARRAYS else read_tensors(place)
         return numbered(data, place.name, like, directed=what.directed)
@@ -115,12 +115,29 @@ def tables_given(nodes: pd.DataFrame, edges: pd.DataFrame, columns: dict[str, An
     Raises:
         InputError: one is no table, or has several columns of one name.
     """
-    made = list[Table]()
+    what, made = of_fields(columns), list[Table]()
     for name, given in (("nodes", nodes), ("edges", edges)):
         check_type_of(name, given, pd.DataFrame)
-        plain = given.reset_index(drop=True)
+        plain = given.reset_index([level for level in given.index.names if level in wanted(name, given, what)])
+        plain = plain.reset_index(drop=True)
         plain.columns = [str(column) for column in plain.columns]
         if not plain.columns.is_unique:
             raise InputError(f"{name}: several columns have one name")
         made.append(Table(plain, name, f"{name}, row {{}}".format))
-    return Tables("tables", made[0], made[1], of_fields(columns))
+    return Tables("tables", made[0], made[1], what)
+
+
+def wanted(name: str, given: pd.DataFrame, what: Columns) -> list[Hashable]:
+    """Return the levels of a table's index that hold ids: those with such a name, if no column has it.
+
+    A named index of nodes holds their ids, whatever it is called, if no column is called like ids.
+    """
+    columns = list(map(str, given.columns))
+    roles: set[str | None]
+    levels = {str(level): level for level in given.index.names if level is not None and str(level) not in columns}
+    named = [*columns, *levels]
+    if name == "nodes":
+        roles = {id_of(what, [*levels, *columns], name)} if levels else set()
+    else:
+        roles = {what.source or found(SOURCE, named), what.target or found(TARGET, named)}
+    return [level for called, level in levels.items() if called in roles]

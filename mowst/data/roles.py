@@ -66,19 +66,28 @@ def id_of(columns: Columns, names: Sequence[str], what: str) -> str:
     return given(columns.id, names, f"{what}: id") or found(ID, names) or names[0]
 
 
+def guessed_id(columns: Columns, own: str) -> str:
+    """Say that ids are taken from the first column for want of one with such a name; "": they are not."""
+    if columns.id is not None or found(ID, (own,)) is not None:
+        return ""
+    return f"no column is called id, so the first, {own!r}, is taken for the ids; --id names another"
+
+
 def roles_of(columns: Columns, table: pd.DataFrame, own: str | None, what: str) -> Roles:
     """Find label, split and features among the columns of nodes, whose ids are in column `own`, if they are in one.
 
-    A column that is called like a label but is another for almost every node is a name, not a class.
+    A column that is called like a label but is another for almost every node is a name, not a class; one that is called
+    split is a feature if it is named as one.
 
     Raises:
         InputError: a column that was named is not there, or is named twice.
     """
     names = [name for name in table.columns if name != own]
     label = given(columns.label, names, f"{what}: label") or found(LABEL, (n for n in names if repeats(table[n])))
-    split = given(columns.split_column, names, f"{what}: split_column") or found(SPLIT, names)
-    taken = [name for name in (own, label, split) if name is not None]
     listed = columns.listed
+    free = [name for name in names if name != label and name not in (listed or ())]
+    split = given(columns.split_column, names, f"{what}: split_column") or found(SPLIT, free)
+    taken = [name for name in (own, label, split) if name is not None]
     for name in listed or ():
         given(name, names, f"{what}: features")
         if name in taken or (listed or []).count(name) > 1:

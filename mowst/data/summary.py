@@ -1,26 +1,23 @@
-"""What was found in a person's own graph, in lines to read before anything is trained, and what is odd about it."""
+"""What was found in a person's own graph, in lines to read before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 from torch_geometric.data import Data
 
 from mowst.data.fitted import Column, Fitted
-from mowst.data.joining import Joined, shown_id
+from mowst.data.joining import Joined
 from mowst.data.roles import Ends, Roles
 from mowst.data.tables import Table, Tables
 from mowst.data.understanding import CATEGORY, RANKED, Kinds
-from mowst.errors import some
+from mowst.errors import many, some
 
 MOST, FEW = 8, 12
 """How many columns are named in a line, and classes."""
-TELLING = 50
-"""A column of more values than that, and than thrice the classes, may say the class without being a copy of it."""
 
 
 class Made(NamedTuple):
@@ -35,6 +32,8 @@ class Made(NamedTuple):
     kinds: Kinds
     again: str
     """Says which rows of nodes came again."""
+    blanks: dict[str, str]
+    """Says of columns of text in what they had blanks."""
 
 
 def summary(data: Data, made: Made) -> Iterator[str]:
@@ -44,7 +43,8 @@ def summary(data: Data, made: Made) -> Iterator[str]:
     count = edges if made.tables.columns.directed else edges // 2
     weighted = f", weighted by {made.ends.weight}" if made.ends.weight else ""
     files = " and ".join(dict.fromkeys(table.name for table in (made.nodes, made.tables.edges)))
-    yield f"{made.tables.name}: {nodes:,} nodes, {count:,} {way} edges{weighted} ({files})"
+    joined = many(count, f"{way} edge", f"{way} edges")
+    yield f"{made.tables.name}: {nodes:,} nodes, {joined}{weighted} ({files})"
     read = {"id": made.roles.id, "source": made.ends.source, "target": made.ends.target, "label": made.roles.label}
     read["split"] = made.roles.split
     yield "  read as: " + ", ".join(f"{role} {name!r}" for role, name in read.items() if name is not None)
@@ -87,12 +87,13 @@ def graph_lines(data: Data, links: Joined) -> Iterator[str]:
     for end in ends.numpy():
         met[end] = True
     alone = int((~met).sum())
-    yield f"  graph: {alone:,} nodes without an edge{same}"
+    yield f"  graph: {many(alone, 'node', 'nodes')} without an edge{same}"
+    already = "there already, this way or the other"
     dropped = {
-        "self-loops": links.loops,
-        "edges that were there already, this way or the other": links.repeats,
+        many(links.loops, "self-loop", "self-loops"): links.loops,
+        many(links.repeats, f"edge that was {already}", f"edges that were {already}"): links.repeats,
     }
-    if lines := [f"{number:,} {what}" for what, number in dropped.items() if number]:
+    if lines := [what for what, number in dropped.items() if number]:
         yield f"  left out: {', '.join(lines)}"
 
 
@@ -101,7 +102,7 @@ def classes_line(y: Tensor, names: Sequence[Hashable]) -> str:
     counts = y[y >= 0].bincount(minlength=len(names))
     order = counts.argsort(descending=True, stable=True).tolist()
     named = some((f"{names[each]} {int(counts[each]):,}" for each in order), FEW)
-    return f"  classes: {len(names)} on {int(counts.sum()):,} labelled nodes ({named})"
+    return f"  classes: {len(names)} on {many(int(counts.sum()), 'labelled node', 'labelled nodes')} ({named})"
 
 
 def column_lines(made: Made, width: int) -> Iterator[str]:
@@ -109,7 +110,7 @@ def column_lines(made: Made, width: int) -> Iterator[str]:
     if made.fitted.steps is not None:
         yield of_structure(made.fitted, width)
     else:
-        yield f"  features: {len(made.fitted.columns)} columns become {width}"
+        yield f"  features: {many(len(made.fitted.columns), 'column becomes', 'columns become')} {width}"
         titles = {
             "numbers": [each for each in made.fitted.columns if each.kind not in (RANKED, CATEGORY) and not each.date],
             "very skewed numbers, by their rank": [each for each in made.fitted.columns if each.kind == RANKED],
@@ -127,42 +128,3 @@ def described(column: Column) -> str:
     """Name a column, with the number of its categories, and whether values are missing."""
     values = f" ({len(column.values)}{' and rare ones together' * column.rare})" if column.kind == CATEGORY else ""
     return f"{column.name}{values}{' (some missing)' * column.missing}"
-
-
-def odd(data: Data, made: Made, ids: pd.Index) -> Iterator[str]:
-    """Say what is strange, or was left out, in a sentence each."""
-    if made.again:
-        yield f"{made.nodes.name}: {made.again}"
-    if made.links.unknown:
-        yield f"{made.tables.edges.name}: {made.links.unknown}"
-    if "y" not in data:
-        return
-    missing = int((data.y < 0).sum())
-    if missing:
-        first = ids[int((data.y < 0).nonzero()[0])]
-        yield f"{made.roles.label}: {missing:,} of {len(data.y):,} nodes have no label, the first is {shown_id(first)}"
-    counts = data.y[data.y >= 0].bincount(minlength=data.num_classes)
-    for each in (counts == 1).nonzero().flatten().tolist()[:FEW]:
-        name, first = data.class_names[each], ids[int((data.y == each).nonzero()[0])]
-        yield f"{made.roles.label}: class {name!r} is seen once, on node {shown_id(first)}: it cannot be learned"
-    for name in copies(data, made):
-        yield f"{name}: says the class of every labelled node; if it is a copy of it, leave it out by --features"
-
-
-def copies(data: Data, made: Made) -> Iterator[str]:
-    """Name the columns whose value determines the class of every labelled node."""
-    known = (data.y >= 0).numpy()
-    labels = data.y.numpy()[known]
-    for name in made.kinds.kept:
-        if name not in made.nodes.rows:
-            continue
-        values = made.nodes.rows[name]
-        most = min(TELLING, 3 * data.num_classes)
-        if values.head(20 * TELLING).nunique() > most:
-            continue
-        codes, distinct = pd.factorize(values[known])
-        there, classes = codes >= 0, data.num_classes
-        few = 2 <= len(distinct) <= most and int(there.sum()) > 2 * len(distinct)
-        met: Any = np.bincount(codes[there] * classes + labels[there], minlength=len(distinct) * classes) if few else []
-        if few and int((np.reshape(met, (-1, classes)) > 0).sum(axis=1).max()) == 1:
-            yield name

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mowst.data.columns import Columns
@@ -30,6 +31,8 @@ class Table(NamedTuple):
     name: str
     place: Callable[[int], str]
     """Says of a row, counted from 0, where it is: "nodes.csv, line 2"."""
+    written: Callable[[str], pd.Series] | None = None
+    """Returns a column as text, word for word, where some words, such as NA, were read as nothing."""
 
 
 class Tables(NamedTuple):
@@ -39,6 +42,8 @@ class Tables(NamedTuple):
     nodes: Table | None
     edges: Table
     columns: Columns
+    said: tuple[str, ...] = ()
+    """What is odd about the file."""
 
 
 class Header(NamedTuple):
@@ -120,7 +125,23 @@ def read_table(path: Path, text: Callable[[list[str]], Mapping[str, Any]]) -> Ta
     except (ValueError, OverflowError, pd.errors.ParserError) as error:
         reason = str(error).replace("Error tokenizing data. C error: ", "")
         raise InputError(f"{path}: cannot be read as a table: {reason}") from None
-    return Table(rows, path.name, lambda row: f"{path.name}, line {line_of(path, header, row)}")
+
+    def written(name: str) -> pd.Series:
+        plain = options | {"dtype": str, "usecols": [name], "keep_default_na": False}
+        return pd.read_csv(path, encoding="utf-8-sig", **plain)[name]
+
+    return Table(rows, path.name, lambda row: f"{path.name}, line {line_of(path, header, row)}", written)
+
+
+def chosen(table: Table, rows: np.ndarray[Any, Any]) -> Table:
+    """Return some rows of a table, which stay where they were; `rows` [N] says true or false of each."""
+    kept, written = rows.nonzero()[0], table.written
+    return Table(
+        table.rows[rows].reset_index(drop=True),
+        table.name,
+        lambda row: table.place(int(kept[row])),
+        None if written is None else lambda name: written(name)[rows].reset_index(drop=True),
+    )
 
 
 def line_of(path: Path, header: Header, row: int) -> int:

@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from mowst.data.joining import shown_id
+from mowst.data.numerals import DATE, FIRST, days, strays, without
 from mowst.data.tables import Table
 from mowst.errors import InputError
 
@@ -27,9 +29,10 @@ SKEWED, MANY = 3.0, 20
 MOST_VALUES, OFTEN = 64, 10
 """Columns that a category becomes at most; how often a value must come, in a large table, not to be rare."""
 QUANTILES = 200
-FIRST = 1000
-"""Values among which it is seen whether text may be dates."""
-DAY = 86_400.0
+LARGEST = 1e150
+"""Numbers beyond it have no square."""
+NESTED, COMPLEX = "lists or tables", "complex numbers"
+"""Why a column is left out that somebody may miss."""
 
 
 class Kinds(NamedTuple):
@@ -41,6 +44,8 @@ class Kinds(NamedTuple):
     """Those of them that are dates, in days [N]."""
     left: dict[str, str]
     """Why others are left out."""
+    absent: dict[str, list[str]]
+    """The few words in a column of numbers or dates that are read as missing."""
 
 
 def frequent(rows: int) -> int:
@@ -52,11 +57,13 @@ def kinds_of(table: Table, features: Sequence[str]) -> Kinds:
     """Look up what the columns of a table are.
 
     Raises:
-        InputError: a number is infinite.
+        InputError: a number is too large.
     """
-    kinds = Kinds({}, {}, {})
+    kinds = Kinds({}, {}, {}, {})
     for name in features:
-        column = table.rows[name]
+        if words := strays(table.rows[name]):
+            kinds.absent[name] = words
+        column = without(table.rows[name], words)
         why = unusable(name, column)
         numbers = None if why else as_dates(column)
         if numbers is not None:
@@ -79,18 +86,20 @@ def unusable(name: str, column: pd.Series) -> str | None:
     if not name:
         return "has no name"
     known = column.dropna()
+    if known.dtype.kind == "c" or (known.dtype == object and any(isinstance(each, complex) for each in known)):
+        return COMPLEX
     if known.dtype.kind in "iuf" and len(known) and known.min() != known.max():
         return None
     try:
         distinct = known.unique()
     except TypeError:
-        return "lists or tables"
+        return NESTED
     if len(distinct) == 0:
         return "empty"
     if len(distinct) == 1:
         return f"always {str(distinct[0])[:30]}" + " where it is not missing" * bool(column.isna().any())
     nested = distinct.dtype == object and any(isinstance(value, list | tuple | dict | set) for value in distinct)
-    return "lists or tables" if nested else None
+    return NESTED if nested else None
 
 
 def as_dates(column: pd.Series) -> np.ndarray[Any, Any] | None:
@@ -101,25 +110,18 @@ def as_dates(column: pd.Series) -> np.ndarray[Any, Any] | None:
     if not pd.api.types.is_datetime64_any_dtype(column):
         if pd.api.types.is_numeric_dtype(column):
             return None
-        if not column.head(FIRST).dropna().head(50).astype(str).str.match(r"\d{4}-\d\d").all():
+        if not column.head(FIRST).dropna().head(50).astype(str).str.match(DATE).all():
             return None
     found = days(column)
     known = found.notna() | column.isna()
     return found.to_numpy(dtype=np.float64) if known.all() else None
 
 
-def days(column: pd.Series) -> pd.Series:
-    """Return dates as days since 1970, not-a-number where there is none."""
-    read = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
-    seconds = (read - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return seconds / DAY
-
-
 def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) -> np.ndarray[Any, Any] | None:
     """Return a column as numbers [N], not-a-number where one is missing; none where it holds something else.
 
     Raises:
-        InputError: one is infinite; the message says where.
+        InputError: one is too large; the message says where.
     """
     if date:
         return days(column).to_numpy(dtype=np.float64)
@@ -127,15 +129,17 @@ def as_numbers(column: pd.Series, name: str, place: Any, *, date: bool = False) 
     if not numeric and any(isinstance(value, str) for value in column.dropna()):
         return None
     try:
-        found = pd.to_numeric(column, errors="raise").to_numpy(dtype=np.float64, na_value=np.nan)
+        numbers = pd.to_numeric(column, errors="raise")
+        if numbers.dtype.kind == "c":
+            return None
+        found = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError, OverflowError):
         return None
-    wrong = np.isinf(found).nonzero()[0]
+    wrong = (np.abs(found) > LARGEST).nonzero()[0]
     if len(wrong):
         row = int(wrong[0])
-        raise InputError(
-            f"{place(row)}: {name} is {column.iloc[row]}; a feature must be finite, or empty where it is not known"
-        )
+        right = f"a feature must be from -{LARGEST:g} to {LARGEST:g}, or empty where it is not known"
+        raise InputError(f"{place(row)}: {name} is {column.iloc[row]}; {right}")
     return found
 
 
@@ -154,8 +158,10 @@ def free_text(column: pd.Series) -> str | None:
     return None if 2 * often >= int(counts.sum()) else f"text, {len(counts):,} different values"
 
 
-def as_columns(table: Table, kinds: Mapping[str, str], dates: Sequence[str]) -> pd.DataFrame:
-    """Return the features of a table as the transformers take them: numbers, and text.
+def as_columns(
+    table: Table, kinds: Mapping[str, str], dates: Sequence[str], absent: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """Return the features of a table as the transformers take them: numbers, and text; `absent` words are missing.
 
     Raises:
         InputError: a column is missing, or of another kind in this table.
@@ -168,12 +174,13 @@ def as_columns(table: Table, kinds: Mapping[str, str], dates: Sequence[str]) -> 
         if kind == CATEGORY:
             made[name] = as_text(column).to_numpy()
             continue
+        column = without(column, (absent or {}).get(name, ()))
         found = as_numbers(column, name, table.place, date=name in dates)
         lost = [] if found is None else (np.isnan(found) & column.notna().to_numpy()).nonzero()[0]
         if found is None or len(lost):
             row = int(lost[0]) if len(lost) else first_text(column)
             right = "a date like 2024-05-01" if name in dates else "a number"
-            raise InputError(f"{table.place(row)}: {name} must be {right}, is {column.iloc[row]!r}")
+            raise InputError(f"{table.place(row)}: {name} must be {right}, is {shown_id(column.iloc[row])}")
         made[name] = found
     return pd.DataFrame(made, index=range(len(table.rows)))
 

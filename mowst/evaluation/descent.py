@@ -3,9 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Graded(torch.autograd.Function):
+    """A number whose gradients are there with it: `forward` returns it, and one for each of the first arguments."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+        """Keep the gradients."""
+        ctx.others = len(inputs) - len(output[1:])
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients."""
+        return (*(gradient * each for each in ctx.saved_tensors), *[None] * ctx.others)
 
 
 def descend(

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from mowst.evaluation.descent import descend
+from mowst.evaluation.calibration import finite
+from mowst.evaluation.descent import Graded, descend
 from mowst.models import Logits, Mixture, log_probs
+
+REACH = 2e4
+"""How far below 0 a log-probability may be, as that of a class that an expert masks by -inf."""
 
 
 def average(weak: Tensor, strong: Tensor) -> Mixture:
@@ -39,10 +42,13 @@ def stacked(weak: Tensor, strong: Tensor, y: Tensor, nodes: Tensor, *, folds: in
 
     The rows of `nodes` themselves are predicted by regressions that did not see them, where every class that is there
     has enough of them; a class without a node there has a log-probability of log 1e-6, as good as excluded.
+
+    Raises:
+        FloatingPointError: what an expert says is no number.
     """
     from sklearn.model_selection import StratifiedKFold
 
-    inputs = torch.cat([log_probs(weak), log_probs(strong)], dim=-1).double()
+    inputs = finite(torch.cat([log_probs(weak), log_probs(strong)], dim=-1).clamp_min(-REACH))
     seen, labels = torch.unique(y[nodes], return_inverse=True)
     logits = torch.full_like(weak, math.log(1e-6), dtype=torch.float64)
     if len(seen) < 2:
@@ -110,7 +116,7 @@ def regressions(x: Tensor, y: Tensor, kept: Tensor, iterations: int = 1000) -> l
     return [Regression(mean, one[:, :-1] @ turn.T, one[:, -1] * scale) for one in found]
 
 
-class _Missed(torch.autograd.Function):
+class _Missed(Graded):
     """Cross-entropy of weights [K, C, F] and offsets [K, C, 1], summed over rows by their shares [K, 1, n].
 
     Its gradient is there with its value, and all of it in the same room, [K, C, n]: what is allocated in every pass
@@ -129,16 +135,6 @@ class _Missed(torch.autograd.Function):
         missed = ((total.log() - said) * shares).sum()
         room.mul_(shares / total).scatter_add_(1, right, -shares)
         return missed, (room.flatten(0, 1) @ turned.T).view_as(weights), room.sum(2, keepdim=True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(gradient * each for each in ctx.saved_tensors), None, None, None, None)
 
 
 _missed: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Missed.apply

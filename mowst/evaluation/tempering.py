@@ -10,16 +10,14 @@ among the training labels, as where so many of each were labelled on purpose; th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.utils import index_to_mask
 
 from mowst.evaluation.calibration import finite, temperature
-from mowst.evaluation.descent import descend
+from mowst.evaluation.descent import Graded, descend
 from mowst.evaluation.structure import degrees
 from mowst.models import Logits, Mixture, Output, as_output, negentropy, piecewise, probabilities
 
@@ -30,6 +28,8 @@ PULL = 1.0
 """Weight of the squared norm of the gate's numbers, against the sum over nodes of their cross-entropy in nats."""
 PULL_OFFSETS = 10.0
 """The same of the offsets of classes."""
+TOGETHER = 2**21
+"""Numbers up to which subsets are fitted in one descent on a CPU, whose cache has no room for more."""
 
 
 def tempered(out: Output | Tensor, temperatures: Tensor | float) -> Logits:
@@ -93,51 +93,122 @@ def standardized(seen: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 def log_temperatures(inputs: Tensor, weight: Tensor, common: float) -> Tensor:
     """[n, D + 1], [D + 1, 3] -> [n]."""
+    return math.log(common) + tilted(inputs, weight)
+
+
+def tilted(inputs: Tensor, weight: Tensor) -> Tensor:
+    """Return by how much each node's log T is above the common one, [n, D + 1], [..., D + 1, 3] -> [..., n]."""
     steps = STEP * torch.arange(-1.0, 2.0, dtype=torch.float64, device=inputs.device)
-    return math.log(common) + (inputs @ weight).softmax(dim=-1) @ steps
+    return (inputs @ weight).softmax(dim=-1) @ steps
+
+
+class Labelled(NamedTuple):
+    """Nodes with labels, where calibration is fitted."""
+
+    log_p: Tensor
+    """Log-probabilities [n, C] in float64, where the output is."""
+    y: Tensor
+    """Labels [n], there."""
+    seen: Tensor
+    """Columns of these nodes, [n, D]."""
+    mean: Tensor
+    """[D], of the columns of all nodes."""
+    deviation: Tensor
+    """[D]."""
+
+    @classmethod
+    def of(cls, out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Labelled:
+        """Take the nodes of a mask, [N]; `seen` [N, D] is of all."""
+        nodes, seen = nodes.cpu(), finite(seen)
+        log_p = finite(as_output(out).rows(nodes).log_probs())
+        deviation = seen.std(dim=0, correction=0).clamp_min(1e-9)
+        return cls(log_p, y.cpu()[nodes].to(log_p.device), seen[nodes], seen.mean(dim=0), deviation)
+
+    def some(self, kept: Tensor) -> Labelled:
+        """Return those of a subset, [n]."""
+        return self._replace(log_p=self.log_p[kept], y=self.y[kept], seen=self.seen[kept.cpu()])
+
+    def commons(self, kept: Tensor) -> list[float]:
+        """Return the common temperature of each of some subsets, [K, n]."""
+        return [temperature(self.log_p[some], self.y[some]) for some in kept]
+
+    def missing(self, kept: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a function of log T [K, n] and offsets [K, C]: the cross-entropy, summed over subsets [K, n]."""
+        room = self.log_p.new_empty(2, len(kept), *self.log_p.shape)
+        right, shares = self.y.expand(len(kept), -1).unsqueeze(-1), kept.to(self.log_p).unsqueeze(-1)
+        return lambda log_t, offsets: _missed(log_t, offsets, self.log_p, right, shares, room)[0]
+
+
+Fit = Callable[[Labelled, Tensor], list[TemperatureGate]]
+"""Fits a calibration to each of several subsets of the same nodes, [K, n], in one descent."""
+
+
+def fitted(fit: Fit, on: Labelled, kept: Tensor) -> list[TemperatureGate]:
+    """Fit to each of some subsets, [K, n]: in one descent where that is as fast, else to one after the other."""
+    if on.log_p.device.type != "cpu" or kept.numel() * on.log_p.size(1) <= TOGETHER:
+        return fit(on, kept)
+    return [fit(part := on.some(each), whole(part))[0] for each in kept]
+
+
+def gates(on: Labelled, kept: Tensor) -> list[TemperatureGate]:
+    """Fit a gate over temperatures to each of some subsets: cross-entropy plus |W|^2, from the common temperature."""
+    bases, missing = on.commons(kept), on.missing(kept)
+    inputs = standardized(on.seen, on.mean, on.deviation).to(on.log_p.device)
+    log_base, none = on.log_p.new_tensor(bases).log().unsqueeze(1), on.log_p.new_zeros(len(kept), on.log_p.size(1))
+    weight = on.log_p.new_zeros(len(kept), inputs.size(1), 3, requires_grad=True)
+    descend([weight], lambda: missing(log_base + tilted(inputs, weight), none) + PULL * (weight**2).sum())
+    seen = on.mean.tolist(), on.deviation.tolist()
+    return [TemperatureGate(base, each.tolist(), *seen) for base, each in zip(bases, weight, strict=True)]
+
+
+def levels(on: Labelled, kept: Tensor) -> list[TemperatureGate]:
+    """Fit offsets of classes to each of some subsets, after the common temperature: cross-entropy plus 10 |b|^2."""
+    bases, missing = on.commons(kept), on.missing(kept)
+    log_t = on.log_p.new_tensor(bases).log().unsqueeze(1).expand(-1, len(on.y))
+    offsets = on.log_p.new_zeros(len(kept), on.log_p.size(1), requires_grad=True)
+    descend([offsets], lambda: missing(log_t, offsets) + PULL_OFFSETS * (offsets**2).sum())
+    plain = idle(on.seen.size(1))
+    found = zip(bases, offsets, strict=True)
+    return [plain._replace(common=base, offsets=each.tolist()) for base, each in found]
+
+
+def whole(on: Labelled) -> Tensor:
+    """Return the subset that has all of them, [1, n]."""
+    return torch.ones(1, len(on.y), dtype=torch.bool, device=on.y.device)
 
 
 def gate(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
-    """Fit a gate over temperatures on the nodes of a mask [n], from columns `seen` [n, D].
-
-    Minimises the cross-entropy plus |W|^2, by L-BFGS, from the common temperature, where the output is.
-    """
-    seen, nodes = finite(seen), nodes.cpu()
-    log_p, labels = on_nodes(out, y, nodes)
-    base = temperature(log_p, labels)
-    mean, deviation = seen.mean(dim=0), seen.std(dim=0, correction=0).clamp_min(1e-9)
-    inputs = standardized(seen[nodes], mean, deviation).to(log_p.device)
-    weight = log_p.new_zeros(inputs.size(-1), 3, requires_grad=True)
-
-    def loss() -> Tensor:
-        divided = log_p / log_temperatures(inputs, weight, base).exp().unsqueeze(-1)
-        return F.cross_entropy(divided, labels, reduction="sum") + PULL * (weight**2).sum()
-
-    descend([weight], loss)
-    return TemperatureGate(base, weight.tolist(), mean.tolist(), deviation.tolist())
+    """Fit a gate over temperatures on the nodes of a mask [N], from columns `seen` [N, D], as `gates` does."""
+    return gates(on := Labelled.of(out, y, nodes, seen), whole(on))[0]
 
 
 def level(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> TemperatureGate:
-    """Fit an offset for each class, after the common temperature, on the nodes of a mask [n]; `seen` only tells D.
+    """Fit an offset for each class on the nodes of a mask [N], as `levels` does; `seen` [N, D] only tells D."""
+    return levels(on := Labelled.of(out, y, nodes, seen), whole(on))[0]
 
-    Minimises the cross-entropy plus 10 |b|^2, by L-BFGS, from 0.
+
+class _Missed(Graded):
+    """Cross-entropy of log-probabilities [n, C] over T [K, n] plus offsets [K, C], by shares [K, n, 1] of the nodes.
+
+    Its gradient is there with its value, and both are made in the same room, [2, K, n, C].
     """
-    log_p, labels = on_nodes(out, y, nodes.cpu())
-    base = temperature(log_p, labels)
-    offsets = log_p.new_zeros(log_p.size(-1), requires_grad=True)
 
-    def loss() -> Tensor:
-        raised = log_p / base + offsets
-        return F.cross_entropy(raised, labels, reduction="sum") + PULL_OFFSETS * (offsets**2).sum()
+    @staticmethod
+    def forward(
+        log_t: Tensor, offsets: Tensor, log_p: Tensor, right: Tensor, shares: Tensor, room: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        scaled, said = room
+        torch.mul(log_p, (-log_t).exp().unsqueeze(-1), out=scaled)
+        torch.add(scaled, offsets.unsqueeze(1), out=said)
+        said -= said.amax(2, keepdim=True)
+        own = said.gather(2, right)
+        total = said.exp_().sum(2, keepdim=True)
+        missed = ((total.log() - own) * shares).sum()
+        said.mul_(shares / total).scatter_add_(2, right, -shares)
+        return missed, -scaled.mul_(said).sum(2), said.sum(1)
 
-    descend([offsets], loss)
-    return idle(seen.size(-1))._replace(common=base, offsets=offsets.tolist())
 
-
-def on_nodes(out: Output | Tensor, y: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log-probabilities [n, C] and labels [n] of some nodes, where the output is."""
-    log_p = finite(as_output(out).rows(nodes).log_probs())
-    return log_p, y.cpu()[nodes].to(log_p.device)
+_missed: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Missed.apply
 
 
 def idle(columns: int) -> TemperatureGate:
@@ -151,22 +222,22 @@ def surest(out: Output | Tensor, y: Tensor, nodes: Tensor, seen: Tensor) -> Temp
     The nodes of the mask are divided into five parts, and each is judged by what was fitted on the others: the gain in
     log-likelihood must be above its standard error.
     """
-    seen, nodes, y = finite(seen), nodes.cpu(), y.cpu()
-    index, best, most = nodes.nonzero().squeeze(-1), idle(seen.size(-1)), 0.0
-    log_p = on_nodes(out, y, index)[0].cpu()
-    if len(index) < FOLDS:
+    on, best, most = Labelled.of(out, y, nodes, seen), idle(seen.size(-1)), 0.0
+    if len(on.y) < FOLDS:
         return best
-    for fit in (gate, level):
-        gains = torch.empty(len(index), dtype=torch.float64)
-        fold = torch.arange(len(index)) % FOLDS
-        for each in range(FOLDS):
-            fitted, left = fit(out, y, index_to_mask(index[fold != each], size=len(y)), seen), index[fold == each]
-            before = log_p[fold == each]
-            after = fitted.calibrated(before, seen[left]).log_probs()
-            gains[fold == each] = (after - before).gather(-1, y[left].unsqueeze(-1)).squeeze(-1)
+    fold = torch.arange(len(on.y), device=on.y.device) % FOLDS
+    held = torch.stack([fold == each for each in range(FOLDS)])
+    fits: tuple[Fit, ...] = gates, levels
+    for fit in fits:
+        *parts, final = fitted(fit, on, torch.cat([~held, whole(on)]))
+        gains = torch.empty(len(on.y), dtype=torch.float64)
+        for part, left in zip(parts, held.cpu(), strict=True):
+            before, labels = on.log_p.cpu()[left], on.y.cpu()[left].unsqueeze(-1)
+            after = part.calibrated(before, on.seen[left]).log_probs()
+            gains[left] = (after - before).gather(-1, labels).squeeze(-1)
         gain = float(gains.mean())
-        if gain > max(most, float(gains.std(correction=0)) / len(index) ** 0.5):
-            best, most = fit(out, y, nodes, seen), gain
+        if gain > max(most, float(gains.std(correction=0)) / len(gains) ** 0.5):
+            best, most = final, gain
     return best
 
 

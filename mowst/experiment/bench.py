@@ -121,7 +121,10 @@ class Bench:
             FloatingPointError: training diverged.
         """
         if name not in self.fitted:
-            self.fitted[name] = self._trained(name)
+            try:
+                self.fitted[name] = self._trained(name)
+            except FloatingPointError as error:
+                raise error if name == "mixture" else FloatingPointError(f"{name}: {error}") from error
             if name == self.plan.teacher:
                 self.teacher = self.signals_of(self.fitted[name].model)
         return self.fitted[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from functools import cache
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -72,14 +73,23 @@ class Opened:
         plan: what of it is trained; by default what a run trains.
         fabric: device and precision, and the processes that train together; by default one device.
         devices: that a step is to be shared out among, here and later.
+        graph: the one that the configuration names, if it is open already.
 
     Raises:
         InputError: the configuration and the graph do not go together.
     """
 
-    def __init__(self, config: Config, plan: Plan | None = None, *, fabric: Fabric | None = None, devices: int = 1):
-        self.fabric = fabric or fabric_of(config)
-        self.graph = graph_of(config, self.fabric.device)
+    def __init__(
+        self,
+        config: Config,
+        plan: Plan | None = None,
+        *,
+        fabric: Fabric | None = None,
+        devices: int = 1,
+        graph: Graph | None = None,
+    ):
+        start, self.fabric = time.perf_counter(), fabric or fabric_of(config)
+        self.graph = graph or graph_of(config, self.fabric.device)
         self._split = cache(
             lambda seed: without(self.graph.of_seed(seed), config.forget, seed, validation=config.use_validation)
         )
@@ -89,6 +99,8 @@ class Opened:
         self._prepared: Data | None = None
         self._take(config, plan, devices)
         self._try()
+        self.seconds = time.perf_counter() - start
+        """That this took, beside reading the graph if it was open already."""
 
     def again(self, config: Config, plan: Plan | None = None, *, devices: int = 1, tried: bool = False) -> Opened:
         """Open another experiment on the same graph, as it is prepared here.

@@ -49,8 +49,11 @@ def parse(made: ArgumentParser, arguments: Sequence[str] | None) -> Namespace:
             from mowst.names import trust
 
             trust(joined or value)
-    for word in words:
-        if (path := word.rpartition("=")[2]).endswith((".yaml", ".yml", ".json")) and Path(path).is_file():
+    for word, before in zip(words, ["", *words], strict=False):
+        flag, joined, value = word.partition("=")
+        flag, path = (flag, value) if joined else (before, word)
+        is_graph = flag in GRAPHS and path.endswith(".json")
+        if path.endswith((".yaml", ".yml", ".json")) and not is_graph and Path(path).is_file():
             check_file(Path(path))
     try:
         read = made.parse_args(standing_alone(short_kinds(words)))
@@ -70,6 +73,8 @@ def check_parts(read: Namespace) -> None:
                 raise InputError(f"{name}.{error}") from None
 
 
+GRAPHS = {"--dataset", "--graph"}
+"""Options whose value may be a graph in a JSON file."""
 CODE = {
     "weak.kind": "expert",
     "strong.kind": "expert",
@@ -128,7 +133,10 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     message = re.sub(r'^"([\w.]+)": Expected an? (.*?)\. Got value: ', r"\1: must be \2, got ", message)
     message = re.sub(r'^"([\w.]+)": Not of type \w+: (\S+) does not .* v(\S+)$', r"\1: must be \3, got \2", message)
     message = re.sub(r"argument (--[\w.]+)\S*: expected one argument", r"\1: needs a value", message)
-    message = re.sub(UNION, plain_union, message)
+    if found := re.match(
+        r'"([\w.]+)": Does not validate .* Subtypes: \[(.*?)\] Errors: .* Given value: ?(.*)$', message
+    ):
+        return f"{found[1]}: must be {either(found[2])}, got {found[3] or repr('')}"
     flags = [flag for flag in made._option_string_actions if flag.startswith("--")]
     if found := re.match(r"unrecognized arguments: ([^\s=]+)", message):
         if not found[1].startswith("-") and "--dataset" in flags:
@@ -141,15 +149,15 @@ def said_plainly(message: str, made: ArgumentParser, words: Sequence[str]) -> st
     return message
 
 
-UNION = r'^"([\w.]+)": Does not validate against any of the Union subtypes Subtypes: \[(.*)\] Errors: .*value: (.*)$'
-"""What the parser says of a value that may be of several types."""
+KINDS = {"PositiveInt": "a whole number from 1", "int": "a whole number", "float": "a number", "bool": "true or false"}
+"""What types that a value may have are called."""
 
 
-def plain_union(found: re.Match[str]) -> str:
-    """Say the same in a few words."""
-    names = found[2].replace("NoneType", "null").replace("PositiveInt", "a whole number from 1")
-    kinds = [re.sub(r"<class '([\w.]+\.)?(.*)'>", r"\2", kind) for kind in names.split(", ")]
-    return f"{found[1]}: must be {' or '.join(kinds)}, got {found[3]}"
+def either(types: str) -> str:
+    """Name the types of which a value must have one, as a parser lists them; that it may be left out goes unsaid."""
+    types = re.sub(r"<class '([\w.]+\.)?(\w+)'>", r"\2", types)
+    names = [name.removeprefix("one of ").strip("'") for name in types.split(", ") if name != "NoneType"]
+    return " or ".join(KINDS.get(name, name) for name in names)
 
 
 def meant_flag(word: str, flags: Sequence[str]) -> str:

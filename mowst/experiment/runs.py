@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mowst.data.own import card_of, card_text
 from mowst.errors import InputError
@@ -20,8 +20,9 @@ from mowst.experiment.reports import write_report
 from mowst.experiment.searching import settled
 from mowst.experiment.seed import run_seed, train_seed
 from mowst.experiment.sharing import SharedGraph
+from mowst.experiment.sizing import Sizing
 from mowst.experiment.together import Together, run_together, takes_seeds
-from mowst.system import Group, Settings, in_processes, write_text
+from mowst.system import Group, Settings, in_company, in_processes, write_text
 from mowst.training import Hook, World
 
 
@@ -30,13 +31,14 @@ def run(
     out: str | Path | None = None,
     *,
     hook: Hook | None = None,
-    workers: int = 1,
+    workers: int | Literal["auto"] = 1,
     devices: int = 1,
     settings: Settings | None = None,
     opened: Opened | None = None,
     done: Mapping[int, dict[str, Any]] | None = None,
     report: bool = True,
     saving: Saving | None = None,
+    joined: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Run every seed of an experiment and return its result, the contents of `OUT/result.json`.
 
@@ -48,6 +50,8 @@ def run(
         hook: called with the record of every validation, with its seed and model.
         workers: processes that share the seeds, each with its share of the cores and of the GPUs. They are spawned:
             a script that asks for several must be guarded by `if __name__ == "__main__"`, and look for no GPU outside.
+            `auto`: this one, and others with as many threads as it has as soon as it has trained for as long as they
+            take to start, as far as there are CPUs and memory for them (`mowst.experiment.sizing`).
         devices: processes that train every seed together, each with its share of a step, on a device of its own. They
             are spawned, too, unless torchrun has started them: this one is the first then, and `mowst.system.follow` is
             what the others do.
@@ -56,11 +60,14 @@ def run(
         done: records of seeds that need not be run again.
         report: whether `OUT/report.html` is written.
         saving: how often a seed that is trained is saved in `out`, from where the same call goes on; none: never.
+        joined: called with the number of processes when, by `auto`, some join.
 
     Raises:
         InputError: the configuration or the data does not allow the run.
         FloatingPointError: training diverged.
     """
+    if workers != "auto" and not (isinstance(workers, int) and workers >= 1):
+        raise InputError(f"workers: must be a whole number from 1, or auto, got {workers!r}")
     records = dict(done or {})
     shared = SharedGraph(devices)
     config = settled(config, None if out is None else Path(out), saving=saving, shared=shared)
@@ -73,7 +80,12 @@ def run(
         alike = config if opened is None else replace(config, batch=opened.config.batch)
         one = partial(run_and_record, config=alike, out=out, report=report, saving=saving)
         found = run_together(Together(alike, left, one), devices, settings, hook)
-    elif min(workers, len(left)) > 1:
+    elif workers == "auto" and len(left) > 1:
+        opened = opened or shared.open(config)
+        here = partial(run_and_record, config=config, out=out, opened=opened, report=report, saving=saving)
+        there = partial(here, config=replace(config, batch=opened.config.batch), opened=None)
+        found = in_company(here, there, left, Sizing.of(opened, joined), settings=settings, told=hook)
+    elif workers != "auto" and min(workers, len(left)) > 1:
         # What PyG keeps of a graph once it is processed is there before several processes look for it.
         opened = opened or shared.open(config)
         alike = replace(config, batch=opened.config.batch)  # which each would choose by what is free then

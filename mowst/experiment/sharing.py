@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+from mowst.data.loading import Graph
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
 from mowst.experiment.plan import Plan
@@ -22,10 +23,11 @@ class SharedGraph:
 
     Args:
         devices: that a step is to be shared out among.
+        graph: that of the first experiment, if it is open already.
     """
 
-    def __init__(self, devices: int = 1) -> None:
-        self.devices = devices
+    def __init__(self, devices: int = 1, graph: Graph | None = None) -> None:
+        self.devices, self.graph = devices, graph
         self.first: Opened | None = None
 
     def open(self, config: Config, plan: Plan | None = None, *, tried: bool = False) -> Opened:
@@ -41,7 +43,8 @@ class SharedGraph:
         if self.first is not None and alike(self.first.config, config):
             return self.first.again(config, plan, devices=self.devices, tried=tried)
         self.first = None  # the graph of before gives its memory back first
-        self.first = Opened(config, plan, devices=self.devices)
+        graph, self.graph = self.graph, None
+        self.first = Opened(config, plan, devices=self.devices, graph=graph)
         return self.first
 
 

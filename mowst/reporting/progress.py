@@ -66,6 +66,14 @@ class Display:
             where = f"epoch {line['epoch']} of at most {self.epochs}"
             self.say(f"{self.name(line)}: {', '.join(filter(None, (where, scores(line), left)))}")
 
+    def share(self, workers: int) -> None:
+        """Say that from now on so many processes share the seeds."""
+        if self.workers == 1 and 0 in self.last:
+            seed = self.last[0]["seed"]
+            self.last, self.phase_begun = {seed: self.last[0]}, {seed: self.phase_begun[0]}
+        self.workers = workers
+        self.say(f"{workers} processes share the seeds from now on")
+
     def show(self, seed: int, line: dict[str, Any], left: str) -> None:
         """Bring the line of a seed up to date; seeds that have ended have none."""
         if seed not in self.tasks:

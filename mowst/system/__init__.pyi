@@ -1,3 +1,4 @@
+from .company import in_company as in_company
 from .documents import read_yaml as read_yaml
 from .files import OF_A_RUN as OF_A_RUN
 from .files import in_place as in_place
@@ -13,6 +14,7 @@ from .mapping import Mapped as Mapped
 from .memory import free_memory as free_memory
 from .memory import needing as needing
 from .memory import out_of_memory as out_of_memory
+from .memory import process_memory as process_memory
 from .native import guard_scatter as guard_scatter
 from .numbers import finite as finite
 from .process import Matmul as Matmul
@@ -32,6 +34,7 @@ from .resources import folder as folder
 from .stopping import Asked as Asked
 from .stopping import postponed as postponed
 from .threads import take_threads as take_threads
+from .threads import usable_cpus as usable_cpus
 from .typed import check_type_of as check_type_of
 from .workers import end_with_parent as end_with_parent
 from .workers import ended_early as ended_early

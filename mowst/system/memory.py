@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 LESS = (
     "--batch, such as parts(10), by smaller hidden_channels and num_layers of weak and strong, by fewer --workers, by "
@@ -67,10 +69,35 @@ def free_memory() -> int:
     """Return the bytes that this process may still take: what is free, within the limits that it was given."""
     import psutil
 
-    free, process = int(psutil.virtual_memory().available), psutil.Process()
+    free, process = min(int(psutil.virtual_memory().available), free_in_group()), psutil.Process()
     try:
         import resource
     except ImportError:  # no limits there
         return free
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return free if limit == resource.RLIM_INFINITY else max(0, min(free, limit - int(process.memory_info().vms)))
+
+
+GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where Linux says what a control group, such as a container, may take and takes, and what of it are files that it can
+give back at once: of the second version of them, and of the first."""
+
+
+def free_in_group() -> int:
+    """Return the bytes that this process's control group may still take; where none bounds it, more than there are."""
+    for folder, most, taken, files in GROUPS:
+        with suppress(OSError, ValueError, KeyError):  # no such group, or "max"
+            limit, used = (int((Path(folder) / name).read_text()) for name in (most, taken))
+            stat = dict(line.split() for line in (Path(folder) / "memory.stat").read_text().splitlines())
+            return max(0, limit - used + int(stat[files]))
+    return sys.maxsize
+
+
+def process_memory() -> int:
+    """Return the bytes of memory that this process has."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -35,7 +35,7 @@ def _said(batch: str, seed: int) -> Feed | None:
     found = re.fullmatch(r"\s*(\w+)\s*(?:\(([^()]*)\))?\s*", batch)
     kind, inner = (found[1], found[2]) if found else ("", None)
     words = [word.strip() for word in (inner or "").split(",") if word.strip()]
-    options = dict(word.split("=", 1) for word in words if "=" in word)
+    options = {name.strip(): value.strip() for name, _, value in (w.partition("=") for w in words if "=" in w)}
     numbers = [int(word) for word in words if "=" not in word]
     size = int(options.pop("size", SIZE))
     if kind == "full" and inner is None:

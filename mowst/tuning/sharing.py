@@ -20,4 +20,4 @@ class Shared(SharedGraph):
         self.trials = trials or Trials()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"trials": self.trials, "devices": self.devices, "first": None}
+        return vars(self) | {"first": None, "graph": None}
