@@ -105,7 +105,7 @@ def test_too_few_nodes_are_refused_and_hopeless_ones_are_never_answered():
     assert answers_from(confidence, torch.zeros(few), confidence, 0.05) == math.inf
     with pytest.raises(InputError, match=f"needs {few} nodes that calibrate, and there are {few - 1}"):
         answers_from(confidence[1:], torch.ones(few - 1), confidence, 0.05)
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="above 0 and below 1"):
         answers_from(confidence, torch.ones(few), confidence, 5.0)
 
 

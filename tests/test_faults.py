@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_graph_is_loaded(tmp_
 
 
 def test_what_cannot_begin_leaves_no_folder(tmp_path):
-    with pytest.raises(InputError, match="unknown 'nowhere'"):
+    with pytest.raises(InputError, match="no file or folder nowhere"):
         command(["--dataset", "nowhere", "--out", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())
 

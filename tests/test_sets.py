@@ -76,7 +76,7 @@ def test_too_few_nodes_are_refused_with_the_number_that_would_do():
         with pytest.raises(InputError, match=f"needs {few} calibrating nodes, and there are {few - 1}"):
             threshold_for(torch.rand(few - 1), coverage)
     assert fewest(0.9) == 9
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="above 0 and below 1"):
         fewest(1.0)
 
 

@@ -7,13 +7,12 @@ labels are taken away before training starts and looked at once, when everything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch_geometric.data import Data
 
-from mowst.experiment.bench import Bench, Fitted, said_of
+from mowst.experiment.bench import Bench, Fitted
 from mowst.experiment.calibrated import Calibrated, calibrated
 from mowst.experiment.config import Config
 from mowst.experiment.opening import Opened
@@ -68,8 +67,7 @@ def train_seed(
     bench = opened.bench(seed, hook)
     bench.journal = journal or bench.journal
     for name in opened.plan.models:
-        with nullcontext() if name == "mixture" else said_of(name):
-            bench.train(name)
+        bench.train(name)
     return bench, bench.final() if opened.plan.final else None
 
 

@@ -71,10 +71,11 @@ class Tried:
             try:
                 self.take(name)
             except FloatingPointError as error:
-                self.told(f"{name}: left out: {error}")
+                why = str(error).removeprefix(f"{name}: ")
+                self.told(f"{name}: left out: {why}")
                 self.trained.append(name)
                 if self.bench.journal is not None:
-                    self.bench.journal.fail(len(self.trained), str(error))
+                    self.bench.journal.fail(len(self.trained), why)
                 continue
             self.count += 1
         if not self.count:
