@@ -23,6 +23,7 @@ ready = prepare(data, config, device)
 opened = Opened(config)
 bench = opened.bench(0)
 trainer = bench.trainer("strong")
+nodes = torch.arange(200_000)
 query = Query("strong", bench.trainer("mixture").model.eval(), data, ready, None, [0, 1])
 
 stages = {
@@ -31,7 +32,7 @@ stages = {
     "average": lambda: OnDisk(Path(sys.argv[1]), "k", ready.x, ready.adj_t).hop(1),
     "train": lambda: bench.train("strong"),
     "ask": lambda: asked(query, config, None),
-    "draw": lambda: ready.adj_t.thinned(neighbourhood(ready.adj_t.rows, torch.arange(200_000), (8, 8), None)),
+    "draw": lambda: [ready.adj_t.thinned(neighbourhood(ready.adj_t.rows, nodes, (8, 8), None)) for _ in range(30)],
 }
 other = Opened.__new__(Opened)
 vars(other).update(vars(opened) | {"_seeds": {}, "_prepared": None})
